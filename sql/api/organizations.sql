@@ -1,0 +1,134 @@
+-- Which organization a role works for. Comes before the tables whose defaults and policies call it.
+
+CREATE OR REPLACE FUNCTION _wa_sole_organization() RETURNS uuid
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+    SELECT min(id::text)::uuid FROM (SELECT id FROM wa_organizations LIMIT 2) o HAVING count(*) = 1
+$$;
+
+COMMENT ON FUNCTION _wa_sole_organization() IS
+'The only organization, or NULL when there are several. Definer: it must look past row security.';
+
+CREATE OR REPLACE FUNCTION _wa_require_organization(p_organizations uuid[]) RETURNS uuid
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_setting text := nullif(current_setting('wa.organization_id', true), '');
+    v_chosen uuid;
+BEGIN
+    IF v_setting IS NOT NULL THEN
+        BEGIN
+            v_chosen := v_setting::uuid;
+        EXCEPTION WHEN invalid_text_representation THEN
+            RAISE EXCEPTION USING ERRCODE = 'WA303',
+                MESSAGE = format('wa.organization_id is not a UUID: "%s"', v_setting),
+                HINT = 'SET wa.organization_id to the id of one of your organizations, or RESET it.';
+        END;
+        IF v_chosen = ANY (p_organizations) OR pg_has_role(current_user, 'wa_admin', 'MEMBER') THEN
+            RETURN v_chosen;
+        END IF;
+        RAISE EXCEPTION USING ERRCODE = 'WA302',
+            MESSAGE = format('role "%s" does not belong to organization %s', current_user, v_chosen),
+            HINT = 'Choose one of your own organizations, or ask a wa_admin for add_wa_organization_role().';
+    END IF;
+    IF cardinality(p_organizations) = 1 THEN
+        RETURN p_organizations[1];
+    END IF;
+    -- A database with one organization needs neither membership nor setting.
+    v_chosen := _wa_sole_organization();
+    IF v_chosen IS NOT NULL THEN
+        RETURN v_chosen;
+    END IF;
+    IF cardinality(p_organizations) = 0 AND NOT pg_has_role(current_user, 'wa_admin', 'MEMBER') THEN
+        RAISE EXCEPTION USING ERRCODE = 'WA302',
+            MESSAGE = format('role "%s" belongs to no organization', current_user),
+            HINT = 'Ask a wa_admin: SELECT add_wa_organization_role(organization_id, role_name).';
+    END IF;
+    RAISE EXCEPTION USING ERRCODE = 'WA301',
+        MESSAGE = format('role "%s" may work for several organizations and none is chosen', current_user),
+        HINT = 'SET wa.organization_id = ''<uuid>'' (in a transaction: SET LOCAL).';
+END
+$$;
+
+COMMENT ON FUNCTION _wa_require_organization(uuid[]) IS
+'Internal: chooses among the organizations that the role has, by wa.organization_id; raises WA301 to WA303.';
+
+-- Runs once per inserted row (default) and once more (policy), hence the direct way out for the usual case.
+CREATE OR REPLACE FUNCTION current_wa_organization() RETURNS uuid
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_organizations uuid[];
+BEGIN
+    SELECT coalesce(array_agg(DISTINCT r.organization_id), '{}')
+    INTO v_organizations
+    FROM wa_organization_roles r
+    WHERE pg_has_role(current_user, to_regrole(quote_ident(r.role_name)), 'MEMBER')
+        AND NOT pg_has_role(current_user, 'wa_admin', 'MEMBER');
+    IF cardinality(v_organizations) = 1 AND coalesce(current_setting('wa.organization_id', true), '') = '' THEN
+        RETURN v_organizations[1];
+    END IF;
+    RETURN _wa_require_organization(v_organizations);
+END
+$$;
+
+COMMENT ON FUNCTION current_wa_organization() IS
+'The organization that the current role works for. wa.organization_id only chooses among those that the role '
+'belongs to; with several and none chosen it raises WA301, with a foreign one WA302.';
+
+CREATE OR REPLACE FUNCTION _wa_visible_organizations() RETURNS uuid[]
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    IF pg_has_role(current_user, 'wa_admin', 'MEMBER') THEN
+        RETURN ARRAY(SELECT id FROM wa_organizations);
+    END IF;
+    RETURN ARRAY[current_wa_organization()];
+END
+$$;
+
+COMMENT ON FUNCTION _wa_visible_organizations() IS
+'The organizations whose rows the current role may see: all for wa_admin, else the one it works for.';
+
+CREATE OR REPLACE FUNCTION create_wa_organization(
+    p_name text, p_id uuid DEFAULT gen_random_uuid(), p_default_region text DEFAULT NULL
+) RETURNS uuid
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    INSERT INTO wa_organizations (id, name, default_region) VALUES (p_id, p_name, upper(p_default_region))
+    RETURNING id
+$$;
+
+COMMENT ON FUNCTION create_wa_organization(text, uuid, text) IS
+'Makes a tenant, with the host''s own id if given. From the second one on, every role needs add_wa_organization_role().';
+
+CREATE OR REPLACE FUNCTION add_wa_organization_role(p_organization_id uuid, p_role_name name) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    IF to_regrole(quote_ident(p_role_name)) IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = '42704',
+            MESSAGE = format('role "%s" does not exist', p_role_name),
+            HINT = 'CREATE ROLE it first.';
+    END IF;
+    INSERT INTO wa_organization_roles (organization_id, role_name) VALUES (p_organization_id, p_role_name)
+    ON CONFLICT DO NOTHING;
+END
+$$;
+
+COMMENT ON FUNCTION add_wa_organization_role(uuid, name) IS
+'Lets a role, and every member of it, work for an organization. For wa_admin.';
+
+REVOKE ALL ON FUNCTION _wa_sole_organization(), _wa_require_organization(uuid[]), current_wa_organization(),
+_wa_visible_organizations(), create_wa_organization(text, uuid, text),
+add_wa_organization_role(uuid, name) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION _wa_sole_organization(), _wa_require_organization(uuid[]), current_wa_organization(),
+_wa_visible_organizations() TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
+GRANT EXECUTE ON FUNCTION create_wa_organization(text, uuid, text), add_wa_organization_role(uuid, name) TO wa_admin;
+GRANT SELECT ON wa_organization_roles TO wa_app, wa_dispatcher, wa_receiver, wa_analyst;
+GRANT SELECT, INSERT, UPDATE, DELETE ON wa_organization_roles, wa_organizations TO wa_admin;
+GRANT SELECT ON wa_organizations TO wa_app;
+
+INSERT INTO wa_organizations (name, is_default, rate_limit_per_minute)
+SELECT 'default', true, NULL
+WHERE NOT EXISTS (SELECT FROM wa_organizations);

@@ -1,0 +1,86 @@
+-- Customers, every identity they were known by, and the conversations with them.
+
+CREATE TABLE wa_contacts (
+    organization_id uuid NOT NULL DEFAULT current_wa_organization(),
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    phone_e164 text,
+    phone_key text,
+    user_id text,
+    parent_user_id text,
+    wa_id text,
+    profile_name text,
+    username text,
+    customer_id text,
+    identity_hash text,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT wa_contacts_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT wa_contacts_organization_fkey FOREIGN KEY (organization_id)
+    REFERENCES wa_organizations (id) ON DELETE CASCADE,
+    CONSTRAINT wa_contacts_phone_key_key UNIQUE (organization_id, phone_key),
+    CONSTRAINT wa_contacts_user_id_key UNIQUE (organization_id, user_id),
+    CONSTRAINT wa_contacts_phone_check CHECK ((phone_e164 IS NULL) = (phone_key IS NULL))
+);
+
+CREATE TABLE wa_contact_identities (
+    organization_id uuid NOT NULL DEFAULT current_wa_organization(),
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    contact_id bigint NOT NULL,
+    kind text NOT NULL,
+    value text NOT NULL,
+    is_current boolean NOT NULL DEFAULT true,
+    source text NOT NULL,
+    valid_from timestamptz NOT NULL DEFAULT clock_timestamp(),
+    valid_to timestamptz,
+    CONSTRAINT wa_contact_identities_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT wa_contact_identities_contact_fkey FOREIGN KEY (organization_id, contact_id)
+    REFERENCES wa_contacts (organization_id, id) ON DELETE CASCADE,
+    CONSTRAINT wa_contact_identities_kind_check CHECK (kind IN ('phone', 'user_id', 'parent_user_id'))
+);
+
+CREATE UNIQUE INDEX wa_contact_identities_current_key
+ON wa_contact_identities (organization_id, kind, value) WHERE is_current;
+CREATE INDEX wa_contact_identities_contact_idx ON wa_contact_identities (organization_id, contact_id);
+
+CREATE TABLE wa_conversation_windows (
+    organization_id uuid NOT NULL DEFAULT current_wa_organization(),
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    number_id bigint NOT NULL,
+    contact_id bigint NOT NULL,
+    last_customer_message_at timestamptz,
+    last_business_message_at timestamptz,
+    window_denied_at timestamptz,
+    entry_point_opened_at timestamptz,
+    entry_point_expires_at timestamptz,
+    entry_point jsonb,
+    unread_count integer NOT NULL DEFAULT 0,
+    user_id text,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT wa_conversation_windows_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT wa_conversation_windows_pair_key UNIQUE (organization_id, contact_id, number_id),
+    CONSTRAINT wa_conversation_windows_contact_fkey FOREIGN KEY (organization_id, contact_id)
+    REFERENCES wa_contacts (organization_id, id) ON DELETE CASCADE,
+    CONSTRAINT wa_conversation_windows_number_fkey FOREIGN KEY (organization_id, number_id)
+    REFERENCES wa_phone_numbers (organization_id, id) ON DELETE CASCADE
+) WITH (fillfactor = 80);
+
+COMMENT ON TABLE wa_contacts IS
+'Customers. Found by phone number or by business-scoped user id; either may be missing.';
+COMMENT ON COLUMN wa_contacts.phone_e164 IS 'The number as it is dialled, with +.';
+COMMENT ON COLUMN wa_contacts.phone_key IS
+'The number with Brazil''s ninth digit, Argentina''s 9 and Mexico''s 1 taken out, so that all forms find one contact.';
+COMMENT ON COLUMN wa_contacts.user_id IS 'Meta''s business-scoped user id.';
+COMMENT ON COLUMN wa_contacts.wa_id IS 'The id that the provider answers with; it may differ from the number dialled.';
+COMMENT ON COLUMN wa_contacts.customer_id IS 'The host application''s own id of this customer.';
+COMMENT ON COLUMN wa_contacts.identity_hash IS 'Last identity key hash that Meta reported.';
+COMMENT ON TABLE wa_contact_identities IS
+'Every phone number and user id that a contact was known by, with the time during which it held.';
+COMMENT ON TABLE wa_conversation_windows IS
+'What happened last between one business number and one contact; wa_conversations shows it with the live window.';
+COMMENT ON COLUMN wa_conversation_windows.last_customer_message_at IS
+'Meta''s time of the last message or call that opens a window.';
+COMMENT ON COLUMN wa_conversation_windows.window_denied_at IS
+'When the provider last answered that the window is closed; a later customer message opens it again.';
+COMMENT ON COLUMN wa_conversation_windows.entry_point_expires_at IS
+'End of the 72 h free entry point: a matter of cost, it does not allow free-form messages.';

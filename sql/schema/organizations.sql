@@ -1,0 +1,92 @@
+-- Tenants, who belongs to which, and the identity of the database that may send.
+
+CREATE TABLE wa_organizations (
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    name text NOT NULL,
+    is_default boolean NOT NULL DEFAULT false,
+    default_region text,
+    default_area_code text,
+    default_number_id bigint,
+    rate_limit_per_minute integer DEFAULT 50,
+    window_margin interval NOT NULL DEFAULT interval '60 seconds',
+    allow_manual_window boolean NOT NULL DEFAULT false,
+    on_refusal text NOT NULL DEFAULT 'raise',
+    on_unknown text NOT NULL DEFAULT 'fail',
+    unknown_grace interval NOT NULL DEFAULT interval '15 minutes',
+    unknown_grace_silent interval NOT NULL DEFAULT interval '24 hours',
+    order_mode text NOT NULL DEFAULT 'accepted',
+    order_wait interval NOT NULL DEFAULT interval '30 seconds',
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT wa_organizations_pkey PRIMARY KEY (id),
+    CONSTRAINT wa_organizations_region_check CHECK (default_region ~ '^[A-Z]{2}$'),
+    CONSTRAINT wa_organizations_rate_check CHECK (rate_limit_per_minute > 0),
+    CONSTRAINT wa_organizations_margin_check CHECK (
+        window_margin >= interval '0' AND window_margin < interval '24 hours'
+    ),
+    CONSTRAINT wa_organizations_refusal_check CHECK (on_refusal IN ('raise', 'record')),
+    CONSTRAINT wa_organizations_unknown_check CHECK (on_unknown IN ('fail', 'retry')),
+    CONSTRAINT wa_organizations_order_check CHECK (order_mode IN ('accepted', 'delivered'))
+);
+
+CREATE UNIQUE INDEX wa_organizations_default_key ON wa_organizations (is_default) WHERE is_default;
+
+CREATE TABLE wa_organization_roles (
+    organization_id uuid NOT NULL,
+    role_name name NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT wa_organization_roles_pkey PRIMARY KEY (organization_id, role_name),
+    CONSTRAINT wa_organization_roles_organization_fkey FOREIGN KEY (organization_id)
+    REFERENCES wa_organizations (id) ON DELETE CASCADE
+);
+
+CREATE TABLE wa_installations (
+    is_current boolean NOT NULL DEFAULT true,
+    system_identifier text NOT NULL,
+    database_oid oid NOT NULL,
+    timeline_id integer NOT NULL,
+    adopted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    adopted_by text NOT NULL DEFAULT session_user,
+    is_sending_enabled boolean NOT NULL DEFAULT true,
+    sending_note text,
+    CONSTRAINT wa_installations_pkey PRIMARY KEY (is_current),
+    CONSTRAINT wa_installations_current_check CHECK (is_current)
+);
+
+COMMENT ON TABLE wa_organizations IS
+'A tenant and its settings. A single-tenant database has one row, the default, and never mentions it.';
+COMMENT ON COLUMN wa_organizations.is_default IS
+'The organization that needs no setting while it is the only one.';
+COMMENT ON COLUMN wa_organizations.default_region IS
+'ISO country whose national phone number forms are understood, for example AR.';
+COMMENT ON COLUMN wa_organizations.default_area_code IS
+'Area code assumed for local forms that leave it out, for example 11 for Buenos Aires.';
+COMMENT ON COLUMN wa_organizations.default_number_id IS
+'Business number that sends when a row names none and the contact has no conversation yet.';
+COMMENT ON COLUMN wa_organizations.rate_limit_per_minute IS
+'Messages that may be claimed in any sliding 60 seconds; NULL means no limit. Authentication templates and '
+'free-form replies are not counted.';
+COMMENT ON COLUMN wa_organizations.window_margin IS
+'How long before its end the 24-hour window counts as closed for sending.';
+COMMENT ON COLUMN wa_organizations.allow_manual_window IS
+'Whether update_wa_conversation() may open a window by hand on numbers that are not test numbers.';
+COMMENT ON COLUMN wa_organizations.on_refusal IS
+'raise: a refused row rolls its statement back. record: it is stored as failed with its reason.';
+COMMENT ON COLUMN wa_organizations.on_unknown IS
+'What becomes of a message whose outcome stays unknown: fail, or retry (may arrive twice).';
+COMMENT ON COLUMN wa_organizations.unknown_grace IS
+'How long to wait for a status webhook that settles an unknown outcome while the number''s webhooks arrive.';
+COMMENT ON COLUMN wa_organizations.unknown_grace_silent IS
+'The same wait while no webhook of the number arrives at all.';
+COMMENT ON COLUMN wa_organizations.order_mode IS
+'accepted: the next message to a recipient goes once the previous was accepted. delivered: once it was '
+'delivered, or after order_wait.';
+COMMENT ON COLUMN wa_organizations.order_wait IS
+'Longest time that order_mode = ''delivered'' waits for the previous message.';
+COMMENT ON TABLE wa_organization_roles IS
+'Which database roles belong to which organization; row security goes by membership in these roles.';
+COMMENT ON TABLE wa_installations IS
+'The one database that may send, by system identifier, database and timeline; a copy differs and sends nothing '
+'until adopt_wa_database().';
+COMMENT ON COLUMN wa_installations.is_sending_enabled IS
+'The kill switch: false stops every claim of every organization.';
+COMMENT ON COLUMN wa_installations.sending_note IS 'Who threw the kill switch and why.';

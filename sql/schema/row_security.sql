@@ -1,0 +1,35 @@
+-- A role sees and writes the rows of its own organization only; wa_admin sees all. Which organization that is
+-- comes from role membership (current_wa_organization()), never from a setting alone. Policies hold no subquery, so
+-- that tables can be distributed by tenant; the planner drops the first policy for wa_admin (x OR true).
+
+DO $$
+DECLARE
+    v_table text;
+BEGIN
+    FOREACH v_table IN ARRAY ARRAY[
+        'wa_portfolios', 'wa_phone_numbers', 'wa_number_routes', 'wa_lanes', 'wa_lane_states', 'wa_rate_limits',
+        'wa_pair_rates', 'wa_tier_usages', 'wa_contacts', 'wa_contact_identities', 'wa_conversation_windows',
+        'wa_opt_ins', 'wa_opt_outs', 'wa_panic_modes', 'wa_templates', 'wa_messages', 'wa_message_statuses',
+        'wa_events', 'wa_event_consumers', 'wa_outbound_queue', 'wa_queue_due', 'wa_queue_inflight',
+        'wa_account_events', 'audit_log', 'wa_secrets', 'wa_template_syncs'
+    ] LOOP
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', v_table);
+        EXECUTE format(
+            'CREATE POLICY tenant ON %I USING (organization_id = current_wa_organization())'
+            ' WITH CHECK (organization_id = current_wa_organization())', v_table
+        );
+        EXECUTE format('CREATE POLICY admin ON %I TO wa_admin USING (true) WITH CHECK (true)', v_table);
+    END LOOP;
+END
+$$;
+
+ALTER TABLE wa_organizations ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant ON wa_organizations USING (id = current_wa_organization())
+WITH CHECK (id = current_wa_organization());
+CREATE POLICY admin ON wa_organizations TO wa_admin USING (true) WITH CHECK (true);
+
+-- Read by current_wa_organization() itself, so its policy goes by membership directly.
+ALTER TABLE wa_organization_roles ENABLE ROW LEVEL SECURITY;
+CREATE POLICY member ON wa_organization_roles FOR SELECT
+USING (pg_has_role(to_regrole(quote_ident(role_name)), 'MEMBER'));
+CREATE POLICY admin ON wa_organization_roles TO wa_admin USING (true) WITH CHECK (true);
