@@ -1,0 +1,69 @@
+# make help lists what there is. The version stands in pg_whatsapp.control only.
+EXTENSION = pg_whatsapp
+EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(EXTENSION).control)
+RELEASED := $(patsubst migrations/released/$(EXTENSION)--%.sql,%,$(wildcard migrations/released/*.sql))
+SCRIPT = build/$(EXTENSION)--$(EXTVERSION).sql
+DATA_built = $(SCRIPT) $(patsubst %,build/$(EXTENSION)--%--$(EXTVERSION).sql,$(filter-out $(EXTVERSION),$(RELEASED)))
+EXTRA_CLEAN = build
+# Our own installcheck runs pgTAP, not pg_regress.
+NO_INSTALLCHECK = 1
+
+PG_CONFIG ?= $(or $(shell command -v pg_config),$(lastword $(sort $(wildcard /usr/lib/postgresql/*/bin/pg_config))))
+PGXS := $(if $(PG_CONFIG),$(wildcard $(shell $(PG_CONFIG) --pgxs)))
+
+ifneq ($(PGXS),)
+include $(PGXS)
+else
+all install uninstall clean:
+	@echo 'No PostgreSQL build files (PGXS): run bin/setup, or set PG_CONFIG.' >&2; exit 1
+endif
+
+SOURCES = $(EXTENSION).control sql/manifest bin/build-extension \
+	$(wildcard sql/*/*.sql plpython/*.py migrations/*.sql migrations/released/*.sql)
+PYTHON_DIR = $(DESTDIR)$(datadir)/$(EXTENSION)/python
+
+$(SCRIPT): $(SOURCES)
+	bin/build-extension script
+$(filter-out $(SCRIPT),$(DATA_built)): $(SCRIPT)
+
+build/python: pyproject.toml
+	bin/build-extension python
+	@touch $@
+
+# The phone number rules live beside the extension: what a server has installed is often years old.
+all: build/python
+install: install-python
+install-python: build/python
+	mkdir -p '$(PYTHON_DIR)'
+	rm -rf '$(PYTHON_DIR)'/phonenumbers*
+	cp -R build/python/phonenumbers* '$(PYTHON_DIR)'
+uninstall: uninstall-python
+uninstall-python:
+	rm -rf '$(DESTDIR)$(datadir)/$(EXTENSION)'
+
+## installcheck: run the pgTAP suite on the server that PGHOST, PGPORT and PGUSER name
+installcheck:
+	bin/installcheck
+
+## setup: install what is missing and make .venv; creates and touches no server of yours
+setup:
+	bin/setup
+
+## demo: two minutes of WhatsApp traffic on a private server, from a bare checkout
+demo: setup
+	bin/demo
+
+## test: everything, on a private server of its own
+test: setup
+	.venv/bin/python -m pytest
+
+## lint: layout, types and shell scripts; needs no server
+lint: setup
+	bin/lint
+
+## help: this list
+help:
+	@echo 'make: assemble the extension; make install, make uninstall: as root, honour PG_CONFIG and DESTDIR'
+	@sed -n 's/^## /make /p' Makefile
+
+.PHONY: installcheck setup demo test lint help install-python uninstall-python
