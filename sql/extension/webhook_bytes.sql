@@ -1,0 +1,89 @@
+-- What happens to the bytes of a webhook before any table is touched: the signature check, and taking a body apart.
+-- The definitions of an included file are made once a session; after that the first two lines are all that runs.
+
+CREATE FUNCTION verify_wa_signature(p_body bytea, p_header text, p_secrets text[]) RETURNS boolean
+LANGUAGE plpython3u IMMUTABLE PARALLEL SAFE
+AS $plpython$
+if "verify" in SD:
+    return SD["verify"](p_body, p_header, p_secrets)
+@@include plpython/verify_wa_signature.py@@
+SD["verify"] = verify_signature
+return verify_signature(p_body, p_header, p_secrets)
+$plpython$;
+COMMENT ON FUNCTION verify_wa_signature(bytea, text, text[]) IS
+'Whether an X-Hub-Signature-256 header signs these raw bytes with one of the app secrets; compared in constant time, '
+'false for anything malformed.';
+REVOKE ALL ON FUNCTION verify_wa_signature(bytea, text, text[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION verify_wa_signature(bytea, text, text[]) TO wa_admin, wa_receiver;
+
+CREATE FUNCTION _wa_hmac_sha256_hex(p_body bytea, p_secret text) RETURNS text
+LANGUAGE plpython3u IMMUTABLE STRICT PARALLEL SAFE
+AS $plpython$
+if "sign" in SD:
+    return SD["sign"](p_body, p_secret)
+@@include plpython/verify_wa_signature.py@@
+SD["sign"] = hmac_sha256_hex
+return hmac_sha256_hex(p_body, p_secret)
+$plpython$;
+COMMENT ON FUNCTION _wa_hmac_sha256_hex(bytea, text) IS
+'HMAC-SHA256 of some bytes under a secret, in hexadecimal: what Meta sends behind sha256= in its signature header.';
+REVOKE ALL ON FUNCTION _wa_hmac_sha256_hex(bytea, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION _wa_hmac_sha256_hex(bytea, text) TO wa_admin;
+
+CREATE FUNCTION _wa_split_webhook(p_body bytea) RETURNS TABLE (
+    atom int,
+    kind text,
+    field text,
+    waba_id text,
+    phone_number_id text,
+    display_phone text,
+    entry_time timestamptz,
+    payload jsonb,
+    contact jsonb,
+    dedupe_key text,
+    note text,
+    error text
+)
+LANGUAGE plpython3u IMMUTABLE PARALLEL SAFE
+AS $plpython$
+if "split" in SD:
+    return SD["split"](p_body)
+@@include plpython/split_webhook.py@@
+SD["split"] = split_webhook
+return split_webhook(p_body)
+$plpython$;
+COMMENT ON FUNCTION _wa_split_webhook(bytea) IS
+'The atoms (messages, statuses, events) of one webhook body in processing order. Never raises: what cannot be read is a '
+'row with its error.';
+REVOKE ALL ON FUNCTION _wa_split_webhook(bytea) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION _wa_split_webhook(bytea) TO wa_admin, wa_receiver;
+
+CREATE FUNCTION _wa_split_webhooks(p_ids bigint[], p_bodies bytea[]) RETURNS TABLE (
+    log_id bigint,
+    atom int,
+    kind text,
+    field text,
+    waba_id text,
+    phone_number_id text,
+    display_phone text,
+    entry_time timestamptz,
+    payload jsonb,
+    contact jsonb,
+    dedupe_key text,
+    note text,
+    error text
+)
+LANGUAGE plpython3u IMMUTABLE STRICT PARALLEL SAFE
+AS $plpython$
+if "split" in SD:
+    return SD["split"](p_ids, p_bodies)
+@@include plpython/split_webhook.py@@
+def split_batch(ids, bodies):
+    return [(log_id, *atom) for log_id, body in zip(ids, bodies, strict=True) for atom in split_webhook(body)]
+SD["split"] = split_batch
+return split_batch(p_ids, p_bodies)
+$plpython$;
+COMMENT ON FUNCTION _wa_split_webhooks(bigint[], bytea[]) IS
+'As _wa_split_webhook for a batch: body n belongs to id n, which leads its rows.';
+REVOKE ALL ON FUNCTION _wa_split_webhooks(bigint[], bytea[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION _wa_split_webhooks(bigint[], bytea[]) TO wa_admin, wa_receiver;
