@@ -9,72 +9,78 @@ $$;
 COMMENT ON FUNCTION _wa_sole_organization() IS
 'The only organization, or NULL when there are several. Definer: it must look past row security.';
 
-CREATE OR REPLACE FUNCTION _wa_require_organization(p_organizations uuid[]) RETURNS uuid
-LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+CREATE OR REPLACE FUNCTION _wa_choose_organization(p_role name) RETURNS uuid
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_setting text := nullif(current_setting('wa.organization_id', true), '');
+    v_is_admin boolean := pg_has_role(p_role, 'wa_admin', 'MEMBER');
+    v_organizations uuid[];
     v_chosen uuid;
 BEGIN
-    IF v_setting IS NOT NULL THEN
-        BEGIN
-            v_chosen := v_setting::uuid;
-        EXCEPTION WHEN invalid_text_representation THEN
-            RAISE EXCEPTION USING ERRCODE = 'WA303',
-                MESSAGE = format('wa.organization_id is not a UUID: "%s"', v_setting),
-                HINT = 'SET wa.organization_id to the id of one of your organizations, or RESET it.';
-        END;
-        IF v_chosen = ANY (p_organizations) OR pg_has_role(current_user, 'wa_admin', 'MEMBER') THEN
+    IF NOT pg_has_role(session_user, p_role, 'MEMBER') THEN
+        RAISE EXCEPTION USING ERRCODE = '42501',
+            MESSAGE = format('role "%s" may not act as "%s"', session_user, p_role),
+            HINT = 'Call current_wa_organization() instead.';
+    END IF;
+    IF NOT v_is_admin THEN
+        SELECT coalesce(array_agg(DISTINCT r.organization_id), '{}') INTO v_organizations
+        FROM wa_organization_roles r
+        WHERE pg_has_role(p_role, to_regrole(quote_ident(r.role_name)), 'MEMBER');
+    END IF;
+    IF v_setting IS NULL THEN
+        IF cardinality(v_organizations) = 1 THEN
+            RETURN v_organizations[1];
+        END IF;
+        v_chosen := CASE WHEN v_is_admin OR cardinality(v_organizations) = 0 THEN _wa_sole_organization() END;
+        IF v_chosen IS NOT NULL THEN
             RETURN v_chosen;
         END IF;
+        IF v_is_admin OR cardinality(v_organizations) > 1 THEN
+            RAISE EXCEPTION USING ERRCODE = 'WA301',
+                MESSAGE = format('role "%s" may work for several organizations and none is chosen', p_role),
+                HINT = 'SET wa.organization_id = ''<uuid>'' (in a transaction: SET LOCAL).';
+        END IF;
         RAISE EXCEPTION USING ERRCODE = 'WA302',
-            MESSAGE = format('role "%s" does not belong to organization %s', current_user, v_chosen),
-            HINT = 'Choose one of your own organizations, or ask a wa_admin for add_wa_organization_role().';
-    END IF;
-    IF cardinality(p_organizations) = 1 THEN
-        RETURN p_organizations[1];
-    END IF;
-    -- A database with one organization needs neither membership nor setting.
-    v_chosen := _wa_sole_organization();
-    IF v_chosen IS NOT NULL THEN
-        RETURN v_chosen;
-    END IF;
-    IF cardinality(p_organizations) = 0 AND NOT pg_has_role(current_user, 'wa_admin', 'MEMBER') THEN
-        RAISE EXCEPTION USING ERRCODE = 'WA302',
-            MESSAGE = format('role "%s" belongs to no organization', current_user),
+            MESSAGE = format('role "%s" belongs to no organization', p_role),
             HINT = 'Ask a wa_admin: SELECT add_wa_organization_role(organization_id, role_name).';
     END IF;
-    RAISE EXCEPTION USING ERRCODE = 'WA301',
-        MESSAGE = format('role "%s" may work for several organizations and none is chosen', current_user),
-        HINT = 'SET wa.organization_id = ''<uuid>'' (in a transaction: SET LOCAL).';
-END
-$$;
-
-COMMENT ON FUNCTION _wa_require_organization(uuid[]) IS
-'Internal: chooses among the organizations that the role has, by wa.organization_id; raises WA301 to WA303.';
-
--- Runs once per inserted row (default) and once more (policy), hence the direct way out for the usual case.
-CREATE OR REPLACE FUNCTION current_wa_organization() RETURNS uuid
-LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
-AS $$
-DECLARE
-    v_organizations uuid[];
-BEGIN
-    SELECT coalesce(array_agg(DISTINCT r.organization_id), '{}')
-    INTO v_organizations
-    FROM wa_organization_roles r
-    WHERE pg_has_role(current_user, to_regrole(quote_ident(r.role_name)), 'MEMBER')
-        AND NOT pg_has_role(current_user, 'wa_admin', 'MEMBER');
-    IF cardinality(v_organizations) = 1 AND coalesce(current_setting('wa.organization_id', true), '') = '' THEN
-        RETURN v_organizations[1];
+    BEGIN
+        v_chosen := v_setting::uuid;
+    EXCEPTION WHEN invalid_text_representation THEN
+        RAISE EXCEPTION USING ERRCODE = 'WA303',
+            MESSAGE = format('wa.organization_id is not a UUID: "%s"', v_setting),
+            HINT = 'SET wa.organization_id to the id of one of your organizations, or RESET it.';
+    END;
+    IF v_is_admin OR v_chosen = ANY (v_organizations)
+        OR (cardinality(v_organizations) = 0 AND v_chosen = _wa_sole_organization())
+    THEN
+        RETURN v_chosen;
     END IF;
-    RETURN _wa_require_organization(v_organizations);
+    RAISE EXCEPTION USING ERRCODE = 'WA302',
+        MESSAGE = format('role "%s" does not belong to organization %s', p_role, v_chosen),
+        HINT = 'Choose one of your own organizations, or ask a wa_admin for add_wa_organization_role().';
 END
 $$;
+
+COMMENT ON FUNCTION _wa_choose_organization(name) IS
+'Internal: the organization that a role of this session works for. wa.organization_id only chooses among those that '
+'the role has. Definer: it reads memberships that the role itself need not see.';
+
+CREATE OR REPLACE FUNCTION current_wa_organization() RETURNS uuid
+LANGUAGE sql STABLE
+RETURN _wa_choose_organization(current_user);
 
 COMMENT ON FUNCTION current_wa_organization() IS
 'The organization that the current role works for. wa.organization_id only chooses among those that the role '
 'belongs to; with several and none chosen it raises WA301, with a foreign one WA302.';
+
+CREATE OR REPLACE FUNCTION _wa_caller_organization() RETURNS uuid
+LANGUAGE sql STABLE
+RETURN _wa_choose_organization(coalesce(nullif(current_setting('role'), 'none'), session_user::text)::name);
+
+COMMENT ON FUNCTION _wa_caller_organization() IS
+'Internal: current_wa_organization() for SECURITY DEFINER functions, in which current_user is the owner.';
 
 CREATE OR REPLACE FUNCTION _wa_visible_organizations() RETURNS uuid[]
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
@@ -119,13 +125,13 @@ $$;
 COMMENT ON FUNCTION add_wa_organization_role(uuid, name) IS
 'Lets a role, and every member of it, work for an organization. For wa_admin.';
 
-REVOKE ALL ON FUNCTION _wa_sole_organization(), _wa_require_organization(uuid[]), current_wa_organization(),
-_wa_visible_organizations(), create_wa_organization(text, uuid, text),
+REVOKE ALL ON FUNCTION _wa_sole_organization(), _wa_choose_organization(name), current_wa_organization(),
+_wa_caller_organization(), _wa_visible_organizations(), create_wa_organization(text, uuid, text),
 add_wa_organization_role(uuid, name) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_sole_organization(), _wa_require_organization(uuid[]), current_wa_organization(),
-_wa_visible_organizations() TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
+GRANT EXECUTE ON FUNCTION _wa_choose_organization(name), current_wa_organization(),
+_wa_caller_organization(), _wa_visible_organizations() TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 GRANT EXECUTE ON FUNCTION create_wa_organization(text, uuid, text), add_wa_organization_role(uuid, name) TO wa_admin;
-GRANT SELECT ON wa_organization_roles TO wa_app, wa_dispatcher, wa_receiver, wa_analyst;
+GRANT SELECT ON wa_organization_roles TO wa_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON wa_organization_roles, wa_organizations TO wa_admin;
 GRANT SELECT ON wa_organizations TO wa_app;
 

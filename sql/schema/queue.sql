@@ -56,6 +56,7 @@ CREATE TABLE wa_queue_due (
     due_at timestamptz NOT NULL,
     queue_id uuid NOT NULL,
     contact_id bigint NOT NULL,
+    template_id uuid,
     hold_reason text,
     CONSTRAINT wa_queue_due_pkey PRIMARY KEY (organization_id, queue_id),
     CONSTRAINT wa_queue_due_class_check CHECK (class BETWEEN 1 AND 6)
@@ -75,7 +76,7 @@ CREATE TABLE wa_queue_inflight (
     claimed_at timestamptz NOT NULL,
     is_unknown boolean NOT NULL DEFAULT false,
     is_within_24h boolean NOT NULL,
-    request jsonb,
+    template_id uuid,
     deadline_at timestamptz NOT NULL,
     CONSTRAINT wa_queue_inflight_pkey PRIMARY KEY (organization_id, queue_id)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
@@ -133,9 +134,10 @@ COMMENT ON COLUMN wa_outbound_queue.attempt IS 'How often it was claimed; part o
 COMMENT ON COLUMN wa_outbound_queue.error_code IS 'Meta''s error code, or a word of ours such as outcome_unknown, window_closed, opted_out.';
 COMMENT ON COLUMN wa_outbound_queue.change_no IS 'Internal: tells our own updates from yours.';
 COMMENT ON TABLE wa_queue_due IS 'Internal: the rows that wait to be sent, in the order of sending.';
+COMMENT ON COLUMN wa_queue_due.template_id IS 'The template chosen when the row was queued; NULL for free-form messages.';
 COMMENT ON COLUMN wa_queue_due.hold_reason IS 'Why due_at was moved on: recipient_rate, in_order, messaging_limit, retry.';
 COMMENT ON TABLE wa_queue_inflight IS 'Internal: rows handed to a dispatcher, or whose outcome is not known yet.';
-COMMENT ON COLUMN wa_queue_inflight.request IS 'Internal: what replaced the row''s own message, when the fall-back template was taken.';
+COMMENT ON COLUMN wa_queue_inflight.template_id IS 'The template that was sent: the row''s own, or its fall-back.';
 COMMENT ON COLUMN wa_queue_inflight.deadline_at IS 'When to look at it again: end of the lease, or of the wait for a webhook.';
 COMMENT ON TABLE wa_dispatchers IS 'Dispatcher processes and when they were last seen.';
 COMMENT ON TABLE wa_error_rules IS 'What to do about each error code of the provider; change a row to change the behaviour.';

@@ -28,7 +28,7 @@ CREATE POLICY tenant ON wa_organizations USING (id = current_wa_organization())
 WITH CHECK (id = current_wa_organization());
 CREATE POLICY admin ON wa_organizations TO wa_admin USING (true) WITH CHECK (true);
 
--- Read by current_wa_organization() itself, so its policy goes by membership directly.
+-- A role sees its own memberships.
 ALTER TABLE wa_organization_roles ENABLE ROW LEVEL SECURITY;
 CREATE POLICY member ON wa_organization_roles FOR SELECT
 USING (pg_has_role(to_regrole(quote_ident(role_name)), 'MEMBER'));

@@ -1,0 +1,142 @@
+-- Business numbers: registering, pausing, resuming.
+
+CREATE OR REPLACE FUNCTION register_wa_phone_number(
+    phone_number_id text, display_phone text, waba_id text, provider text DEFAULT 'meta',
+    throughput integer DEFAULT 80, is_test boolean DEFAULT false
+) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN _wa_register_number(_wa_caller_organization(), $1, $2, $3, $4, $5, $6);
+END
+$$;
+
+COMMENT ON FUNCTION register_wa_phone_number(text, text, text, text, integer, boolean) IS
+'Registers a business number for the current organization, or changes it; returns its id. The first one becomes the '
+'organization''s default. Rows that waited for a number get it.';
+
+CREATE OR REPLACE FUNCTION _wa_register_number(
+    p_org uuid, p_phone_number_id text, p_display_phone text, p_waba_id text, p_provider text,
+    p_throughput integer, p_is_test boolean
+) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_id bigint;
+BEGIN
+    IF coalesce(p_phone_number_id, '') = '' OR coalesce(p_waba_id, '') = '' THEN
+        RAISE EXCEPTION USING ERRCODE = '22023',
+            MESSAGE = 'phone_number_id and waba_id must not be empty',
+            HINT = 'Both are shown in the WhatsApp manager under API setup.';
+    END IF;
+    IF p_provider NOT IN ('meta', '360dialog') THEN
+        RAISE EXCEPTION USING ERRCODE = '0A000',
+            MESSAGE = format('provider "%s" is not supported by this release', p_provider),
+            HINT = 'Supported: meta, 360dialog.';
+    END IF;
+    INSERT INTO wa_portfolios (organization_id, portfolio_id) VALUES (p_org, p_waba_id) ON CONFLICT DO NOTHING;
+    INSERT INTO wa_phone_numbers (
+        organization_id, phone_number_id, display_phone, phone_e164, waba_id, portfolio_id, provider, throughput, is_test
+    )
+    VALUES (
+        p_org, p_phone_number_id, p_display_phone, try_normalize_phone_e164('+' || ltrim(p_display_phone, '+')),
+        p_waba_id, p_waba_id, p_provider, p_throughput, p_is_test
+    )
+    ON CONFLICT (organization_id, phone_number_id) DO UPDATE SET
+        display_phone = excluded.display_phone, phone_e164 = excluded.phone_e164, waba_id = excluded.waba_id,
+        provider = excluded.provider, throughput = excluded.throughput, is_test = excluded.is_test,
+        updated_at = clock_timestamp()
+    RETURNING id INTO v_id;
+    -- The routes' primary key makes it impossible that two organizations own one number.
+    INSERT INTO wa_number_routes (phone_number_id, organization_id, number_id, waba_id)
+    VALUES (p_phone_number_id, p_org, v_id, p_waba_id)
+    ON CONFLICT (phone_number_id) DO UPDATE SET waba_id = excluded.waba_id
+    WHERE wa_number_routes.organization_id = p_org;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = '23505',
+            MESSAGE = format('phone number id %s is registered by another organization', p_phone_number_id),
+            HINT = 'A business number belongs to one organization; remove it there first.';
+    END IF;
+    INSERT INTO wa_lanes (organization_id, number_id) VALUES (p_org, v_id) ON CONFLICT DO NOTHING;
+    UPDATE wa_organizations SET default_number_id = v_id WHERE id = p_org AND default_number_id IS NULL;
+    PERFORM _wa_assign_numbers(p_org);
+    RETURN v_id;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_register_number(uuid, text, text, text, text, integer, boolean) IS
+'Internal: register_wa_phone_number() for a given organization.';
+
+CREATE OR REPLACE FUNCTION _wa_assign_numbers(p_org uuid) RETURNS void
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    UPDATE wa_queue_due d SET number_id = o.default_number_id
+    FROM wa_organizations o
+    WHERE o.id = p_org AND d.organization_id = p_org AND d.number_id IS NULL AND o.default_number_id IS NOT NULL
+$$;
+
+COMMENT ON FUNCTION _wa_assign_numbers(uuid) IS
+'Internal: gives the default number to rows that were queued before there was one.';
+
+CREATE OR REPLACE FUNCTION _wa_pause_number(
+    p_org uuid, p_number_id bigint, p_scope text, p_reason text, p_until timestamptz
+) RETURNS void
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    UPDATE wa_phone_numbers n
+    SET pause_scope = p_scope, pause_reason = p_reason, paused_at = clock_timestamp(), paused_until = p_until,
+        updated_at = clock_timestamp()
+    FROM wa_phone_numbers me
+    WHERE me.organization_id = p_org AND me.id = p_number_id AND n.organization_id = p_org
+        AND CASE p_scope
+            WHEN 'number' THEN n.id = me.id
+            WHEN 'account' THEN n.waba_id = me.waba_id
+            ELSE _wa_token_fingerprint(p_org, n.phone_number_id)
+                IS NOT DISTINCT FROM _wa_token_fingerprint(p_org, me.phone_number_id)
+        END
+        AND (n.pause_scope IS NULL OR n.paused_until < coalesce(p_until, 'infinity'))
+$$;
+
+CREATE OR REPLACE FUNCTION _wa_token_fingerprint(p_org uuid, p_phone_number_id text) RETURNS text
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+AS $$
+    SELECT s.fingerprint FROM wa_secrets s
+    WHERE s.organization_id = p_org AND s.name = 'access_token' AND s.is_active
+        AND (s.phone_number_id = p_phone_number_id OR s.phone_number_id IS NULL)
+    ORDER BY s.phone_number_id NULLS LAST, s.created_at DESC
+    LIMIT 1
+$$;
+
+COMMENT ON FUNCTION _wa_token_fingerprint(uuid, text) IS
+'Internal: tells which stored token a number sends with; NULL means the token of the dispatcher''s environment.';
+COMMENT ON FUNCTION _wa_pause_number(uuid, bigint, text, text, timestamptz) IS
+'Internal: pauses a number, its account, or every number with its token, until a time or (NULL) until resumed.';
+
+CREATE OR REPLACE FUNCTION resume_wa_number(p_phone_number_id text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    UPDATE wa_phone_numbers
+    SET pause_scope = NULL, pause_reason = NULL, paused_at = NULL, paused_until = NULL, updated_at = clock_timestamp()
+    WHERE phone_number_id = p_phone_number_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'WA010',
+            MESSAGE = format('no business number with the id "%s"', p_phone_number_id),
+            HINT = 'SELECT phone_number_id, pause_scope, pause_reason FROM wa_phone_numbers;';
+    END IF;
+    RETURN true;
+END
+$$;
+
+COMMENT ON FUNCTION resume_wa_number(text) IS
+'Ends the pause of a business number, for example after a new token or a settled payment.';
+
+REVOKE ALL ON FUNCTION register_wa_phone_number(text, text, text, text, integer, boolean),
+_wa_register_number(uuid, text, text, text, text, integer, boolean), _wa_assign_numbers(uuid),
+_wa_token_fingerprint(uuid, text),
+_wa_pause_number(uuid, bigint, text, text, timestamptz), resume_wa_number(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION register_wa_phone_number(text, text, text, text, integer, boolean), resume_wa_number(text)
+TO wa_admin;
+GRANT SELECT, INSERT, UPDATE, DELETE ON wa_phone_numbers, wa_portfolios TO wa_admin;
+GRANT SELECT ON wa_phone_numbers, wa_portfolios TO wa_app;

@@ -1,0 +1,81 @@
+-- Who may be written to, with what, now: the one place that judges a queued row. The insert trigger, the claim, a
+-- reschedule and explain_wa_message() all ask it.
+
+CREATE OR REPLACE FUNCTION _wa_judge_due(p_org uuid, p_queue_ids uuid[], p_margin interval, p_now timestamptz)
+RETURNS TABLE (
+    queue_id uuid, place bigint, number_id bigint, contact_id bigint, template_id uuid, class smallint,
+    is_within_24h boolean, refusal text, hold_until timestamptz, hold_reason text
+)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT
+        d.queue_id, u.place, d.number_id, d.contact_id, d.template_id, d.class,
+        coalesce(
+            _wa_window_open(w.last_customer_message_at, p_now, p_margin)
+            AND (w.window_denied_at IS NULL OR w.window_denied_at < w.last_customer_message_at),
+            false
+        ),
+        CASE
+            WHEN EXISTS (
+                SELECT FROM wa_opt_outs o
+                WHERE o.organization_id = p_org AND o.contact_id = d.contact_id AND o.revoked_at IS NULL
+                    AND (o.scope = 'all' OR t.category = 'MARKETING')
+            ) THEN 'opted_out'
+            WHEN d.template_id IS NULL AND NOT coalesce(
+                _wa_window_open(w.last_customer_message_at, p_now, p_margin)
+                AND (w.window_denied_at IS NULL OR w.window_denied_at < w.last_customer_message_at),
+                false
+            ) THEN 'window_closed'
+            WHEN d.template_id IS NOT NULL AND (t.id IS NULL OR _wa_template_problem(t, p_now) IS NOT NULL)
+                THEN 'template_unavailable'
+        END,
+        CASE
+            WHEN d.template_id IS NULL AND n.replies_blocked_until > p_now THEN n.replies_blocked_until
+            WHEN d.template_id IS NOT NULL AND n.templates_blocked_until > p_now THEN n.templates_blocked_until
+        END,
+        CASE
+            WHEN d.template_id IS NULL AND n.replies_blocked_until > p_now THEN 'restricted'
+            WHEN d.template_id IS NOT NULL AND n.templates_blocked_until > p_now THEN 'restricted'
+        END
+    FROM unnest(p_queue_ids) WITH ORDINALITY u (queue_id, place)
+    JOIN wa_queue_due d ON d.organization_id = p_org AND d.queue_id = u.queue_id
+    LEFT JOIN wa_conversation_windows w
+        ON w.organization_id = p_org AND w.contact_id = d.contact_id AND w.number_id = d.number_id
+    LEFT JOIN wa_templates t ON t.organization_id = p_org AND t.id = d.template_id
+    LEFT JOIN wa_phone_numbers n ON n.organization_id = p_org AND n.id = d.number_id;
+END;
+
+COMMENT ON FUNCTION _wa_judge_due(uuid, uuid[], interval, timestamptz) IS
+'Internal: for each queued row at a given time whether its window is open, why it is refused (opted_out, window_closed, '
+'template_unavailable; NULL when it may go) and until when a restriction of Meta holds it.';
+
+CREATE OR REPLACE FUNCTION _wa_refusal_text(p_code text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE p_code
+    WHEN 'opted_out' THEN 'the contact asked not to be written to'
+    WHEN 'window_closed' THEN 'more than 24 hours since the customer''s last message: only templates may be sent'
+    WHEN 'template_unavailable' THEN 'the template is not approved, or paused'
+    WHEN 'expired' THEN 'not sent before it expired'
+    ELSE p_code
+END;
+
+COMMENT ON FUNCTION _wa_refusal_text(text) IS 'Internal: a refusal in words.';
+
+CREATE OR REPLACE FUNCTION _wa_refusal_sqlstate(p_code text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE p_code WHEN 'window_closed' THEN 'WA101' WHEN 'opted_out' THEN 'WA102' ELSE 'WA103' END;
+
+COMMENT ON FUNCTION _wa_refusal_sqlstate(text) IS 'Internal: the SQLSTATE that a refusal raises.';
+
+CREATE OR REPLACE FUNCTION _wa_refusal_hint(p_code text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE p_code
+    WHEN 'opted_out' THEN 'Leave the contact alone; opt_in_wa_contact() records a new consent.'
+    WHEN 'window_closed' THEN 'Use an approved template (template_name, template_params), or name a fallback_template_name.'
+    ELSE 'SELECT name, language, status, blocked_reason FROM wa_templates; then wait, or choose another template.'
+END;
+
+COMMENT ON FUNCTION _wa_refusal_hint(text) IS 'Internal: the way out of a refusal.';
+
+REVOKE ALL ON FUNCTION _wa_judge_due(uuid, uuid[], interval, timestamptz), _wa_refusal_text(text),
+_wa_refusal_sqlstate(text), _wa_refusal_hint(text) FROM PUBLIC;

@@ -1,0 +1,444 @@
+-- What happens when an application inserts, updates or deletes rows of the queue.
+
+-- Per row and quiet: fills in what RETURNING shows. What is malformed is only marked here (error_code), so that the
+-- statement trigger can refuse all bad rows of a statement in one error.
+CREATE OR REPLACE FUNCTION tg_wa_outbound_queue__prepare() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_phone text;
+    v_region text;
+    v_area_code text;
+BEGIN
+    IF NEW.id IS NULL THEN
+        NEW.id := _wa_uuid7(clock_timestamp());
+    END IF;
+    NEW.status := 'pending';
+    NEW.attempt := 0;
+    NEW.retry_count := 0;
+    NEW.error_code := NULL;
+    NEW.wa_message_id := NULL;
+    NEW.claimed_at := NULL;
+    NEW.processed_at := NULL;
+    NEW.change_no := 0;
+    NEW.scheduled_at := coalesce(NEW.scheduled_at, clock_timestamp());
+    NEW.priority := lower(coalesce(NEW.priority, 'normal'));
+    NEW.metadata := coalesce(NEW.metadata, '{}');
+    IF NEW.type IS NULL THEN
+        NEW.type := CASE
+            WHEN NEW.template_name IS NOT NULL THEN 'template'
+            WHEN NEW.text_body IS NOT NULL THEN 'text'
+            ELSE coalesce(NEW.content ->> 'type', '')
+        END;
+    ELSE
+        NEW.type := lower(NEW.type);
+    END IF;
+    IF NEW.type = 'text' AND NEW.text_body IS NULL THEN
+        NEW.text_body := NEW.content ->> 'body';
+    ELSIF NEW.type = 'template' THEN
+        IF NEW.template_name IS NULL THEN
+            NEW.template_name := NEW.content ->> 'name';
+            NEW.template_language := coalesce(NEW.template_language, NEW.content #>> '{language,code}');
+        END IF;
+        IF NEW.expires_at IS NULL THEN
+            NEW.expires_at := NEW.scheduled_at + CASE WHEN EXISTS (
+                SELECT FROM wa_templates t
+                WHERE t.organization_id = NEW.organization_id AND lower(t.name) = lower(NEW.template_name)
+                    AND t.category = 'AUTHENTICATION'
+            ) THEN interval '10 minutes' ELSE interval '24 hours' END;
+        END IF;
+    END IF;
+    NEW.phone := coalesce(NEW.phone, '');
+    IF NOT _wa_is_user_id(NEW.phone) THEN
+        IF left(NEW.phone, 1) = '+' THEN
+            v_phone := try_normalize_phone_e164(NEW.phone);
+        ELSE
+            SELECT o.default_region, o.default_area_code INTO v_region, v_area_code
+            FROM wa_organizations o WHERE o.id = NEW.organization_id;
+            v_phone := try_normalize_phone_e164(NEW.phone, v_region, v_area_code);
+        END IF;
+        IF v_phone IS NULL THEN
+            NEW.error_code := 'WA001';
+        ELSE
+            NEW.phone := v_phone;
+        END IF;
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+COMMENT ON FUNCTION tg_wa_outbound_queue__prepare() IS
+'Gives a new row its id, normalised phone, type and expiry; forces what only sending may set.';
+
+CREATE OR REPLACE FUNCTION tg_wa_outbound_queue__enqueue() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_org wa_organizations;
+BEGIN
+    FOR v_org IN SELECT o.* FROM wa_organizations o WHERE o.id IN (SELECT n.organization_id FROM new_rows n) LOOP
+        PERFORM _wa_raise_bad_rows(v_org.id, b.bad, b.details, b.sqlstates, b.hints, b.row_count)
+        FROM (
+            WITH recipient AS (
+                SELECT u.id, r.contact_id FROM (
+                    SELECT array_agg(n.id) AS ids,
+                        array_agg(CASE WHEN NOT _wa_is_user_id(n.phone) THEN n.phone END) AS phones,
+                        array_agg(CASE WHEN _wa_is_user_id(n.phone) THEN n.phone END) AS user_ids
+                    FROM new_rows n WHERE n.organization_id = v_org.id AND n.error_code IS NULL
+                ) a
+                CROSS JOIN LATERAL _wa_resolve_contacts(v_org.id, a.phones, a.user_ids, 'queue') r
+                CROSS JOIN LATERAL (SELECT a.ids[r.n] AS id) u
+                WHERE a.ids IS NOT NULL
+            ),
+            routed AS (
+                SELECT n.*, c.contact_id AS recipient_id, p.id AS named_number_id,
+                    coalesce(p.id, w.number_id, v_org.default_number_id) AS number_id, p.waba_id
+                FROM new_rows n
+                LEFT JOIN recipient c ON c.id = n.id
+                LEFT JOIN wa_phone_numbers p
+                    ON p.organization_id = v_org.id AND p.phone_number_id = n.phone_number_id
+                LEFT JOIN LATERAL (
+                    SELECT w.number_id FROM wa_conversation_windows w
+                    WHERE n.phone_number_id IS NULL AND w.organization_id = v_org.id AND w.contact_id = c.contact_id
+                    ORDER BY greatest(w.last_customer_message_at, w.last_business_message_at) DESC NULLS LAST
+                    LIMIT 1
+                ) w ON true
+                WHERE n.organization_id = v_org.id
+            ),
+            template AS (
+                SELECT k.name, k.language, k.waba_id, t.id, t.category, t.body_placeholders,
+                    t.header_placeholders = '{}' AND t.button_parameters = '[]' AND t.category <> 'AUTHENTICATION'
+                    AND coalesce(t.header_format, 'TEXT') = 'TEXT' AS is_plain
+                FROM (
+                    SELECT DISTINCT r.template_name, r.template_language, p.waba_id FROM routed r
+                    LEFT JOIN wa_phone_numbers p ON p.organization_id = v_org.id AND p.id = r.number_id
+                    WHERE r.type = 'template' AND r.template_name IS NOT NULL
+                ) k (name, language, waba_id)
+                CROSS JOIN LATERAL _wa_pick_template(v_org.id, k.name, k.language, k.waba_id) t
+            ),
+            checked AS (
+                SELECT r.*, t.id AS template_id, t.category, b.sqlstate AS bad, b.problem, b.hint
+                FROM routed r
+                LEFT JOIN wa_phone_numbers p ON p.organization_id = v_org.id AND p.id = r.number_id
+                LEFT JOIN template t ON r.type = 'template' AND t.name = r.template_name
+                    AND t.language IS NOT DISTINCT FROM r.template_language
+                    AND t.waba_id IS NOT DISTINCT FROM p.waba_id
+                LEFT JOIN LATERAL _wa_check_queue_row(
+                    v_org.id, r.error_code, r.phone, r.phone_number_id, r.named_number_id, r.type, r.text_body,
+                    r.content, r.template_name, r.template_language, p.waba_id, r.template_params, t.id
+                ) b ON NOT (
+                    -- The usual text and the usual template need no function call.
+                    r.error_code IS NULL AND (r.phone_number_id IS NULL OR r.named_number_id IS NOT NULL)
+                    AND CASE r.type
+                        WHEN 'text' THEN r.content IS NULL AND r.text_body ~ '\S' AND char_length(r.text_body) <= 4096
+                        WHEN 'template' THEN r.content IS NULL AND t.is_plain
+                            AND jsonb_typeof(r.template_params) = 'array'
+                            AND jsonb_array_length(r.template_params) = cardinality(t.body_placeholders)
+                            AND char_length(r.template_params::text) < 1000
+                            AND r.template_params::text !~ '[{\\]|"\s*"|     |null|true|false|\[.*\['
+                        ELSE false
+                    END
+                )
+            ),
+            queued AS (
+                INSERT INTO wa_queue_due (organization_id, number_id, class, due_at, queue_id, contact_id, template_id)
+                SELECT v_org.id, c.number_id,
+                    _wa_queue_class(c.priority, c.template_id IS NOT NULL AND c.category <> 'AUTHENTICATION'),
+                    greatest(c.scheduled_at, clock_timestamp()), c.id, c.recipient_id, c.template_id
+                FROM checked c WHERE c.bad IS NULL
+            )
+            SELECT
+                count(*) FILTER (WHERE c.bad IS NOT NULL) AS bad,
+                count(*) AS row_count,
+                (array_agg(c.problem ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL))[1:10] AS details,
+                (array_agg(c.bad ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL))[1:10] AS sqlstates,
+                (array_agg(c.hint ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL))[1:10] AS hints
+            FROM checked c
+        ) b
+        WHERE b.bad > 0;
+        PERFORM _wa_refuse_rows(v_org, array_agg(n.id)) FROM new_rows n WHERE n.organization_id = v_org.id;
+        PERFORM _wa_warn_of_wait(v_org);
+    END LOOP;
+    PERFORM _wa_notify_dispatchers();
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION tg_wa_outbound_queue__enqueue() IS
+'Checks all rows of a statement at once, finds contacts, numbers and templates, refuses or queues.';
+
+CREATE OR REPLACE FUNCTION _wa_queue_class(p_priority text, p_is_metered boolean) RETURNS smallint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (CASE p_priority WHEN 'high' THEN 1 WHEN 'normal' THEN 3 ELSE 5 END + p_is_metered::integer)::smallint;
+
+COMMENT ON FUNCTION _wa_queue_class(text, boolean) IS
+'Internal: the class of a due row: 1, 3, 5 for high, normal, low; one more when the organization''s rate counts it.';
+
+CREATE OR REPLACE FUNCTION _wa_check_queue_row(
+    p_org uuid, p_mark text, p_phone text, p_phone_number_id text, p_number_id bigint, p_type text, p_text_body text,
+    p_content jsonb, p_template_name text, p_template_language text, p_waba_id text, p_template_params jsonb,
+    p_template_id uuid, OUT sqlstate text, OUT problem text, OUT hint text
+) RETURNS record
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_types CONSTANT text[] := ARRAY[
+        'text', 'template', 'image', 'document', 'audio', 'video', 'sticker', 'interactive', 'location', 'contacts',
+        'reaction'
+    ];
+    v_check record;
+BEGIN
+    IF p_mark IS NOT NULL THEN
+        sqlstate := p_mark;
+        problem := format('not a phone number or business-scoped user id: "%s"', p_phone);
+        hint := 'Give the number with + and country code, or set wa_organizations.default_region for national forms.';
+    ELSIF p_phone_number_id IS NOT NULL AND p_number_id IS NULL THEN
+        sqlstate := 'WA010';
+        problem := format('no business number with the id "%s"', p_phone_number_id);
+        hint := 'SELECT phone_number_id FROM wa_phone_numbers; register_wa_phone_number() adds one.';
+    ELSIF NOT p_type = ANY (v_types) THEN
+        sqlstate := 'WA009';
+        problem := CASE WHEN p_type = '' THEN 'no text_body, template_name or type with content given'
+            ELSE format('unknown message type "%s"', p_type) END;
+        hint := format('Known types: %s.', array_to_string(v_types, ', '));
+    ELSIF p_type = 'template' THEN
+        IF p_template_name IS NULL THEN
+            sqlstate := 'WA009';
+            problem := 'a template message needs template_name';
+            hint := 'SELECT name, language FROM wa_templates;';
+        ELSIF p_template_id IS NULL THEN
+            sqlstate := 'WA002';
+            problem := format('unknown template "%s"%s', p_template_name,
+                coalesce(format(' in language "%s"', p_template_language), ''));
+            hint := 'SELECT name, language FROM wa_templates; bin/wa templates sync fetches them from Meta.';
+        ELSIF p_content -> 'components' IS NULL THEN
+            SELECT * INTO v_check FROM _wa_check_template_params(
+                p_org, p_template_name, p_template_language, p_waba_id, p_template_params
+            );
+            sqlstate := v_check.sqlstate;
+            problem := format('template "%s": %s', p_template_name, v_check.problem);
+            hint := v_check.hint;
+        END IF;
+    ELSIF p_type = 'text' AND (p_text_body IS NULL OR p_text_body !~ '\S') THEN
+        sqlstate := 'WA008';
+        problem := 'text_body is empty';
+        hint := 'Give the text of the message.';
+    ELSE
+        problem := _wa_check_content(
+            p_type, CASE p_type WHEN 'text' THEN coalesce(p_content, '{}') || jsonb_build_object('body', p_text_body)
+                ELSE p_content END
+        );
+        sqlstate := CASE WHEN problem IS NULL THEN NULL WHEN problem ~ 'longer than|characters' THEN 'WA007' ELSE 'WA008' END;
+        hint := 'The limits are those of the Cloud API''s message types; see the reference.';
+    END IF;
+    IF sqlstate IS NULL THEN
+        problem := NULL;
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_check_queue_row(
+    uuid, text, text, text, bigint, text, text, jsonb, text, text, text, jsonb, uuid
+) IS 'Internal: what is malformed about a row, as SQLSTATE, sentence and hint; all NULL when it is fine.';
+
+CREATE OR REPLACE FUNCTION _wa_raise_bad_rows(
+    p_org uuid, p_bad bigint, p_details text[], p_sqlstates text[], p_hints text[], p_row_count bigint
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    RAISE EXCEPTION USING
+        ERRCODE = p_sqlstates[1],
+        MESSAGE = CASE WHEN p_row_count = 1 THEN p_details[1]
+            ELSE format('%s of %s messages refused; the first: %s', p_bad, p_row_count, p_details[1]) END,
+        DETAIL = array_to_string(p_details, E'\n'),
+        HINT = p_hints[1],
+        TABLE = 'wa_outbound_queue';
+END
+$$;
+
+COMMENT ON FUNCTION _wa_raise_bad_rows(uuid, bigint, text[], text[], text[], bigint) IS
+'Internal: raises one error for all bad rows of a statement, naming the first ten.';
+
+-- Insert and reschedule share it. A row that is due now must be allowed now; opt-outs and templates count at any time.
+CREATE OR REPLACE FUNCTION _wa_refuse_rows(p_org wa_organizations, p_ids uuid[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_now timestamptz := clock_timestamp();
+    v_raise record;
+    v_record record;
+BEGIN
+    FOR v_record IN
+        SELECT j.refusal, array_agg(j.queue_id) AS ids,
+            array_agg(format('%s: %s', q.phone, _wa_refusal_text(j.refusal)) ORDER BY q.id) AS details,
+            coalesce(q.on_refusal, (p_org).on_refusal) AS on_refusal, count(*) AS refused
+        FROM _wa_judge_due((p_org).id, p_ids, (p_org).window_margin, v_now) j
+        JOIN wa_outbound_queue q ON q.organization_id = (p_org).id AND q.id = j.queue_id
+        WHERE j.refusal IS NOT NULL
+            AND NOT (j.refusal = 'window_closed' AND (q.scheduled_at > v_now OR q.fallback_template_name IS NOT NULL
+                OR j.number_id IS NULL))
+        GROUP BY j.refusal, coalesce(q.on_refusal, (p_org).on_refusal)
+        ORDER BY 4
+    LOOP
+        IF v_record.on_refusal = 'raise' THEN
+            PERFORM _wa_raise_bad_rows(
+                (p_org).id, v_record.refused, v_record.details[1:10], ARRAY[_wa_refusal_sqlstate(v_record.refusal)],
+                ARRAY[_wa_refusal_hint(v_record.refusal)], cardinality(p_ids)
+            );
+        END IF;
+        PERFORM _wa_fail_messages((p_org).id, v_record.ids, v_record.refusal, _wa_refusal_text(v_record.refusal));
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_refuse_rows(wa_organizations, uuid[]) IS
+'Internal: raises for, or records as failed, those of the given rows that may not be sent.';
+
+CREATE OR REPLACE FUNCTION _wa_warn_of_wait(p_org wa_organizations) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_waiting bigint;
+BEGIN
+    IF (p_org).rate_limit_per_minute IS NULL THEN
+        RETURN;
+    END IF;
+    -- Ten minutes' worth and one more is all that has to be looked at before it is worth counting.
+    IF (
+        SELECT count(*) FROM (
+            SELECT FROM wa_queue_due d WHERE d.organization_id = (p_org).id AND d.class % 2 = 0
+            LIMIT (p_org).rate_limit_per_minute * 10 + 1
+        ) x
+    ) > (p_org).rate_limit_per_minute * 10 THEN
+        SELECT count(*) INTO v_waiting FROM wa_queue_due d
+        WHERE d.organization_id = (p_org).id AND d.class % 2 = 0;
+        RAISE WARNING USING
+            MESSAGE = format('%s messages wait: at %s a minute they take about %s', v_waiting,
+                (p_org).rate_limit_per_minute,
+                justify_hours(make_interval(mins => ceil(v_waiting::numeric / (p_org).rate_limit_per_minute)::integer))),
+            HINT = 'wa_organizations.rate_limit_per_minute sets the limit; NULL switches it off.';
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_warn_of_wait(wa_organizations) IS
+'Internal: warns when more than ten minutes'' worth of messages wait for the organization''s rate limit.';
+
+CREATE OR REPLACE FUNCTION _wa_notify_dispatchers() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    IF NOT pg_try_advisory_xact_lock_shared(_wa_gate()) THEN
+        PERFORM pg_notify('wa_queue', '');
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_notify_dispatchers() IS 'Internal: wakes the dispatchers if all of them sleep; see _wa_gate().';
+
+-- WHEN keeps our own updates (which advance change_no) from ever calling it.
+CREATE OR REPLACE FUNCTION tg_wa_outbound_queue__change() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_fixed text;
+    v_org wa_organizations;
+BEGIN
+    SELECT string_agg(o.key, ', ' ORDER BY o.key) INTO v_fixed
+    FROM jsonb_each(to_jsonb(OLD)) o
+    JOIN jsonb_each(to_jsonb(NEW)) n USING (key)
+    WHERE o.value IS DISTINCT FROM n.value AND o.key <> ALL (ARRAY[
+        'scheduled_at', 'expires_at', 'priority', 'status', 'reference', 'metadata', 'customer_id', 'on_refusal', 'on_unknown'
+    ]);
+    IF v_fixed IS NOT NULL OR NEW.status NOT IN (OLD.status, 'cancelled') THEN
+        RAISE EXCEPTION USING ERRCODE = 'WA202',
+            MESSAGE = format('cannot change %s of a queued message', coalesce(v_fixed, format('status to "%s"', NEW.status))),
+            HINT = 'scheduled_at, expires_at, priority and status = ''cancelled'' may be changed; else cancel it and insert anew.';
+    END IF;
+    IF (OLD.status, OLD.scheduled_at, OLD.expires_at, OLD.priority, OLD.on_unknown)
+        IS NOT DISTINCT FROM (NEW.status, NEW.scheduled_at, NEW.expires_at, NEW.priority, NEW.on_unknown)
+    THEN
+        RETURN NEW;
+    END IF;
+    IF OLD.status <> 'pending' THEN
+        RAISE EXCEPTION USING ERRCODE = 'WA201',
+            MESSAGE = format('message %s is %s: only pending ones can be changed', OLD.id, OLD.status),
+            HINT = CASE WHEN OLD.status IN ('failed', 'cancelled') THEN 'retry_wa_messages() queues it again.'
+                ELSE 'It is with the provider already.' END;
+    END IF;
+    IF NEW.status = 'cancelled' THEN
+        NEW.processed_at := clock_timestamp();
+        DELETE FROM wa_queue_due WHERE organization_id = OLD.organization_id AND queue_id = OLD.id;
+        RETURN NEW;
+    END IF;
+    UPDATE wa_queue_due
+    SET due_at = greatest(NEW.scheduled_at, clock_timestamp()), hold_reason = NULL,
+        class = _wa_queue_class(NEW.priority, class % 2 = 0)
+    WHERE organization_id = OLD.organization_id AND queue_id = OLD.id;
+    RETURN NEW;
+END
+$$;
+
+COMMENT ON FUNCTION tg_wa_outbound_queue__change() IS
+'Lets an application reschedule, reprioritise or cancel a pending row; refuses everything else (WA201, WA202).';
+
+CREATE OR REPLACE FUNCTION tg_wa_outbound_queue__recheck() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_org wa_organizations;
+BEGIN
+    SELECT o.* INTO v_org FROM wa_organizations o WHERE o.id = NEW.organization_id;
+    PERFORM _wa_refuse_rows(v_org, ARRAY[NEW.id]);
+    PERFORM _wa_notify_dispatchers();
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION tg_wa_outbound_queue__recheck() IS 'Judges a rescheduled row again.';
+
+CREATE OR REPLACE FUNCTION tg_wa_outbound_queue__delete() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+BEGIN
+    IF OLD.status = 'sending' THEN
+        RAISE EXCEPTION USING ERRCODE = 'WA201',
+            MESSAGE = format('message %s is being sent and cannot be deleted', OLD.id),
+            HINT = 'Wait until its outcome is known.';
+    END IF;
+    DELETE FROM wa_queue_due WHERE organization_id = OLD.organization_id AND queue_id = OLD.id;
+    RETURN OLD;
+END
+$$;
+
+COMMENT ON FUNCTION tg_wa_outbound_queue__delete() IS 'Takes a deleted row out of sending; refuses rows that are being sent.';
+
+CREATE OR REPLACE TRIGGER prepare BEFORE INSERT ON wa_outbound_queue
+FOR EACH ROW EXECUTE FUNCTION tg_wa_outbound_queue__prepare();
+
+CREATE OR REPLACE TRIGGER enqueue AFTER INSERT ON wa_outbound_queue
+REFERENCING NEW TABLE AS new_rows
+FOR EACH STATEMENT EXECUTE FUNCTION tg_wa_outbound_queue__enqueue();
+
+CREATE OR REPLACE TRIGGER change BEFORE UPDATE ON wa_outbound_queue
+FOR EACH ROW WHEN (OLD.change_no = NEW.change_no) EXECUTE FUNCTION tg_wa_outbound_queue__change();
+
+CREATE OR REPLACE TRIGGER recheck AFTER UPDATE OF scheduled_at, priority ON wa_outbound_queue
+FOR EACH ROW WHEN (OLD.change_no = NEW.change_no AND NEW.status = 'pending')
+EXECUTE FUNCTION tg_wa_outbound_queue__recheck();
+
+CREATE OR REPLACE TRIGGER remove BEFORE DELETE ON wa_outbound_queue
+FOR EACH ROW EXECUTE FUNCTION tg_wa_outbound_queue__delete();
+
+REVOKE ALL ON FUNCTION tg_wa_outbound_queue__prepare(), tg_wa_outbound_queue__enqueue(),
+tg_wa_outbound_queue__change(), tg_wa_outbound_queue__recheck(), tg_wa_outbound_queue__delete(),
+_wa_queue_class(text, boolean),
+_wa_check_queue_row(uuid, text, text, text, bigint, text, text, jsonb, text, text, text, jsonb, uuid),
+_wa_raise_bad_rows(uuid, bigint, text[], text[], text[], bigint), _wa_refuse_rows(wa_organizations, uuid[]),
+_wa_warn_of_wait(wa_organizations), _wa_notify_dispatchers() FROM PUBLIC;
+GRANT SELECT, INSERT ON wa_outbound_queue TO wa_app;
+GRANT UPDATE (scheduled_at, expires_at, priority, status, reference, metadata, customer_id, on_refusal, on_unknown)
+ON wa_outbound_queue TO wa_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON wa_outbound_queue TO wa_admin;
+GRANT SELECT ON wa_queue_due, wa_queue_inflight TO wa_admin;
