@@ -6,7 +6,7 @@ import hashlib
 import os
 import subprocess
 from pathlib import Path
-from typing import Any, LiteralString, cast
+from typing import Any, LiteralString
 from uuid import uuid4
 
 import psycopg
@@ -51,15 +51,14 @@ class Database:
         return self.server.env | {"PGDATABASE": self.name}
 
     def connect(self, **params: Any) -> psycopg.Connection[Any]:
-        """A new autocommit connection, as the superuser unless user= says otherwise; close it, or use `with`."""
+        """A new autocommit connection, as the superuser unless user= is given; use it in a `with`."""
         params.setdefault("autocommit", True)
         return psycopg.connect(self.dsn, **params)
 
     def query(self, statement: str, *args: Any, user: str | None = None) -> list[dict[str, Any]]:
         """Run one statement on a connection of its own; the rows as dicts, none if it returns nothing."""
         with self.connect(**({"user": user} if user else {})) as connection:
-            # The text comes from the tests, never from outside.
-            cursor = connection.cursor(row_factory=dict_row).execute(cast(LiteralString, statement), args or None)
+            cursor = connection.cursor(row_factory=dict_row).execute(statement.encode(), args or None)
             return cursor.fetchall() if cursor.description else []
 
     def install(self) -> None:
@@ -82,7 +81,10 @@ def migrate(connection: psycopg.Connection[Any], schema: str = "public") -> dict
         if connection.autocommit:
             for name, body in connection.execute(scripts).fetchall():
                 where = int(error.diag.internal_position or 0)
-                if body in (error.diag.internal_query, (error.diag.context or "").partition('"')[2][: len(body)]):
+                if body in (
+                    error.diag.internal_query,
+                    (error.diag.context or "").partition('"')[2][: len(body)],
+                ):
                     line = body.count("\n", 0, where) + 1 if where else "?"
                     error.add_note(f"in sql/{name}, line {line} (after includes)")
         raise
@@ -102,7 +104,8 @@ class Server:
         """Connection string of the superuser."""
         env = self.env
         return make_conninfo(
-            **{"host": env["PGHOST"], "port": env["PGPORT"], "user": env["PGUSER"], "dbname": database} | params
+            **{"host": env["PGHOST"], "port": env["PGPORT"], "user": env["PGUSER"], "dbname": database}
+            | params
         )
 
     def start(self) -> None:
@@ -143,7 +146,7 @@ class Server:
         self.janitor(database.name).drop()
 
     def template(self, schema: str = "public") -> str:
-        """Name of a database to clone, with the built extension in that schema, migrated, and pgTAP in 'tap'."""
+        """Name of a database to clone: the extension in that schema, migrated, and pgTAP in schema tap."""
         build = max((CHECKOUT / "build").glob("pg_whatsapp--*.sql"), key=os.path.getmtime).read_bytes()
         name = f"wa_template_{hashlib.sha256(build + schema.encode()).hexdigest()[:12]}"
         with psycopg.connect(self.dsn(), autocommit=True) as connection:
@@ -161,8 +164,7 @@ class Server:
             except BaseException:
                 self.drop_database(fresh)
                 raise
-            connection.execute(
-                sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(fresh.name), sql.Identifier(name))
-            )
-            connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(name)))
+            old, new = sql.Identifier(fresh.name), sql.Identifier(name)
+            connection.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(old, new))
+            connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(new))
         return name

@@ -1,5 +1,5 @@
--- The schema runner. The build stores sql/schema, sql/api and migrations/ as rows of _wa_scripts; the functions below
--- turn them into ordinary tables, views and functions of whoever calls migrate_wa().
+-- The schema runner. The build stores sql/schema, sql/api and migrations/ as rows of _wa_scripts; the
+-- functions below turn them into ordinary tables, views and functions of whoever calls migrate_wa().
 
 CREATE FUNCTION plan_wa_migration()
 RETURNS TABLE (step text, action text, body text, checksum text, objects text [])
@@ -109,7 +109,8 @@ BEGIN
     END IF;
 
     WHILE v_current <> v_target LOOP
-        SELECT s.name, 'migrate', s.body, s.checksum, s.objects, split_part(split_part(s.name, '--', 2), '.sql', 1)
+        SELECT
+            s.name, 'migrate', s.body, s.checksum, s.objects, split_part(split_part(s.name, '--', 2), '.sql', 1)
         INTO step, action, body, checksum, objects, v_next
         FROM _wa_scripts AS s
         WHERE s.kind = 'migration' AND s.name LIKE 'migrations/' || v_current || '--%';
@@ -130,7 +131,8 @@ BEGIN
 END;
 $plan$;
 COMMENT ON FUNCTION plan_wa_migration() IS
-'What migrate_wa() would do now: a row per step with its SQL. Raises what migrate_wa() would raise; changes nothing.';
+'What migrate_wa() would do now: a row per step with its SQL. Refuses what migrate_wa() would refuse; changes
+nothing.';
 
 
 CREATE FUNCTION migrate_wa()
@@ -232,9 +234,10 @@ BEGIN
 END;
 $migrate$;
 COMMENT ON FUNCTION migrate_wa() IS
-'Creates the tables, views and functions of pg_whatsapp in the extension''s schema, or brings them to the version of the
-extension; answers with a row per step. All or nothing, one at a time, safe to repeat, never CASCADE. Waits for locks up
-to wa.lock_timeout (5 s). The objects belong to the caller, who needs CREATE on the schema.';
+'Creates the tables, views and functions of pg_whatsapp in the extension''s schema, or brings them to the
+version of the extension; answers with a row per step. All or nothing, one at a time, safe to repeat, never
+CASCADE. Waits for locks up to wa.lock_timeout (5 s). The objects belong to the caller, who needs CREATE on the
+schema.';
 
 
 CREATE FUNCTION wa_version()
@@ -256,6 +259,6 @@ BEGIN
 END;
 $version$;
 COMMENT ON FUNCTION wa_version() IS
-'The version of the installed extension and that of the schema; the second is NULL before the first migrate_wa().';
+'The version of the installed extension and that of the schema, which is NULL before migrate_wa().';
 REVOKE ALL ON FUNCTION wa_version() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION wa_version() TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;

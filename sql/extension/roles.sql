@@ -1,5 +1,5 @@
--- The five group roles. Grants go to these, people and services become members. Roles belong to the whole server:
--- another database may have made them, so an existing one is left exactly as it is.
+-- The five group roles. Grants go to these, people and services become members. Roles belong to the whole
+-- server: another database may have made them, so an existing one is left exactly as it is.
 DO $roles$
 DECLARE
     v_role text;
