@@ -1,0 +1,1 @@
+"""What the API checks in a request before it accepts it."""
