@@ -1,0 +1,209 @@
+-- Templates: what follows from their text, which one a name means, and whether it may be sent.
+
+-- Only what Meta approved counts as approved, so that a paused template is not offered as ready for use.
+CREATE OR REPLACE FUNCTION _wa_template_approval(p_status text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN p_status = 'APPROVED' THEN 'approved'
+    WHEN p_status IN ('REJECTED', 'DISABLED', 'DELETED', 'PENDING_DELETION', 'MISSING') THEN 'rejected'
+    ELSE 'pending'
+END;
+
+COMMENT ON FUNCTION _wa_template_approval(text) IS
+'Internal: the approval_status that goes with a state of Meta; only APPROVED counts as approved.';
+
+CREATE OR REPLACE FUNCTION _wa_template_component(p_components jsonb, p_type text) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT c.value
+    FROM jsonb_array_elements(p_components) WITH ORDINALITY c (value, position)
+    WHERE upper(c.value ->> 'type') = p_type
+    ORDER BY c.position
+    LIMIT 1;
+END;
+
+COMMENT ON FUNCTION _wa_template_component(jsonb, text) IS 'Internal: the component of a type, or NULL.';
+
+-- Parts that have no column of their own (carousel, limited-time offer) are kept as they are.
+CREATE OR REPLACE FUNCTION _wa_template_components_of(
+    p_header_format text, p_header_text text, p_body_text text, p_footer_text text, p_buttons jsonb, p_old jsonb
+) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT coalesce(jsonb_agg(jsonb_strip_nulls(c.value) ORDER BY c.place, c.position), '[]')
+    FROM (
+        SELECT 1 AS place, 0 AS position,
+            jsonb_build_object('type', 'HEADER', 'format', p_header_format, 'text', p_header_text) AS value
+        WHERE p_header_format IS NOT NULL
+        UNION ALL
+        SELECT 2, 0, jsonb_build_object('type', 'BODY', 'text', p_body_text)
+        UNION ALL
+        SELECT 3, 0, jsonb_build_object('type', 'FOOTER', 'text', p_footer_text) WHERE p_footer_text IS NOT NULL
+        UNION ALL
+        SELECT 4, 0, jsonb_build_object('type', 'BUTTONS', 'buttons', p_buttons) WHERE p_buttons <> '[]'
+        UNION ALL
+        SELECT 5, o.position, o.value
+        FROM jsonb_array_elements(p_old) WITH ORDINALITY o (value, position)
+        WHERE upper(o.value ->> 'type') NOT IN ('HEADER', 'BODY', 'FOOTER', 'BUTTONS')
+    ) c;
+END;
+
+COMMENT ON FUNCTION _wa_template_components_of(text, text, text, text, jsonb, jsonb) IS
+'Internal: the components as Meta writes them, from the columns; parts without a column are taken from the old ones.';
+
+CREATE OR REPLACE FUNCTION _wa_template_button_parameters(p_buttons jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT coalesce(jsonb_agg(jsonb_build_object('index', b.index, 'sub_type', b.sub_type) ORDER BY b.index), '[]')
+    FROM (
+        SELECT e.position - 1 AS index,
+            CASE upper(e.value ->> 'type')
+                WHEN 'URL' THEN CASE WHEN e.value ->> 'url' LIKE '%{{%}}%' THEN 'url' END
+                WHEN 'OTP' THEN 'url'
+                WHEN 'COPY_CODE' THEN 'copy_code'
+                WHEN 'MPM' THEN 'mpm'
+            END AS sub_type
+        FROM jsonb_array_elements(p_buttons) WITH ORDINALITY e (value, position)
+    ) b
+    WHERE b.sub_type IS NOT NULL;
+END;
+
+COMMENT ON FUNCTION _wa_template_button_parameters(jsonb) IS
+'Internal: the buttons that cannot be sent without a value, [{"index": 0, "sub_type": "url"}, ...].';
+
+CREATE OR REPLACE FUNCTION tg_wa_templates__derive() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_header jsonb;
+BEGIN
+    NEW.category := upper(NEW.category);
+    NEW.status := upper(NEW.status);
+    -- Meta writes en_US; people, and one of Meta's own examples, write en-US.
+    NEW.language := replace(NEW.language, '-', '_');
+
+    IF TG_OP = 'INSERT' AND NEW.status = 'PENDING' OR TG_OP = 'UPDATE' AND NEW.status = OLD.status THEN
+        IF NEW.approval_status <> _wa_template_approval(NEW.status) THEN
+            NEW.status := upper(NEW.approval_status);
+        END IF;
+    ELSE
+        NEW.approval_status := _wa_template_approval(NEW.status);
+    END IF;
+
+    IF TG_OP = 'UPDATE' THEN
+        NEW.updated_at := clock_timestamp();
+        IF NEW.status = 'APPROVED' AND OLD.status <> 'APPROVED' AND NEW.blocked_at IS NOT DISTINCT FROM OLD.blocked_at
+        THEN
+            NEW.blocked_at := NULL;
+            NEW.blocked_until := NULL;
+            NEW.blocked_reason := NULL;
+        END IF;
+    END IF;
+
+    IF TG_OP = 'INSERT' AND NEW.components <> '[]' OR TG_OP = 'UPDATE' AND NEW.components <> OLD.components THEN
+        v_header := _wa_template_component(NEW.components, 'HEADER');
+        NEW.header_format := upper(coalesce(v_header ->> 'format', CASE WHEN v_header ? 'text' THEN 'TEXT' END));
+        NEW.header_text := v_header ->> 'text';
+        -- An authentication template may come without its text: Meta writes that one.
+        NEW.body_text := coalesce(_wa_template_component(NEW.components, 'BODY') ->> 'text', NEW.body_text, '');
+        NEW.footer_text := _wa_template_component(NEW.components, 'FOOTER') ->> 'text';
+        NEW.buttons := coalesce(_wa_template_component(NEW.components, 'BUTTONS') -> 'buttons', '[]');
+    ELSIF TG_OP = 'INSERT' OR (NEW.header_format, NEW.header_text, NEW.body_text, NEW.footer_text, NEW.buttons)
+        IS DISTINCT FROM (OLD.header_format, OLD.header_text, OLD.body_text, OLD.footer_text, OLD.buttons)
+    THEN
+        NEW.header_format := upper(coalesce(NEW.header_format, CASE WHEN NEW.header_text IS NOT NULL THEN 'TEXT' END));
+        NEW.components := _wa_template_components_of(
+            NEW.header_format, NEW.header_text, NEW.body_text, NEW.footer_text, NEW.buttons, NEW.components
+        );
+    END IF;
+
+    NEW.body_placeholders := _wa_sorted_placeholders(NEW.body_text);
+    NEW.header_placeholders := CASE
+        WHEN NEW.header_format = 'TEXT' THEN _wa_sorted_placeholders(NEW.header_text) ELSE '{}'
+    END;
+    NEW.button_parameters := _wa_template_button_parameters(NEW.buttons);
+    IF NEW.category = 'AUTHENTICATION' AND NEW.body_placeholders = '{}' THEN
+        NEW.body_placeholders := '{1}';
+    END IF;
+    NEW.parameter_format := CASE
+        WHEN concat_ws(',', NEW.body_placeholders, NEW.header_placeholders) ~ '[a-z]' THEN 'NAMED' ELSE 'POSITIONAL'
+    END;
+    RETURN NEW;
+END
+$$;
+
+COMMENT ON FUNCTION tg_wa_templates__derive() IS
+'Keeps status with approval_status and the text columns with components, whichever of them is written; derives the '
+'placeholders and the buttons that need a value; lifts a block when the template becomes approved.';
+
+-- {{2}} may stand before {{1}} in a translation: positional values go by number, named ones by first appearance.
+CREATE OR REPLACE FUNCTION _wa_sorted_placeholders(p_text text) RETURNS text[]
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_found text[] := coalesce(_wa_template_placeholders(coalesce(p_text, '')), '{}');
+BEGIN
+    IF array_to_string(v_found, '') ~ '^[0-9]+$' THEN
+        RETURN ARRAY(SELECT f FROM unnest(v_found) f ORDER BY f::numeric);
+    END IF;
+    RETURN v_found;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_sorted_placeholders(text) IS
+'Internal: the distinct placeholders of a text in the order in which values are given.';
+
+CREATE OR REPLACE TRIGGER wa_templates__derive BEFORE INSERT OR UPDATE ON wa_templates
+FOR EACH ROW EXECUTE FUNCTION tg_wa_templates__derive();
+
+-- Written as one plain query so that the planner can inline it into a lateral join.
+CREATE OR REPLACE FUNCTION _wa_pick_template(p_org uuid, p_name text, p_language text, p_waba_id text)
+RETURNS TABLE (template_id uuid)
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 1
+BEGIN ATOMIC
+    SELECT c.id
+    FROM (
+        SELECT t.id, t.waba_id, t.language, t.status, t.created_at,
+            lower(t.language) = lower(replace(p_language, '-', '_')) AS is_exact,
+            split_part(lower(t.language), '_', 1)
+            = split_part(lower(replace(p_language, '-', '_')), '_', 1) AS is_same_base,
+            min(t.language) OVER () = max(t.language) OVER () AS is_only
+        FROM wa_templates t
+        WHERE t.organization_id = p_org AND lower(t.name) = lower(p_name)
+            AND (p_waba_id IS NULL OR t.waba_id IS NULL OR t.waba_id = p_waba_id)
+    ) c
+    WHERE p_language IS NULL OR c.is_exact OR c.is_same_base OR c.is_only
+    ORDER BY c.is_exact DESC,
+        CASE WHEN c.is_exact THEN c.waba_id IS NULL END,
+        c.is_same_base DESC,
+        c.status = 'APPROVED' DESC,
+        c.language = 'en' DESC, c.language LIKE 'en\_%' DESC,
+        c.waba_id IS NULL, c.created_at, c.id
+    LIMIT 1;
+END;
+
+COMMENT ON FUNCTION _wa_pick_template(uuid, text, text, text) IS
+'Internal: which template a name and language mean. The exact language, else the same base language, else the only '
+'one; without a language an approved one, en first. A row of the account goes before one of every account. No row: unknown.';
+
+CREATE OR REPLACE FUNCTION _wa_template_problem(p_template wa_templates, p_now timestamptz) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN CASE
+    WHEN (p_template).status <> 'APPROVED' THEN format(
+        'template "%s" (%s) is %s, not APPROVED', (p_template).name, (p_template).language, (p_template).status
+    )
+    WHEN (p_template).blocked_at IS NOT NULL AND ((p_template).blocked_until > p_now) IS NOT FALSE THEN format(
+        'template "%s" (%s) is stopped%s: %s', (p_template).name, (p_template).language,
+        coalesce(' until ' || to_char((p_template).blocked_until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'), ''),
+        coalesce((p_template).blocked_reason, 'no reason recorded')
+    )
+END;
+
+COMMENT ON FUNCTION _wa_template_problem(wa_templates, timestamptz) IS
+'Internal: why a template may not be sent at a time, in one sentence; NULL when it may.';
+
+REVOKE ALL ON FUNCTION _wa_template_approval(text), _wa_template_component(jsonb, text),
+_wa_template_components_of(text, text, text, text, jsonb, jsonb), _wa_template_button_parameters(jsonb),
+_wa_sorted_placeholders(text), tg_wa_templates__derive(), _wa_pick_template(uuid, text, text, text),
+_wa_template_problem(wa_templates, timestamptz) FROM PUBLIC;
+GRANT SELECT, INSERT, UPDATE, DELETE ON wa_templates TO wa_app, wa_admin;
