@@ -2,11 +2,12 @@
 
 The rules, in the order in which they are tried:
 
-* A number with "+" is international and stays what it is; only what is not part of E.164 goes: a trunk zero after the
-  country code, Argentina's 15 after an area code, Mexico's retired 1 after +52.
-* Without "+" and with a region: the region's international prefix, else its national form. A national Argentine number
-  is taken for a mobile (WhatsApp users are) and gets the 9; a national Brazilian mobile of eight digits gets its ninth.
-* Else the digits are an international number whose "+" is missing. Only what can hardly be anything else is taken so.
+* A number with "+" is international and stays what it is; only what is not part of E.164 goes: a trunk zero
+  after the country code, Argentina's 15 after an area code, Mexico's retired 1 after +52.
+* Without "+" and with a region: the region's international prefix, else its national form. A national
+  Argentine number is taken for a mobile (WhatsApp users are) and gets the 9; a national Brazilian mobile of
+  eight digits gets its ninth.
+* Else the digits are an international number whose "+" is missing, if they can hardly be anything else.
 
 What the library's is_possible_number accepts is accepted, within E.164's length of 7 to 15 digits.
 """
@@ -20,7 +21,7 @@ from collections.abc import Callable
 from types import ModuleType
 
 INTERNATIONAL_HINT = "Write it with + and the country code, for example +15551234567."
-REGION_HINT = "Write it with + and the country code, or name the region that it is written for, for example US."
+REGION_HINT = "Write it with + and the country code, or name the region it is written for, for example US."
 PLUS_SIGNS = "+\uff0b\ufe62"
 SEPARATORS = "\t./()[]\u2212\u00b7\u2044\u2215\uff0e\uff0f\uff08\uff09\uff3b\uff3d"
 EXTENSION = re.compile(r"[;,#]|x|ext|anexo|interno|доб")
@@ -28,7 +29,7 @@ LONGEST_INPUT = 250
 
 
 def import_phonenumbers(directory: str) -> ModuleType:
-    """The phonenumbers package of `directory`, preferred to any that the interpreter has. Raises ImportError."""
+    """The phonenumbers package of `directory`, preferred to the interpreter's own. Raises ImportError."""
     sys.path.insert(0, directory)
     try:
         return importlib.import_module("phonenumbers")
@@ -36,8 +37,8 @@ def import_phonenumbers(directory: str) -> ModuleType:
         sys.path.remove(directory)
 
 
-class PhoneProblem(Exception):
-    """Why a text is no telephone number: `problem` in a few words, `hint` for what to do. Neither holds the number."""
+class PhoneError(Exception):
+    """Why a text is no telephone number: `problem`, and `hint` for what to do. Neither holds the number."""
 
     def __init__(self, problem: str, hint: str = INTERNATIONAL_HINT) -> None:
         super().__init__(problem)
@@ -46,12 +47,12 @@ class PhoneProblem(Exception):
 
 
 def read_digits(typed: str) -> tuple[bool, str]:
-    """Whether `typed` begins with a plus sign, and its decimal digits of any script as ASCII. Raises PhoneProblem."""
+    """Whether `typed` begins with a plus sign, and its digits of any script as ASCII. Raises PhoneError."""
     text = typed.strip()
     if not text:
-        raise PhoneProblem("it is empty")
+        raise PhoneError("it is empty")
     if len(text) > LONGEST_INPUT:
-        raise PhoneProblem("it is too long")
+        raise PhoneError("it is too long")
     has_plus = False
     digits: list[str] = []
     for char in text:
@@ -59,28 +60,28 @@ def read_digits(typed: str) -> tuple[bool, str]:
             digits.append(str(unicodedata.decimal(char)))
         elif char in PLUS_SIGNS:
             if has_plus or digits:
-                raise PhoneProblem("a plus sign may stand only in front")
+                raise PhoneError("a plus sign may stand only in front")
             has_plus = True
         elif char in SEPARATORS or unicodedata.category(char) in ("Zs", "Pd", "Cf"):
             continue
         elif digits and EXTENSION.search(text.lower()):
-            raise PhoneProblem("it has an extension, which WhatsApp cannot reach", "Leave the extension out.")
+            raise PhoneError("it has an extension, which WhatsApp cannot reach", "Leave the extension out.")
         elif char.isalpha():
-            raise PhoneProblem("it contains letters")
+            raise PhoneError("it contains letters")
         else:
-            raise PhoneProblem("it contains a character that is no part of a telephone number")
+            raise PhoneError("it contains a character that is no part of a telephone number")
     if not digits:
-        raise PhoneProblem("it has no digits")
+        raise PhoneError("it has no digits")
     return has_plus, "".join(digits)
 
 
 def make_phone_parser(
     library: ModuleType,
 ) -> Callable[[str | None, str | None, str | None], tuple[str | None, str | None, str | None]]:
-    """A function (phone, region, area code) -> (E.164 or None, problem, hint) on the given phonenumbers package.
+    """A function (phone, region, area code) -> (E.164 or None, problem, hint) on the given library.
 
-    It never raises. Region is an ISO 3166 code of two letters or None; the area code is assumed for local forms that
-    have none ("11" in Argentina unless told otherwise).
+    It never raises. Region is an ISO 3166 code of two letters or None; the area code is assumed for local
+    forms that have none ("11" in Argentina unless told otherwise).
     """
     possible = library.ValidationResult.IS_POSSIBLE
     local_only = library.ValidationResult.IS_POSSIBLE_LOCAL_ONLY
@@ -95,41 +96,41 @@ def make_phone_parser(
     e164_format = library.PhoneNumberFormat.E164
 
     def e164(parsed: object) -> str:
-        """E.164 of a parsed number. Raises PhoneProblem outside the lengths that E.164 and networks know."""
+        """E.164 of a parsed number. Raises PhoneError outside the lengths that E.164 and networks know."""
         number = str(library.format_number(parsed, e164_format))
         if len(number) < 8:
-            raise PhoneProblem("it is too short")
+            raise PhoneError("it is too short")
         if len(number) > 16:
-            raise PhoneProblem("it is too long")
+            raise PhoneError("it is too long")
         return number
 
-    def refusal(reason: int, hint: str = INTERNATIONAL_HINT) -> PhoneProblem:
-        """The PhoneProblem for a library verdict other than possible."""
+    def refusal(reason: int, hint: str = INTERNATIONAL_HINT) -> PhoneError:
+        """The PhoneError for a library verdict other than possible."""
         if reason == local_only:
-            return PhoneProblem("the area code is missing", hint)
+            return PhoneError("the area code is missing", hint)
         if reason == too_short:
-            return PhoneProblem("it is too short", hint)
+            return PhoneError("it is too short", hint)
         if reason == too_long:
-            return PhoneProblem("it is too long", hint)
-        return PhoneProblem("no number of that country has so many digits", hint)
+            return PhoneError("it is too long", hint)
+        return PhoneError("no number of that country has so many digits", hint)
 
     def parse_international(digits: str) -> object:
-        """Digits that begin with a country code, parsed. Raises PhoneProblem."""
+        """Digits that begin with a country code, parsed. Raises PhoneError."""
         # Mexico gave the 1 for mobiles up in 2019: with and without it the same subscriber answers.
         plain = "52" + digits[3:] if re.fullmatch(r"521\d{10}", digits) else digits
         try:
             return library.parse("+" + plain, None)
         except library.NumberParseException as error:
             if error.error_type == library.NumberParseException.INVALID_COUNTRY_CODE:
-                raise PhoneProblem("no country has that calling code") from None
-            raise PhoneProblem(
+                raise PhoneError("no country has that calling code") from None
+            raise PhoneError(
                 "it is too short"
                 if error.error_type != library.NumberParseException.TOO_LONG
                 else "it is too long"
             ) from None
 
     def international(digits: str) -> str:
-        """E.164 of a number that was written with its country code. Raises PhoneProblem."""
+        """E.164 of a number that was written with its country code. Raises PhoneError."""
         parsed = parse_international(digits)
         reason = library.is_possible_number_with_reason(parsed)
         if reason not in (possible, local_only):
@@ -137,15 +138,15 @@ def make_phone_parser(
         return e164(parsed)
 
     def without_plus(digits: str) -> str:
-        """E.164 of digits that are no national form: an international number whose + is missing. Raises PhoneProblem.
+        """E.164 of digits that are an international number without its +. Raises PhoneError.
 
-        Ten digits are more often somebody's national number than a foreign one, so fewer than eleven count only if the
-        library knows them as valid; an American area code never begins with 0 or 1.
+        Ten digits are more often somebody's national number than a foreign one, so fewer than eleven count only
+        if the library knows them as valid; an American area code never begins with 0 or 1.
         """
         if digits.startswith("00"):
             return international(digits[2:])
         if digits.startswith("0"):
-            raise PhoneProblem("it is a national form and no region is known", REGION_HINT)
+            raise PhoneError("it is a national form and no region is known", REGION_HINT)
         parsed = parse_international(digits)
         reason = library.is_possible_number_with_reason(parsed)
         if (
@@ -153,7 +154,7 @@ def make_phone_parser(
             or (len(digits) < 11 and not library.is_valid_number(parsed))
             or re.match(r"1[01]", digits)
         ):
-            raise PhoneProblem("it is a national form and no region is known", REGION_HINT)
+            raise PhoneError("it is a national form and no region is known", REGION_HINT)
         return e164(parsed)
 
     def with_national_rules(parsed: object) -> str | None:
@@ -169,7 +170,7 @@ def make_phone_parser(
         return country
 
     def complete_local(digits: str, region: str, area_code: str | None) -> str:
-        """A local form made complete: Argentina's 15 or bare local mobile, Mexico's retired prefixes; else unchanged."""
+        """A local form made complete (Argentina's mobiles, Mexico's old prefixes), else unchanged."""
         if region == "AR" and area_code:
             local = re.sub(r"^0?15", "", digits)
             if len(area_code) + len(local) == 10 and (local != digits or not digits.startswith("0")):
@@ -179,7 +180,7 @@ def make_phone_parser(
         return digits
 
     def national(typed_digits: str, region: str, area_code: str | None) -> str:
-        """E.164 of digits without plus as dialled in `region`. Raises PhoneProblem."""
+        """E.164 of digits without plus as dialled in `region`. Raises PhoneError."""
         digits = complete_local(typed_digits, region, area_code)
         try:
             parsed = library.parse(digits, region, keep_raw_input=True)
@@ -197,11 +198,11 @@ def make_phone_parser(
                 return number
         try:
             return without_plus(digits)
-        except PhoneProblem:
+        except PhoneError:
             raise refusal(reason if reason != possible else too_long) from None
 
     def read(phone: str, region: str | None, area_code: str | None) -> str:
-        """E.164 of `phone`. Raises PhoneProblem."""
+        """E.164 of `phone`. Raises PhoneError."""
         has_plus, digits = read_digits(phone)
         if has_plus:
             return international(digits)
@@ -209,7 +210,7 @@ def make_phone_parser(
             return without_plus(digits)
         iso = region.strip().upper()
         if iso not in library.SUPPORTED_REGIONS:
-            raise PhoneProblem("the region is not known", "Give a region as its ISO 3166 code, for example AR.")
+            raise PhoneError("the region is not known", "Give it as its ISO 3166 code, for example AR.")
         area = re.sub(r"\D", "", area_code or "").lstrip("0") or ("11" if iso == "AR" else None)
         return national(digits, iso, area)
 
@@ -222,7 +223,7 @@ def make_phone_parser(
             return None, None, None
         try:
             return read(phone, region, area_code), None, None
-        except PhoneProblem as error:
+        except PhoneError as error:
             return None, error.problem, error.hint
 
     return parse_phone

@@ -1,8 +1,8 @@
 """Takes one webhook POST apart into atoms: one message, one status, one event each.
 
-Dispatch is by the shape of a value (which arrays it holds), with the field's name as a help: Meta's own examples put
-names at the wrong depth. An atom that cannot be read becomes a row with its error and harms no other. No error text
-holds any part of the body. Shapes: Meta's webhook reference for the WhatsApp Business Platform.
+Dispatch is by the shape of a value (which arrays it holds), with the field's name as a help: Meta's own
+examples put names at the wrong depth. An atom that cannot be read becomes a row with its error and harms no
+other. No error text holds any part of the body. Shapes: Meta's webhook reference for WhatsApp.
 """
 
 import hashlib
@@ -66,7 +66,7 @@ class Origin(NamedTuple):
 
 
 def clean(value: Any) -> Any:
-    """`value` with U+FFFD for every NUL and lone surrogate, keys included. Raises RecursionError when nested too deep."""
+    """`value` with U+FFFD for every NUL and lone surrogate. Raises RecursionError when nested too deep."""
     if isinstance(value, str):
         return UNSTORABLE.sub(REPLACEMENT, value)
     if isinstance(value, list):
@@ -84,7 +84,7 @@ def dump(value: Any) -> str:
 
 
 def storable(value: Any) -> tuple[Any, str, bool]:
-    """(value, its JSON, whether something was replaced) such that the database can store the JSON as jsonb."""
+    """(value, its JSON, whether something was replaced) such that the JSON can be stored as jsonb."""
     try:
         text = dump(value)
         if text.isascii() and "\\u0000" not in text:
@@ -158,7 +158,7 @@ def customer_ids(kind: str, atom: dict[str, Any]) -> tuple[str | None, str | Non
 
 
 def find_contact(kind: str, atom: dict[str, Any], contacts: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The contact that belongs to an atom: the one with its id, else the only one unless an id of it says otherwise."""
+    """The contact of an atom: the one with its id, else the only one unless its ids say otherwise."""
     if not contacts:
         return None
     phone, user = customer_ids(kind, atom)
@@ -183,10 +183,7 @@ def row(origin: Origin, kind: str, payload: object, error: str | None) -> Atom:
     except (ValueError, RecursionError):
         text = None
     key = digest(origin, text) if payload is not None else None
-    return Atom(
-        0, kind, origin.field, origin.waba_id, origin.phone_number_id, origin.display_phone, origin.entry_time,
-        text, None, key, None, error,
-    )  # fmt: skip
+    return Atom(0, kind, *origin[:5], text, None, key, None, error)
 
 
 def read_atom(kind: str, raw: object, origin: Origin, contacts: list[dict[str, Any]]) -> Atom:
@@ -200,11 +197,8 @@ def read_atom(kind: str, raw: object, origin: Origin, contacts: list[dict[str, A
         if contact is not None:
             _, contact_text, replaced_there = storable(contact)
             replaced = replaced or replaced_there
-        return Atom(
-            0, kind, origin.field, origin.waba_id, origin.phone_number_id, origin.display_phone, origin.entry_time,
-            text, contact_text, dedupe_key(kind, payload, origin),
-            "characters that cannot be stored were replaced by U+FFFD" if replaced else None, None,
-        )  # fmt: skip
+        note = "characters that cannot be stored were replaced by U+FFFD" if replaced else None
+        return Atom(0, kind, *origin[:5], text, contact_text, dedupe_key(kind, payload, origin), note, None)
     except (ValueError, TypeError, RecursionError):
         return row(origin, kind, raw, "the atom cannot be read")
 
@@ -239,11 +233,12 @@ def split_value(value: dict[str, Any], origin: Origin) -> Iterator[tuple[int, At
 
 def split_change(change: object, entry: dict[str, Any], top: dict[str, Any]) -> Iterator[tuple[int, Atom]]:
     """(rank, row) for every atom of one change."""
-    holder = change if isinstance(change, dict) else {}
+    holder: dict[str, Any] = change if isinstance(change, dict) else {}
     field = next((as_text(part["field"]) for part in (holder, entry, top) if "field" in part), None)
     value = holder.get("value")
-    known = value if isinstance(value, dict) else {}
-    metadata = known.get("metadata") if isinstance(known.get("metadata"), dict) else {}
+    known: dict[str, Any] = value if isinstance(value, dict) else {}
+    declared = known.get("metadata")
+    metadata: dict[str, Any] = declared if isinstance(declared, dict) else {}
     origin = Origin(
         field,
         as_text(entry.get("id")),
@@ -292,7 +287,7 @@ def failure(error: str) -> list[Atom]:
 
 
 def split_webhook(body: bytes | None) -> list[Atom]:
-    """The atoms of a POST body in processing order (messages, what refers to them, statuses, the rest). Never raises."""
+    """The atoms of a body in processing order: messages, what refers to them, statuses, others. Never raises."""
     if body is None:
         return failure("there is no body")
     try:

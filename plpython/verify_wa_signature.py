@@ -13,10 +13,8 @@ def hmac_sha256_hex(body: bytes, secret: str) -> str:
     return hmac.digest(secret.encode("utf-8", "surrogatepass"), body, "sha256").hex()
 
 
-def verify_signature(
-    body: bytes | None, header: str | None, secrets: Iterable[str | None] | None
-) -> bool:
-    """Whether `header` ("sha256=" and hexadecimal digits) signs `body` with one of `secrets`. Never raises on bad input.
+def verify_signature(body: bytes | None, header: str | None, secrets: Iterable[str | None] | None) -> bool:
+    """Whether `header` ("sha256=" and hexadecimal digits) signs `body` with one of `secrets`. Never raises.
 
     An empty secret counts for nothing: anyone could sign with it. Rule: Meta, "Validating payloads".
     """

@@ -1,5 +1,6 @@
--- What the Cloud API accepts as the content of a message. Lengths are counted in characters (Unicode code points), as
--- length() does. Every check answers NULL when all is well, else one sentence that names the key and the limit.
+-- What the Cloud API accepts as the content of a message. Lengths are counted in characters (Unicode code
+-- points), as length() does. Every check answers NULL when all is well, else one sentence that names the key
+-- and the limit.
 
 CREATE FUNCTION _wa_check_string(p_value jsonb, p_key text, p_max int, p_required boolean) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -32,7 +33,8 @@ CREATE FUNCTION _wa_check_link(p_value jsonb, p_key text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN coalesce(
     _wa_check_string(p_value, p_key, 2000, TRUE),
-    CASE WHEN p_value #>> '{}' !~* '^https?://[^\s/?#]+\S*$' THEN p_key || ' must be an http or https URL.' END
+    CASE WHEN p_value #>> '{}' !~* '^https?://[^\s/?#]+\S*$'
+        THEN p_key || ' must be an http or https URL.' END
 );
 COMMENT ON FUNCTION _wa_check_link(jsonb, text) IS
 'What is wrong with a URL that Meta or the customer shall open; NULL when fine.';
@@ -67,8 +69,10 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN p_value IS NULL OR jsonb_typeof(p_value) = 'null' THEN p_key || ' is missing.'
     WHEN jsonb_typeof(p_value) NOT IN ('number', 'string')
-        OR p_value #>> '{}' !~ '^[+-]?[0-9]{1,3}(\.[0-9]{1,30})?$' THEN p_key || ' must be a number in degrees.'
-    WHEN abs((p_value #>> '{}')::numeric) > p_limit THEN format('%s must lie between -%s and %2$s.', p_key, p_limit)
+        OR p_value #>> '{}' !~ '^[+-]?[0-9]{1,3}(\.[0-9]{1,30})?$'
+        THEN p_key || ' must be a number in degrees.'
+    WHEN abs((p_value #>> '{}')::numeric) > p_limit
+        THEN format('%s must lie between -%s and %2$s.', p_key, p_limit)
 END;
 COMMENT ON FUNCTION _wa_check_coordinate(jsonb, text, int) IS
 'What is wrong with a latitude or longitude (number, or number in a string); NULL when fine.';
@@ -165,11 +169,13 @@ BEGIN ATOMIC
     FROM (
         SELECT match.parts[1] AS name, min(match.place) AS place,
             CASE WHEN match.parts[1] ~ '^[0-9]{1,4}$' THEN match.parts[1]::int END AS number
-        FROM regexp_matches(p_text, '\{\{\s*([A-Za-z0-9_]+)\s*\}\}', 'g') WITH ORDINALITY AS match (parts, place)
+        FROM regexp_matches(p_text, '\{\{\s*([A-Za-z0-9_]+)\s*\}\}', 'g')
+            WITH ORDINALITY AS match (parts, place)
         GROUP BY match.parts[1]
     ) AS found;
 END;
 COMMENT ON FUNCTION _wa_template_placeholders(text) IS
-'The distinct placeholders of a template text: numbers in their order, names in order of appearance; {} for none.';
+'The distinct placeholders of a template text: numbers in their order, names in order of appearance; {} for '
+'none.';
 REVOKE ALL ON FUNCTION _wa_template_placeholders(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION _wa_template_placeholders(text) TO wa_admin, wa_app, wa_dispatcher;

@@ -10,8 +10,8 @@ COMMENT ON FUNCTION _wa_python_dir() IS
 REVOKE ALL ON FUNCTION _wa_python_dir() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION _wa_python_dir() TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
--- The definitions of the included file are made once a session; after that the first two lines are all that runs.
--- Not parallel safe: finding the directory runs a query, which PL/Python wraps in a subtransaction.
+-- The definitions of the included file are made once a session; after that the first two lines are all that
+-- runs. Not parallel safe: finding the directory runs a query, which PL/Python wraps in a subtransaction.
 CREATE FUNCTION _wa_parse_phone(
     p_phone text, p_region text, p_area_code text, OUT e164 text, OUT problem text, OUT hint text
 )
@@ -47,24 +47,69 @@ $plpython$;
 COMMENT ON FUNCTION wa_phonenumbers_version() IS
 'Release of the phonenumbers library that this session uses, NULL where it is missing.';
 REVOKE ALL ON FUNCTION wa_phonenumbers_version() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION wa_phonenumbers_version() TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
+GRANT EXECUTE ON FUNCTION wa_phonenumbers_version()
+TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
--- Complete numbers of common countries that the library returns as they are. A test holds the list against the
--- library; what is not listed is merely slower.
+-- Complete mobile numbers of common countries, by length and first digits, that the library returns as they
+-- are. A test holds the list against the library; what is not listed is merely slower. No regular expression:
+-- ten times the cost.
 CREATE FUNCTION _wa_is_canonical_phone(p_phone text) RETURNS boolean
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN p_phone ~ ('^\+(?:1[2-9][0-9]{9}|7[479][0-9]{9}|5(?:1[9][0-9]{8}|2[2-9][0-9]{9}|49[1-9][0-9]{9}'
-    '|5[1-9][1-9][0-9]{8,9}|69[0-9]{8}|73[0-9]{9}|84[0-9]{9}|0[2345][2-9][0-9]{7}|9[13][679][0-9]{7,8})'
-    '|2(?:01[0-9]{9}|7[6-8][0-9]{8}|12[67][0-9]{8}|33[25][0-9]{8}|34[7-9][0-9]{9}|54[17][0-9]{8}|5[56]7[0-9]{8})'
-    '|3(?:16[0-9]{8}|24[0-9]{8}|3[67][0-9]{8}|4[6-9][0-9]{8}|93[0-9]{9}|519[0-9]{8})'
-    '|4(?:07[0-9]{8}|17[0-9]{8}|4[27][0-9]{9}|5[2-9][0-9]{7}|67[0-9]{8}|7[49][0-9]{7}|8[4-8][0-9]{8}|91[5-7][0-9]{8,9})'
-    '|6(?:01[0-9]{8,9}|14[0-9]{8}|28[0-9]{8,11}|39[0-9]{9}|5[89][0-9]{7}|6[689][0-9]{8})'
-    '|8(?:1[789]0[0-9]{8}|210[0-9]{8}|4[35789][0-9]{8}|6(?:1[3-689][0-9]|17[0-8])[0-9]{8}|801[0-9]{9})'
-    '|9(?:05[0-9]{9}|1[6-9][0-9]{9}|23[0-9]{9}|47[0-9]{8}|665[0-9]{8}|715[0-9]{8}|725[0-9]{8}))$');
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN translate(p_phone, '0123456789', '') = '+' AND CASE length(p_phone)
+    WHEN 11 THEN
+        left(p_phone, 4) IN (
+            '+452', '+453', '+454', '+455', '+456', '+457', '+458', '+459', '+474', '+479', '+658', '+659'
+        )
+    WHEN 12 THEN
+        left(p_phone, 3) IN (
+            '+12', '+13', '+14', '+15', '+16', '+17', '+18', '+19', '+74', '+77', '+79'
+        )
+        OR left(p_phone, 4) IN (
+            '+276', '+277', '+278', '+316', '+324', '+336', '+337', '+346', '+347', '+348', '+349', '+407',
+            '+417', '+467', '+484', '+485', '+486', '+487', '+488', '+519', '+569', '+601', '+614', '+628',
+            '+666', '+668', '+669', '+843', '+845', '+847', '+848', '+849', '+947'
+        )
+        OR left(p_phone, 5) IN (
+            '+5023', '+5024', '+5025', '+5036', '+5037', '+5043', '+5048', '+5049', '+5066', '+5067', '+5068',
+            '+5076', '+5916', '+5917', '+5989'
+        )
+    WHEN 13 THEN
+        left(p_phone, 4) IN (
+            '+201', '+393', '+442', '+447', '+491', '+522', '+523', '+524', '+525', '+526', '+527', '+528',
+            '+529', '+573', '+584', '+601', '+628', '+639', '+817', '+818', '+819', '+821', '+905', '+916',
+            '+917', '+918', '+919', '+923'
+        )
+        OR left(p_phone, 5) IN (
+            '+2126', '+2127', '+2332', '+2335', '+2541', '+2547', '+2556', '+2557', '+2567', '+3519', '+5511',
+            '+5512', '+5513', '+5514', '+5515', '+5516', '+5517', '+5518', '+5519', '+5521', '+5522', '+5524',
+            '+5527', '+5528', '+5531', '+5532', '+5533', '+5534', '+5535', '+5537', '+5538', '+5541', '+5542',
+            '+5543', '+5544', '+5545', '+5546', '+5547', '+5548', '+5549', '+5551', '+5553', '+5554', '+5555',
+            '+5561', '+5562', '+5563', '+5564', '+5565', '+5566', '+5567', '+5568', '+5569', '+5571', '+5573',
+            '+5574', '+5575', '+5577', '+5579', '+5581', '+5582', '+5583', '+5584', '+5585', '+5586', '+5587',
+            '+5588', '+5589', '+5591', '+5592', '+5593', '+5594', '+5595', '+5596', '+5597', '+5598', '+5599',
+            '+5939', '+5959', '+9665', '+9715', '+9725'
+        )
+    WHEN 14 THEN
+        left(p_phone, 4) IN (
+            '+491', '+549', '+628'
+        )
+        OR left(p_phone, 5) IN (
+            '+2347', '+2348', '+2349', '+5511', '+5512', '+5513', '+5514', '+5515', '+5516', '+5517', '+5518',
+            '+5519', '+5521', '+5522', '+5524', '+5527', '+5528', '+5531', '+5532', '+5533', '+5534', '+5535',
+            '+5537', '+5538', '+5541', '+5542', '+5543', '+5544', '+5545', '+5546', '+5547', '+5548', '+5549',
+            '+5551', '+5553', '+5554', '+5555', '+5561', '+5562', '+5563', '+5564', '+5565', '+5566', '+5567',
+            '+5568', '+5569', '+5571', '+5573', '+5574', '+5575', '+5577', '+5579', '+5581', '+5582', '+5583',
+            '+5584', '+5585', '+5586', '+5587', '+5588', '+5589', '+5591', '+5592', '+5593', '+5594', '+5595',
+            '+5596', '+5597', '+5598', '+5599', '+8613', '+8615', '+8618', '+8619', '+8801'
+        )
+    ELSE FALSE
+END;
 COMMENT ON FUNCTION _wa_is_canonical_phone(text) IS
-'Whether a text is a number that normalize_phone_e164 gives back unchanged, told without the library; false decides nothing.';
+'Whether a text is a number that normalize_phone_e164 gives back unchanged, told without the library; false '
+'decides nothing.';
 REVOKE ALL ON FUNCTION _wa_is_canonical_phone(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_is_canonical_phone(text) TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
+GRANT EXECUTE ON FUNCTION _wa_is_canonical_phone(text)
+TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
 CREATE FUNCTION _wa_require_phone(p_phone text, p_region text, p_area_code text) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path FROM CURRENT
@@ -91,20 +136,22 @@ REVOKE ALL ON FUNCTION _wa_require_phone(text, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION _wa_require_phone(text, text, text)
 TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
-CREATE FUNCTION normalize_phone_e164(p_phone text, p_region text DEFAULT NULL, p_area_code text DEFAULT NULL)
-RETURNS text
+CREATE FUNCTION normalize_phone_e164(
+    p_phone text, p_region text DEFAULT NULL, p_area_code text DEFAULT NULL
+) RETURNS text
 LANGUAGE sql STABLE PARALLEL UNSAFE
 RETURN CASE WHEN _wa_is_canonical_phone(p_phone) THEN p_phone
     ELSE _wa_require_phone(p_phone, p_region, p_area_code) END;
 COMMENT ON FUNCTION normalize_phone_e164(text, text, text) IS
-'A telephone number as people write it, in E.164 with +. Region (ISO 3166) reads national forms, area code completes local '
-'ones (Argentina: 11). Error 22023 says what is wrong; NULL stays NULL.';
+'A telephone number as people write it, in E.164 with +. Region (ISO 3166) reads national forms, area code '
+'completes local ones (Argentina: 11). Error 22023 says what is wrong; NULL stays NULL.';
 REVOKE ALL ON FUNCTION normalize_phone_e164(text, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION normalize_phone_e164(text, text, text)
 TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
-CREATE FUNCTION try_normalize_phone_e164(p_phone text, p_region text DEFAULT NULL, p_area_code text DEFAULT NULL)
-RETURNS text
+CREATE FUNCTION try_normalize_phone_e164(
+    p_phone text, p_region text DEFAULT NULL, p_area_code text DEFAULT NULL
+) RETURNS text
 LANGUAGE sql STABLE PARALLEL UNSAFE
 RETURN CASE WHEN _wa_is_canonical_phone(p_phone) THEN p_phone
     ELSE (_wa_parse_phone(p_phone, p_region, p_area_code)).e164 END;
@@ -114,21 +161,23 @@ REVOKE ALL ON FUNCTION try_normalize_phone_e164(text, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION try_normalize_phone_e164(text, text, text)
 TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
--- Brazil: only mobiles from before the ninth digit (6 to 9 in front) exist in both spellings. A newer mobile such as
--- 9 5xxx-xxxx would collide with the landline 5xxx-xxxx, another subscriber.
+-- Brazil: only mobiles from before the ninth digit (6 to 9 in front) exist in both spellings. A newer mobile
+-- such as 9 5xxx-xxxx would collide with the landline 5xxx-xxxx, another subscriber. Runs for every row that
+-- is inserted, hence no regular expression and nothing that would keep it from being inlined.
 CREATE FUNCTION _wa_phone_key(p_e164 text) RETURNS text
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE left(p_e164, 3)
-    WHEN '+55' THEN CASE WHEN length(p_e164) = 13 AND p_e164 ~ '^\+55[1-9][1-9][6-9][0-9]{7}$'
+    WHEN '+55' THEN CASE WHEN length(p_e164) = 13 AND substr(p_e164, 6, 1) IN ('6', '7', '8', '9')
         THEN left(p_e164, 5) || '9' || substr(p_e164, 6) ELSE p_e164 END
-    WHEN '+54' THEN CASE WHEN length(p_e164) = 13 AND p_e164 ~ '^\+54[1-8][0-9]{9}$'
+    WHEN '+54' THEN CASE WHEN length(p_e164) = 13 AND substr(p_e164, 4, 1) <> '9'
         THEN '+549' || substr(p_e164, 4) ELSE p_e164 END
-    WHEN '+52' THEN CASE WHEN length(p_e164) = 14 AND p_e164 ~ '^\+521[0-9]{10}$'
+    WHEN '+52' THEN CASE WHEN length(p_e164) = 14 AND substr(p_e164, 4, 1) = '1'
         THEN '+52' || substr(p_e164, 5) ELSE p_e164 END
     ELSE p_e164
 END;
 COMMENT ON FUNCTION _wa_phone_key(text) IS
-'One key for all spellings of a subscriber in E.164: Brazil with the ninth digit, Argentina with the 9, Mexico without the 1.';
+'One key for all spellings of a subscriber in E.164: Brazil with the ninth digit, Argentina with the 9, '
+'Mexico without the 1.';
 REVOKE ALL ON FUNCTION _wa_phone_key(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION _wa_phone_key(text) TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
@@ -141,7 +190,7 @@ REVOKE ALL ON FUNCTION _wa_is_user_id(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION _wa_is_user_id(text) TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
 CREATE FUNCTION _wa_mask_phone(p_phone text) RETURNS text
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN '******' || CASE WHEN length(p_phone) > 4 THEN right(p_phone, 2) ELSE '' END;
 COMMENT ON FUNCTION _wa_mask_phone(text) IS
 'A telephone number or user id of which only the last two characters can be seen; its length cannot.';

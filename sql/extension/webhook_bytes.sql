@@ -1,5 +1,6 @@
--- What happens to the bytes of a webhook before any table is touched: the signature check, and taking a body apart.
--- The definitions of an included file are made once a session; after that the first two lines are all that runs.
+-- What happens to the bytes of a webhook before any table is touched: the signature check, and taking a body
+-- apart. The definitions of an included file are made once a session; after that the first two lines are all
+-- that runs.
 
 CREATE FUNCTION verify_wa_signature(p_body bytea, p_header text, p_secrets text[]) RETURNS boolean
 LANGUAGE plpython3u IMMUTABLE PARALLEL SAFE
@@ -11,8 +12,8 @@ SD["verify"] = verify_signature
 return verify_signature(p_body, p_header, p_secrets)
 $plpython$;
 COMMENT ON FUNCTION verify_wa_signature(bytea, text, text[]) IS
-'Whether an X-Hub-Signature-256 header signs these raw bytes with one of the app secrets; compared in constant time, '
-'false for anything malformed.';
+'Whether an X-Hub-Signature-256 header signs these raw bytes with one of the app secrets; compared in '
+'constant time, false for anything malformed.';
 REVOKE ALL ON FUNCTION verify_wa_signature(bytea, text, text[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION verify_wa_signature(bytea, text, text[]) TO wa_admin, wa_receiver;
 
@@ -26,7 +27,8 @@ SD["sign"] = hmac_sha256_hex
 return hmac_sha256_hex(p_body, p_secret)
 $plpython$;
 COMMENT ON FUNCTION _wa_hmac_sha256_hex(bytea, text) IS
-'HMAC-SHA256 of some bytes under a secret, in hexadecimal: what Meta sends behind sha256= in its signature header.';
+'HMAC-SHA256 of some bytes under a secret, in hexadecimal: what Meta sends behind sha256= in its signature '
+'header.';
 REVOKE ALL ON FUNCTION _wa_hmac_sha256_hex(bytea, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION _wa_hmac_sha256_hex(bytea, text) TO wa_admin;
 
@@ -53,8 +55,8 @@ SD["split"] = split_webhook
 return split_webhook(p_body)
 $plpython$;
 COMMENT ON FUNCTION _wa_split_webhook(bytea) IS
-'The atoms (messages, statuses, events) of one webhook body in processing order. Never raises: what cannot be read is a '
-'row with its error.';
+'The atoms (messages, statuses, events) of one webhook body in processing order. Never raises: what cannot '
+'be read is a row with its error.';
 REVOKE ALL ON FUNCTION _wa_split_webhook(bytea) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION _wa_split_webhook(bytea) TO wa_admin, wa_receiver;
 
