@@ -1,5 +1,5 @@
-"""A stand-in for the Graph API: takes messages as the WhatsApp Cloud API does, answers and fails as it does, sends
-signed webhooks back and speaks as customers. docs/simulator.md is its manual.
+"""A stand-in for the Graph API: takes messages as the WhatsApp Cloud API does, answers and fails as it does,
+sends signed webhooks back and speaks as customers. docs/simulator.md is its manual.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def run(
 ) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status.
 
-    ``ready`` is called with the base URL once requests are taken (port 0 picks a free one). ``options``: ``sink``,
-    ``latency_ms`` (of the sink), ``access_token``, ``app_secret``, ``verify_token``, ``phone_number_id``,
-    ``waba_id`` and ``settings``, a dict of the names in settings.py.
+    ``ready`` is called with the base URL once requests are taken (port 0 picks a free one). ``options``:
+    ``sink``, ``latency_ms`` (of the sink), ``access_token``, ``app_secret``, ``verify_token``,
+    ``phone_number_id``, ``waba_id`` and ``settings``, a dict of the names in settings.py.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(host, port, state_dir, ready, options))

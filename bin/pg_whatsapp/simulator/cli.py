@@ -102,9 +102,9 @@ def simulate(
 ) -> None:
     """Take messages as the Graph API does, send webhooks back and speak as customers.
 
-    Controlled over HTTP under /_simulator/. Three secrets are read from the environment, never from an option:
-    WHATSAPP_ACCESS_TOKEN (without it any token will do), WHATSAPP_APP_SECRET (without it webhooks are not signed)
-    and WHATSAPP_VERIFY_TOKEN.
+    Controlled over HTTP under /_simulator/. Three secrets are read from the environment, never from an
+    option: WHATSAPP_ACCESS_TOKEN (without it any token will do), WHATSAPP_APP_SECRET (without it webhooks are
+    not signed) and WHATSAPP_VERIFY_TOKEN.
     """
     settings = _settings(switches) | {"auto_register": auto_register}
     if webhook_url is not None:

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 client that posts webhooks over kept-alive connections, at the rate at which statuses are made."""
+"""An HTTP/1.1 client that posts webhooks over kept-alive connections, as fast as statuses are made."""
 
 from __future__ import annotations
 

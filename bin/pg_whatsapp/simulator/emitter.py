@@ -60,7 +60,7 @@ class Emitter:
         self._tasks: set[asyncio.Task[None]] = set()
         self._workers = 0
         self._generation = 0
-        self._random = random.Random()
+        self._random = random.Random()  # noqa: S311 (chance, not secrets)
         self._batch_timer = False
 
     # what is to be told
@@ -82,7 +82,9 @@ class Emitter:
             self._pump()
 
     async def deliver(self, atoms: list[Atom], wait_s: float) -> Delivery:
-        """Tell ``atoms`` in one POST now; returns when it was taken, or after ``wait_s`` seconds as it stands."""
+        """Tell ``atoms`` in one POST now; returns when it was taken, or after ``wait_s`` seconds as it
+        stands.
+        """
         if self.settings.webhook_url is None:
             self.counters["no_receiver"] += 1
             return Delivery()

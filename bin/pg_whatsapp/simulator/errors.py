@@ -1,7 +1,7 @@
 """Errors as the Graph API words them.
 
-:class:`GraphError` is raised by validation, limits and faults; the send endpoint turns it into the error JSON of
-the API. :class:`ControlError` is raised by the control endpoints under ``/_simulator/``.
+:class:`GraphError` is raised by validation, limits and faults; the send endpoint turns it into the error JSON
+of the API. :class:`ControlError` is raised by the control endpoints under ``/_simulator/``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Ways to fail, as rules that are set while the simulator runs.
 
-A rule has a mode and says which requests it hits: with a ``probability``, ``every`` n-th, or the ``next`` n; of all
-of them or those of one business ``number`` or one recipient (``to``). The first rule that hits wins.
+A rule has a mode and says which requests it hits: with a ``probability``, ``every`` n-th, or the ``next`` n;
+of all of them or those of one business ``number`` or one recipient (``to``). The first rule that hits wins.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Faults:
     def __init__(self) -> None:
         self.rules: list[Rule] = []
         self.hits: Counter[str] = Counter()
-        self._random = random.Random()
+        self._random = random.Random()  # noqa: S311 (chance, not secrets)
         self._last_id = 0
 
     def add(self, values: dict[str, Any]) -> Rule:

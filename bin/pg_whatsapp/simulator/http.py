@@ -3,8 +3,8 @@
 A framework would be less code, but the simulator must be able to cut a socket at a chosen moment, answer with
 broken bodies, and keep up with a benchmark as a sink; all three need the transport itself.
 
-A handler takes a :class:`Request` and returns a :class:`Response`, the :data:`CUT` sentinel (the connection is
-reset without an answer), or an awaitable of either. Requests of one connection are answered in order.
+A handler takes a :class:`Request` and returns a :class:`Response`, the :data:`CUT` sentinel (the connection
+is reset without an answer), or an awaitable of either. Requests of one connection are answered in order.
 """
 
 from __future__ import annotations

@@ -33,7 +33,8 @@ def digits_of(phone: str) -> str:
 def canonical_wa_id(digits: str) -> str:
     """The ``wa_id`` that WhatsApp knows an account by, which can differ from the number that was dialled.
 
-    Brazil: area codes from 31 up have no ninth digit. Mexico: a 1 follows the country code. Argentina: a 9 does.
+    Brazil: area codes from 31 up have no ninth digit. Mexico: a 1 follows the country code. Argentina: a 9
+    does.
     """
     if len(digits) == 13 and digits.startswith("55") and digits[4] == "9" and digits[2:4] >= "31":
         return digits[:4] + digits[5:]

@@ -1,8 +1,8 @@
 """What the simulator accepted, on disk and in memory.
 
 ``journal.jsonl`` has a record for each accepted message, written before the answer leaves.
-``deliveries.jsonl`` has a record for each status webhook that was answered with 200, written a moment later; at the
-next start what is missing there is sent (again).
+``deliveries.jsonl`` has a record for each status webhook that was answered with 200, written a moment later;
+at the next start what is missing there is sent (again).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ _UUID: Final = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}
 def queue_key(callback: str) -> str:
     """The sender's queue id in its callback data.
 
-    Senders number their attempts, so this is the UUID in it, else what stands before the last colon, else all.
+    Senders number their attempts, so this is the UUID in it, else what stands before the last colon, else
+    all.
     """
     found = _UUID.search(callback)
     if found:

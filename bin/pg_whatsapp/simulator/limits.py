@@ -1,7 +1,7 @@
 """Meta's rate limits, as seen from the outside: throughput of a number, pair rate, messaging tier.
 
-Refused requests charge nothing. ``jitter`` is the tolerance, in seconds, for requests that the network bunched
-together: a sender that keeps the limits exactly by its own clock is never refused for it.
+Refused requests charge nothing. ``jitter`` is the tolerance, in seconds, for requests that the network
+bunched together: a sender that keeps the limits exactly by its own clock is never refused for it.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Throughput:
 class PairRate:
     """One message in 6 s for a pair of business number and customer.
 
-    Up to 45 may go within 6 s, borrowed from the time to come: after those 6 s the next one has to wait until the
-    debt of 6 s for each is paid.
+    Up to 45 may go within 6 s, borrowed from the time to come: after those 6 s the next one has to wait until
+    the debt of 6 s for each is paid.
     """
 
     def __init__(self) -> None:

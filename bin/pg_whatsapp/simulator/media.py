@@ -60,7 +60,7 @@ class MediaStore:
         return self._state.media[media_id]
 
     def inbound(self, kind: str, payload: dict[str, Any], base_url: str) -> dict[str, Any]:
-        """The media object of a customer's message: made from ``base64`` (or of itself) where it has no id."""
+        """The media object of a customer's message; where it has no id, it is made (from ``base64``)."""
         payload = dict(payload)
         if "id" in payload:
             return payload

@@ -217,14 +217,9 @@ class Sender:
     def _limits(
         self, number: Number, message: Outgoing, wa_id: str | None, recipient: str | None, now: float
     ) -> int | None:
-        """Charge the limits; returns the code of a failed status to come, if the window is checked that way."""
+        """Charge the limits; returns the code of a failed status to come, if there is to be one."""
         settings, limits = self.settings, self.limits
         in_window = message.group or self.state.window_open(number, wa_id, recipient)
-        if message.type != "template" and not in_window and settings.window != "off":
-            limits.refused["window"] += 1
-            if settings.window == "sync":
-                raise GraphError(131047, "More than 24 hours have passed since the customer last wrote.")
-            return 131047
         jitter = settings.limit_jitter_ms / 1000
         clock = time.monotonic()
         if settings.throughput and not limits.throughput.take(
@@ -238,6 +233,11 @@ class Sender:
             raise GraphError(
                 131056, "Too many messages sent from this number to the same customer in a short time."
             )
+        if message.type != "template" and not in_window and settings.window != "off":
+            limits.refused["window"] += 1
+            if settings.window == "sync":
+                raise GraphError(131047, "More than 24 hours have passed since the customer last wrote.")
+            return 131047
         if (
             settings.tier
             and not in_window

@@ -303,13 +303,14 @@ class State:
     def customer(self, wa_id: str | None, user_id: str | None, name: str | None = None) -> Customer:
         """The customer with this number or user id, joined if both are given; made if there is none."""
         found = self.find_customer(wa_id, user_id)
-        joined = found is not None and (found.wa_id or wa_id) == (wa_id or found.wa_id)
-        joined = joined and found is not None and (user_id is None or found.user_id == user_id)
-        if found is None or not joined or (name is not None and name != found.name):
-            self.change("customer", wa_id=wa_id, user_id=user_id, name=name)
-            found = self.find_customer(wa_id, user_id)
-        assert found is not None
-        return found
+        if found is not None and name in (None, found.name) and self._is(found, wa_id, user_id):
+            return found
+        self.change("customer", wa_id=wa_id, user_id=user_id, name=name)
+        return self.customers[self._key(wa_id) or user_id or ""]
+
+    def _is(self, customer: Customer, wa_id: str | None, user_id: str | None) -> bool:
+        """Whether ``customer`` already has what is given of these ids."""
+        return self._key(wa_id) in (None, self._key(customer.wa_id)) and user_id in (None, customer.user_id)
 
     def find_customer(self, wa_id: str | None, user_id: str | None) -> Customer | None:
         """The customer with this number, else with this user id, else None."""
@@ -325,9 +326,7 @@ class State:
 
     def key_of(self, customer: Customer) -> str:
         """The key under which operations name ``customer``."""
-        key = self._key(customer.wa_id) or customer.user_id
-        assert key is not None
-        return key
+        return self._key(customer.wa_id) or customer.user_id or ""
 
     def window_open(self, number: Number, wa_id: str | None, user_id: str | None) -> bool:
         """Whether the customer wrote to ``number`` within 24 hours."""

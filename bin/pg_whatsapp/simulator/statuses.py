@@ -23,7 +23,7 @@ class Statuses:
         self._state = state
         self._settings = settings
         self._emitter = emitter
-        self._random = random.Random()
+        self._random = random.Random()  # noqa: S311 (chance, not secrets)
 
     def plan(self, kind: str, *, voice: bool = False) -> list[str]:
         """The statuses of a message of this type that goes through; a reaction only ever gets ``sent``."""

@@ -1,7 +1,7 @@
 """Append-only files of JSON lines.
 
-Each record is one ``write`` to a file opened for appending, so that it is with the operating system when the call
-returns: it survives the simulator being killed, though not the machine losing power.
+Each record is one ``write`` to a file opened for appending, so that it is with the operating system when the
+call returns: it survives the simulator being killed, though not the machine losing power.
 """
 
 from __future__ import annotations

@@ -35,11 +35,10 @@ def payload(atoms: Sequence[Atom]) -> dict[str, Any]:
     values: dict[tuple[str, str, str | None, str | None], dict[str, Any]] = {}
     for atom in atoms:
         entry = entries.setdefault(atom.waba_id, {"id": atom.waba_id, "changes": []})
-        if atom.kind is None:
+        if atom.kind is None or atom.number is None:
             entry["time"] = int(time.time())
             entry["changes"].append({"value": atom.item, "field": atom.field})
             continue
-        assert atom.number is not None
         key = (atom.waba_id, atom.field, atom.number.phone_number_id, atom.kind)
         value = values.get(key)
         if value is None:

@@ -1,7 +1,7 @@
 """Checks on the values of a JSON object, with the errors that the API gives.
 
-An unexpected key, a wrong JSON type or a length beyond the limit is 100; something missing is 131008; a value that
-is not allowed is 131009.
+An unexpected key, a wrong JSON type or a length beyond the limit is 100; something missing is 131008; a value
+that is not allowed is 131009.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def only(obj: dict[str, Any], allowed: frozenset[str], path: str) -> None:
 def text(
     obj: dict[str, Any], key: str, path: str, *, maximum: int | None = None, required: bool = True
 ) -> str | None:
-    """The string under ``key``, at most ``maximum`` characters; None where it is absent and not ``required``."""
+    """The string under ``key``, of ``maximum`` characters at most; None where absent and not ``required``."""
     value = obj.get(key)
     where = _where(path, key)
     if value is None:
@@ -44,9 +44,7 @@ def text(
 
 def needed(obj: dict[str, Any], key: str, path: str, maximum: int | None = None) -> str:
     """The string under ``key``, which must be there and not be empty."""
-    value = text(obj, key, path, maximum=maximum)
-    assert value is not None
-    return value
+    return text(obj, key, path, maximum=maximum) or ""
 
 
 def child(obj: dict[str, Any], key: str, path: str, *, required: bool = True) -> dict[str, Any] | None:
@@ -64,9 +62,7 @@ def child(obj: dict[str, Any], key: str, path: str, *, required: bool = True) ->
 
 def needed_child(obj: dict[str, Any], key: str, path: str) -> dict[str, Any]:
     """The object under ``key``, which must be there."""
-    value = child(obj, key, path)
-    assert value is not None
-    return value
+    return child(obj, key, path) or {}
 
 
 def array(obj: dict[str, Any], key: str, path: str, *, least: int = 1, most: int | None = None) -> list[Any]:

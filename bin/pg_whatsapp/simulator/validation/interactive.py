@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from pg_whatsapp.simulator.errors import GraphError
+
 from .checks import array, child, choice, http_url, item, needed, needed_child, only, text
 
 MediaCheck = Callable[[dict[str, Any], str, list[str], frozenset[str]], None]
@@ -70,8 +71,7 @@ def _header(
         return
     if not allowed:
         raise GraphError(131009, f"An interactive message of type {kind} has no header.")
-    header_type = choice(header, "type", "interactive.header", allowed)
-    assert header_type is not None
+    header_type = choice(header, "type", "interactive.header", allowed) or ""
     only(header, frozenset({"type", "sub_text", header_type}), "interactive.header")
     if header_type == "text":
         needed(header, "text", "interactive.header", 60)

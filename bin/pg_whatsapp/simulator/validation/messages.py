@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pg_whatsapp.simulator.errors import GraphError
 from pg_whatsapp.simulator.ids import USER_ID, digits_of
+
 from .checks import array, boolean, child, choice, http_url, item, needed, needed_child, only, text
 from .interactive import check_interactive
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pg_whatsapp.simulator.errors import GraphError
 from pg_whatsapp.simulator.state import Template
+
 from .checks import array, item, needed, needed_child, only
 from .messages import check_media
 
@@ -44,8 +45,8 @@ def check_status(template: Template | None, name: str, language: str) -> Templat
 def check_template(content: dict[str, Any], template: Template, version: int, media_ids: list[str]) -> None:
     """Check the components of ``content``, the object under ``template`` of the request.
 
-    Raises GraphError 132000 (count), 132012 (format; forbidden white space before v23), 132018 (forbidden white
-    space), 132005 (too long), 131008 or 131009.
+    Raises GraphError 132000 (count), 132012 (format; forbidden white space before v23), 132018 (forbidden
+    white space), 132005 (too long), 131008 or 131009.
     """
     given = _components(content)
     parts = {str(part.get("type", "")).upper(): part for part in template.components}
@@ -100,7 +101,7 @@ def _texts(
     if len(given) != len(expected):
         raise GraphError(
             132000,
-            f"{where}: number of localizable_params ({len(given)}) does not match the expected ({len(expected)})",
+            f"{where}: {len(given)} parameters given, the template has {len(expected)}",
         )
     values: dict[str, str] = {}
     for index, parameter in enumerate(given):
