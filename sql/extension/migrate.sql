@@ -28,7 +28,7 @@ BEGIN
     IF string_to_array(v_current, '.')::int [] > string_to_array(v_target, '.')::int [] THEN
         RAISE EXCEPTION USING
             ERRCODE = 'object_not_in_prerequisite_state',
-            MESSAGE = format('the schema is at version %s, newer than the extension''s %s', v_current, v_target),
+            MESSAGE = format('schema version %s is newer than the extension''s %s', v_current, v_target),
             HINT = 'Install the newer files, then ALTER EXTENSION pg_whatsapp UPDATE.';
     END IF;
 
@@ -50,8 +50,9 @@ BEGIN
                 AND p.proname = o.name
                 AND NOT EXISTS (
                     SELECT FROM pg_catalog.pg_depend AS d
-                    INNER JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid AND e.extname = 'pg_whatsapp'
-                    WHERE d.classid = 'pg_catalog.pg_proc'::regclass
+                    INNER JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
+                    WHERE e.extname = 'pg_whatsapp'
+                        AND d.classid = 'pg_catalog.pg_proc'::regclass
                         AND d.objid = p.oid
                         AND d.refclassid = 'pg_catalog.pg_extension'::regclass
                         AND d.deptype = 'e'
@@ -63,7 +64,7 @@ BEGIN
             ERRCODE = 'duplicate_object',
             MESSAGE = format('schema %I already has objects with names that pg_whatsapp needs', v_schema),
             DETAIL = format('Already there: %s.', v_taken),
-            HINT = 'Rename or move them, or create the extension in a schema of its own. Nothing was changed.';
+            HINT = 'Rename or move them, or give the extension a schema of its own. Nothing was changed.';
     END IF;
 
     IF v_current IS NULL THEN
@@ -85,9 +86,9 @@ BEGIN
         IF v_changed IS NOT NULL THEN
             RAISE EXCEPTION USING
                 ERRCODE = 'object_not_in_prerequisite_state',
-                MESSAGE = format('the tables of version %s were made from other scripts than this build has', v_target),
+                MESSAGE = format('the tables of version %s were not made by this build''s scripts', v_target),
                 DETAIL = format('Different: %s.', v_changed),
-                HINT = 'Released schema scripts never change: raise the version and write migrations/A--B.sql. '
+                HINT = 'Released schema scripts never change: raise the version, write migrations/A--B.sql. '
                     'While developing, start from an empty schema.';
         END IF;
         RETURN QUERY
@@ -110,7 +111,8 @@ BEGIN
 
     WHILE v_current <> v_target LOOP
         SELECT
-            s.name, 'migrate', s.body, s.checksum, s.objects, split_part(split_part(s.name, '--', 2), '.sql', 1)
+            s.name, 'migrate', s.body, s.checksum, s.objects,
+            split_part(split_part(s.name, '--', 2), '.sql', 1)
         INTO step, action, body, checksum, objects, v_next
         FROM _wa_scripts AS s
         WHERE s.kind = 'migration' AND s.name LIKE 'migrations/' || v_current || '--%';
@@ -150,7 +152,9 @@ DECLARE
     v_step   record;
     v_detail text;
 BEGIN
-    PERFORM set_config('lock_timeout', coalesce(nullif(current_setting('wa.lock_timeout', true), ''), '5s'), true);
+    PERFORM set_config(
+        'lock_timeout', coalesce(nullif(current_setting('wa.lock_timeout', true), ''), '5s'), true
+    );
     BEGIN
         PERFORM pg_advisory_xact_lock(hashtextextended('pg_whatsapp migrate_wa', 0));
     EXCEPTION
@@ -158,7 +162,7 @@ BEGIN
             RAISE EXCEPTION USING
                 ERRCODE = 'lock_not_available',
                 MESSAGE = 'another migrate_wa() is at work in this database',
-                HINT = 'Wait for its transaction to end, then call again; wa.lock_timeout sets how long to wait.';
+                HINT = 'Call again when its transaction has ended; wa.lock_timeout says how long to wait.';
     END;
 
     FOR v_step IN SELECT * FROM plan_wa_migration() LOOP
@@ -171,9 +175,9 @@ BEGIN
                     GET STACKED DIAGNOSTICS v_detail = PG_EXCEPTION_DETAIL;
                     RAISE EXCEPTION USING
                         ERRCODE = 'dependent_objects_still_exist',
-                        MESSAGE = format('%s must change something that other objects depend on', v_step.step),
+                        MESSAGE = format('%s changes something that other objects need', v_step.step),
                         DETAIL = v_detail,
-                        HINT = 'Drop these objects, call migrate_wa() again, create them again. Nothing was changed.';
+                        HINT = 'Drop them, call migrate_wa() again, create them again. Nothing was changed.';
             END;
         END IF;
         step := v_step.step;
@@ -220,7 +224,8 @@ BEGIN
     ) THEN
         IF pg_has_role((SELECT nspowner FROM pg_catalog.pg_namespace WHERE nspname = v_schema), 'USAGE') THEN
             EXECUTE format(
-                'GRANT USAGE ON SCHEMA %I TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst', v_schema
+                'GRANT USAGE ON SCHEMA %I TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst',
+                v_schema
             );
         ELSE
             RAISE WARNING USING
@@ -236,8 +241,8 @@ $migrate$;
 COMMENT ON FUNCTION migrate_wa() IS
 'Creates the tables, views and functions of pg_whatsapp in the extension''s schema, or brings them to the
 version of the extension; answers with a row per step. All or nothing, one at a time, safe to repeat, never
-CASCADE. Waits for locks up to wa.lock_timeout (5 s). The objects belong to the caller, who needs CREATE on the
-schema.';
+CASCADE. Waits for locks up to wa.lock_timeout (5 s). The objects belong to the caller, who needs CREATE on
+the schema.';
 
 
 CREATE FUNCTION wa_version()

@@ -1,0 +1,226 @@
+"""What migrate_wa() promises: all or nothing, one at a time, safe to repeat, never over what the host has."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import psycopg
+import pytest
+from harness import Database, Server
+from product import Product, steps
+
+CREATE = "CREATE EXTENSION pg_whatsapp VERSION '7.0.0' CASCADE"
+FRESH = [("schema/orders.sql", "create"), ("api/orders.sql", "create")]
+
+
+@pytest.fixture
+def installed(product: Product, bare_db: Database) -> Database:
+    """Version 7.0.0 of the stand-in, created but not migrated."""
+    product.release("7.0.0")
+    bare_db.query(CREATE)
+    return bare_db
+
+
+def test_fresh_install_runs_every_step_and_a_repeat_changes_nothing(installed: Database) -> None:
+    with installed.connect() as connection:
+        assert steps(connection) == FRESH
+        before = connection.execute("SELECT * FROM wa_migrations").fetchall()
+        assert steps(connection) == [(step, "unchanged") for step, _ in FRESH]
+        assert connection.execute("SELECT * FROM wa_migrations").fetchall() == before
+        assert connection.execute("SELECT * FROM wa_version()").fetchone() == ("7.0.0", "7.0.0")
+
+
+def test_plan_shows_the_sql_and_changes_nothing(installed: Database) -> None:
+    plan = installed.query("SELECT step, action, body FROM plan_wa_migration()")
+    assert [(row["step"], row["action"]) for row in plan] == FRESH
+    assert plan[0]["body"].startswith("CREATE TABLE wa_orders")
+    assert installed.query("SELECT schema_version FROM wa_version()") == [{"schema_version": None}]
+
+
+def test_owner_of_the_schema_migrates_without_being_superuser(
+    installed: Database, make_role: Callable[..., str]
+) -> None:
+    owner = make_role()
+    installed.query(f"GRANT CREATE ON SCHEMA public TO {owner}")
+    with installed.connect(user=owner) as connection:
+        assert steps(connection) == FRESH
+    assert installed.query("SELECT tableowner FROM pg_tables WHERE tablename = 'wa_orders'") == [
+        {"tableowner": owner}
+    ]
+
+
+def test_someone_without_create_on_the_schema_migrates_nothing(
+    installed: Database, make_role: Callable[..., str]
+) -> None:
+    with (
+        installed.connect(user=make_role()) as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        steps(connection)
+
+
+def test_objects_of_the_host_with_our_names_are_named_and_left_alone(installed: Database) -> None:
+    installed.query("CREATE TABLE wa_orders (mine text)")
+    installed.query("CREATE VIEW wa_order_notes AS SELECT 'mine' AS note")
+    installed.query("CREATE FUNCTION count_wa_orders(text) RETURNS text LANGUAGE sql AS 'SELECT $1'")
+    with installed.connect() as connection, pytest.raises(psycopg.errors.DuplicateObject) as refusal:
+        steps(connection)
+    assert refusal.value.diag.message_detail == (
+        "Already there: relation wa_order_notes, relation wa_orders, function count_wa_orders."
+    )
+    assert installed.query("SELECT * FROM wa_order_notes") == [{"note": "mine"}]
+    assert installed.query("SELECT to_regclass('wa_migrations') AS made") == [{"made": None}]
+
+
+def test_a_step_that_fails_leaves_nothing_behind(product: Product, bare_db: Database) -> None:
+    product.write("api/broken.sql", "CREATE VIEW wa_broken AS SELECT absent FROM wa_orders;\n")
+    product.release("7.0.0")
+    bare_db.query(CREATE)
+    with bare_db.connect() as connection, pytest.raises(psycopg.errors.UndefinedColumn):
+        steps(connection)
+    assert bare_db.query("SELECT to_regclass('wa_orders') AS made") == [{"made": None}]
+
+
+def test_many_at_once_make_one_schema(installed: Database) -> None:
+    outcomes: list[list[tuple[str, str]]] = []
+    ready = threading.Barrier(8)
+
+    def migrate() -> None:
+        with installed.connect() as connection:
+            ready.wait()
+            outcomes.append(steps(connection))
+
+    sessions = [threading.Thread(target=migrate) for _ in range(8)]
+    for session in sessions:
+        session.start()
+    for session in sessions:
+        session.join()
+    assert sorted(outcomes) == sorted([FRESH, *[[(step, "unchanged") for step, _ in FRESH]] * 7])
+
+
+def test_waiting_for_another_migrator_ends_with_a_word_about_it(installed: Database) -> None:
+    with installed.connect(autocommit=False) as first, installed.connect() as second:
+        steps(first)
+        second.execute("SET wa.lock_timeout = '50ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable, match=r"another migrate_wa\(\) is at work"):
+            steps(second)
+
+
+def test_same_version_with_other_functions_replaces_them(product: Product, installed: Database) -> None:
+    with installed.connect() as connection:
+        steps(connection)
+        product.write(
+            "api/orders.sql",
+            "CREATE OR REPLACE FUNCTION count_wa_orders() RETURNS bigint LANGUAGE sql STABLE\n"
+            "BEGIN ATOMIC SELECT -1::bigint; END;\n",
+        )
+        product.release("7.0.0")
+        connection.execute("DROP EXTENSION pg_whatsapp")
+        connection.execute(CREATE)
+        assert steps(connection) == [("schema/orders.sql", "unchanged"), ("api/orders.sql", "replace")]
+        assert connection.execute("SELECT count_wa_orders()").fetchone() == (-1,)
+
+
+def test_same_version_with_other_tables_is_refused(product: Product, installed: Database) -> None:
+    with installed.connect() as connection:
+        steps(connection)
+        product.write("schema/orders.sql", "CREATE TABLE wa_orders (id integer);\n")
+        product.release("7.0.0")
+        connection.execute("DROP EXTENSION pg_whatsapp")
+        connection.execute(CREATE)
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState) as refusal:
+            steps(connection)
+    assert refusal.value.diag.message_detail == "Different: schema/orders.sql."
+    assert "migrations/A--B.sql" in (refusal.value.diag.message_hint or "")
+
+
+def release_upgrade(product: Product) -> None:
+    """Version 7.1.0: a column more, a function in the extension more, and the view gone."""
+    product.release("7.0.0")
+    product.write("schema/orders.sql", "CREATE TABLE wa_orders (id integer, note text, total numeric);\n")
+    product.write(
+        "api/orders.sql",
+        "CREATE OR REPLACE FUNCTION count_wa_orders() RETURNS bigint LANGUAGE sql STABLE\n"
+        "BEGIN ATOMIC SELECT count(total) FROM wa_orders; END;\n",
+    )
+    product.write("extension/more.sql", "CREATE FUNCTION more_wa() RETURNS int LANGUAGE sql RETURN 1;\n")
+    product.write(
+        "migrations/7.0.0--7.1.0.sql",
+        "ALTER TABLE wa_orders ADD COLUMN total numeric;\nDROP VIEW wa_order_notes;\n",
+    )
+    product.release("7.1.0")
+
+
+def test_upgrade_keeps_the_rows_and_equals_a_fresh_install(product: Product, bare_db: Database) -> None:
+    release_upgrade(product)
+    with bare_db.connect() as connection:
+        connection.execute(CREATE)
+        steps(connection)
+        connection.execute("INSERT INTO wa_orders (id) VALUES (42)")
+        connection.execute("ALTER EXTENSION pg_whatsapp UPDATE TO '7.1.0'")
+        assert connection.execute("SELECT * FROM wa_version()").fetchone() == ("7.1.0", "7.0.0")
+        assert steps(connection) == [
+            ("migrations/7.0.0--7.1.0.sql", "migrate"),
+            ("schema/orders.sql", "covered"),
+            ("api/orders.sql", "replace"),
+        ]
+        assert connection.execute("SELECT id, total, more_wa() FROM wa_orders").fetchall() == [(42, None, 1)]
+        assert connection.execute("SELECT * FROM wa_version()").fetchone() == ("7.1.0", "7.1.0")
+        assert [action for _, action in steps(connection)] == ["unchanged", "unchanged"]
+
+
+def test_upgrade_names_the_operators_view_that_is_in_the_way(product: Product, bare_db: Database) -> None:
+    release_upgrade(product)
+    with bare_db.connect() as connection:
+        connection.execute(CREATE)
+        steps(connection)
+        connection.execute("CREATE VIEW my_report AS SELECT note FROM wa_order_notes")
+        connection.execute("ALTER EXTENSION pg_whatsapp UPDATE TO '7.1.0'")
+        with pytest.raises(psycopg.errors.DependentObjectsStillExist) as refusal:
+            steps(connection)
+        assert "view my_report depends on view wa_order_notes" in (refusal.value.diag.message_detail or "")
+        assert connection.execute("SELECT schema_version FROM wa_version()").fetchone() == ("7.0.0",)
+        connection.execute("DROP VIEW my_report")
+        assert steps(connection)[0] == ("migrations/7.0.0--7.1.0.sql", "migrate")
+
+
+def test_an_extension_older_than_the_schema_is_refused(product: Product, bare_db: Database) -> None:
+    release_upgrade(product)
+    with bare_db.connect() as connection:
+        connection.execute("CREATE EXTENSION pg_whatsapp VERSION '7.1.0' CASCADE")
+        steps(connection)
+        connection.execute("DROP EXTENSION pg_whatsapp")
+        connection.execute(CREATE)
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=r"7\.1\.0 is newer"):
+            steps(connection)
+
+
+def test_a_missing_migration_is_named(product: Product, bare_db: Database) -> None:
+    release_upgrade(product)
+    with bare_db.connect() as connection:
+        connection.execute(CREATE)
+        steps(connection)
+        (product.root / "migrations/7.0.0--7.1.0.sql").unlink()
+        product.release("7.1.0")
+        connection.execute("ALTER EXTENSION pg_whatsapp UPDATE TO '7.1.0'")
+        with pytest.raises(
+            psycopg.errors.ObjectNotInPrerequisiteState, match=r"no migration from version 7\.0\.0"
+        ):
+            steps(connection)
+
+
+def test_a_waiting_reader_makes_an_upgrade_give_up_in_time(
+    product: Product, bare_db: Database, pg: Server
+) -> None:
+    release_upgrade(product)
+    with bare_db.connect() as connection, bare_db.connect(autocommit=False) as reader:
+        connection.execute(CREATE)
+        steps(connection)
+        connection.execute("ALTER EXTENSION pg_whatsapp UPDATE TO '7.1.0'")
+        reader.execute("SELECT * FROM wa_orders")
+        connection.execute("SET wa.lock_timeout = '50ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            steps(connection)
+        reader.rollback()
+        assert steps(connection)[0] == ("migrations/7.0.0--7.1.0.sql", "migrate")
