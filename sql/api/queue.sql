@@ -75,89 +75,90 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_org wa_organizations;
+    v_sum record;
 BEGIN
     FOR v_org IN SELECT o.* FROM wa_organizations o WHERE o.id IN (SELECT n.organization_id FROM new_rows n) LOOP
-        PERFORM _wa_raise_bad_rows(v_org.id, b.bad, b.details, b.sqlstates, b.hints, b.row_count)
-        FROM (
-            WITH recipient AS (
-                SELECT u.id, r.contact_id FROM (
-                    SELECT array_agg(n.id) AS ids,
-                        array_agg(CASE WHEN NOT _wa_is_user_id(n.phone) THEN n.phone END) AS phones,
-                        array_agg(CASE WHEN _wa_is_user_id(n.phone) THEN n.phone END) AS user_ids
-                    FROM new_rows n WHERE n.organization_id = v_org.id AND n.error_code IS NULL
-                ) a
-                CROSS JOIN LATERAL _wa_resolve_contacts(v_org.id, a.phones, a.user_ids, 'queue') r
-                CROSS JOIN LATERAL (SELECT a.ids[r.n] AS id) u
-                WHERE a.ids IS NOT NULL
-            ),
-            routed AS (
-                SELECT n.*, c.contact_id AS recipient_id, p.id AS named_number_id,
-                    coalesce(p.id, w.number_id, v_org.default_number_id) AS number_id, p.waba_id
-                FROM new_rows n
-                LEFT JOIN recipient c ON c.id = n.id
-                LEFT JOIN wa_phone_numbers p
-                    ON p.organization_id = v_org.id AND p.phone_number_id = n.phone_number_id
-                LEFT JOIN LATERAL (
-                    SELECT w.number_id FROM wa_conversation_windows w
-                    WHERE n.phone_number_id IS NULL AND w.organization_id = v_org.id AND w.contact_id = c.contact_id
-                    ORDER BY greatest(w.last_customer_message_at, w.last_business_message_at) DESC NULLS LAST
-                    LIMIT 1
-                ) w ON true
-                WHERE n.organization_id = v_org.id
-            ),
-            template AS (
-                SELECT k.name, k.language, k.waba_id, t.id, t.category, t.body_placeholders,
-                    t.header_placeholders = '{}' AND t.button_parameters = '[]' AND t.category <> 'AUTHENTICATION'
-                    AND coalesce(t.header_format, 'TEXT') = 'TEXT' AS is_plain
-                FROM (
-                    SELECT DISTINCT r.template_name, r.template_language, p.waba_id FROM routed r
-                    LEFT JOIN wa_phone_numbers p ON p.organization_id = v_org.id AND p.id = r.number_id
-                    WHERE r.type = 'template' AND r.template_name IS NOT NULL
-                ) k (name, language, waba_id)
-                CROSS JOIN LATERAL _wa_pick_template(v_org.id, k.name, k.language, k.waba_id) t
-            ),
-            checked AS (
-                SELECT r.*, t.id AS template_id, t.category, b.sqlstate AS bad, b.problem, b.hint
-                FROM routed r
+        PERFORM FROM (
+            SELECT array_agg(CASE WHEN NOT _wa_is_user_id(n.phone) THEN n.phone END) AS phones,
+                array_agg(CASE WHEN _wa_is_user_id(n.phone) THEN n.phone END) AS user_ids
+            FROM new_rows n WHERE n.organization_id = v_org.id AND n.error_code IS NULL
+        ) a
+        CROSS JOIN LATERAL _wa_resolve_contacts(v_org.id, a.phones, a.user_ids, 'queue') r
+        WHERE a.phones IS NOT NULL;
+
+        -- Its plan is made once a session, for one row or for a million: every join but those to the few templates and
+        -- numbers is a look-up by a unique key.
+        WITH routed AS (
+            SELECT n.*, c.contact_id AS recipient_id, p.id AS named_number_id,
+                coalesce(p.id, w.number_id, v_org.default_number_id) AS number_id
+            FROM new_rows n
+            LEFT JOIN LATERAL _wa_contact_of(v_org.id, n.phone) c ON n.error_code IS NULL
+            LEFT JOIN wa_phone_numbers p
+                ON p.organization_id = v_org.id AND p.phone_number_id = n.phone_number_id
+            LEFT JOIN LATERAL (
+                SELECT w.number_id FROM wa_conversation_windows w
+                WHERE n.phone_number_id IS NULL AND w.organization_id = v_org.id AND w.contact_id = c.contact_id
+                ORDER BY greatest(w.last_customer_message_at, w.last_business_message_at) DESC NULLS LAST
+                LIMIT 1
+            ) w ON true
+            WHERE n.organization_id = v_org.id
+        ),
+        template AS (
+            SELECT k.name, k.language, k.waba_id, t.id, t.category, t.body_placeholders,
+                t.header_placeholders = '{}' AND t.button_parameters = '[]' AND t.category <> 'AUTHENTICATION'
+                AND coalesce(t.header_format, 'TEXT') = 'TEXT' AS is_plain
+            FROM (
+                SELECT DISTINCT r.template_name, r.template_language, p.waba_id FROM routed r
                 LEFT JOIN wa_phone_numbers p ON p.organization_id = v_org.id AND p.id = r.number_id
-                LEFT JOIN template t ON r.type = 'template' AND t.name = r.template_name
-                    AND t.language IS NOT DISTINCT FROM r.template_language
-                    AND t.waba_id IS NOT DISTINCT FROM p.waba_id
-                LEFT JOIN LATERAL _wa_check_queue_row(
-                    v_org.id, r.error_code, r.phone, r.phone_number_id, r.named_number_id, r.type, r.text_body,
-                    r.content, r.template_name, r.template_language, p.waba_id, r.template_params, t.id
-                ) b ON NOT (
-                    -- The usual text and the usual template need no function call.
-                    r.error_code IS NULL AND (r.phone_number_id IS NULL OR r.named_number_id IS NOT NULL)
-                    AND CASE r.type
-                        WHEN 'text' THEN r.content IS NULL AND r.text_body ~ '\S' AND char_length(r.text_body) <= 4096
-                        WHEN 'template' THEN r.content IS NULL AND t.is_plain
-                            AND jsonb_typeof(r.template_params) = 'array'
-                            AND jsonb_array_length(r.template_params) = cardinality(t.body_placeholders)
-                            AND char_length(r.template_params::text) < 1000
-                            AND r.template_params::text !~ '[{\\]|"\s*"|     |null|true|false|\[.*\['
-                        ELSE false
-                    END
-                )
-            ),
-            queued AS (
-                INSERT INTO wa_queue_due (organization_id, number_id, class, due_at, queue_id, contact_id, template_id)
-                SELECT v_org.id, c.number_id,
-                    _wa_queue_class(c.priority, c.template_id IS NOT NULL AND c.category <> 'AUTHENTICATION'),
-                    greatest(c.scheduled_at, clock_timestamp()), c.id, c.recipient_id, c.template_id
-                FROM checked c WHERE c.bad IS NULL
+                WHERE r.type = 'template' AND r.template_name IS NOT NULL
+            ) k (name, language, waba_id)
+            CROSS JOIN LATERAL _wa_pick_template(v_org.id, k.name, k.language, k.waba_id) t
+        ),
+        checked AS (
+            SELECT r.*, t.id AS template_id, t.category, b.sqlstate AS bad, b.problem, b.hint
+            FROM routed r
+            LEFT JOIN wa_phone_numbers p ON p.organization_id = v_org.id AND p.id = r.number_id
+            LEFT JOIN template t ON r.type = 'template' AND t.name = r.template_name
+                AND t.language IS NOT DISTINCT FROM r.template_language
+                AND t.waba_id IS NOT DISTINCT FROM p.waba_id
+            LEFT JOIN LATERAL _wa_check_queue_row(
+                v_org.id, r.error_code, r.phone, r.phone_number_id, r.named_number_id, r.type, r.text_body,
+                r.content, r.template_name, r.template_language, p.waba_id, r.template_params, t.id
+            ) b ON NOT (
+                -- The usual text and the usual template need no function call.
+                r.error_code IS NULL AND (r.phone_number_id IS NULL OR r.named_number_id IS NOT NULL)
+                AND CASE r.type
+                    WHEN 'text' THEN r.content IS NULL AND r.text_body ~ '\S' AND char_length(r.text_body) <= 4096
+                    WHEN 'template' THEN r.content IS NULL AND t.is_plain
+                        AND jsonb_typeof(r.template_params) = 'array'
+                        AND jsonb_array_length(r.template_params) = cardinality(t.body_placeholders)
+                        AND char_length(r.template_params::text) < 1000
+                        AND r.template_params::text !~ '[{\\]|"\s*"|     |null|true|false|\[.*\['
+                    ELSE false
+                END
             )
-            SELECT
-                count(*) FILTER (WHERE c.bad IS NOT NULL) AS bad,
-                count(*) AS row_count,
-                (array_agg(c.problem ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL))[1:10] AS details,
-                (array_agg(c.bad ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL))[1:10] AS sqlstates,
-                (array_agg(c.hint ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL))[1:10] AS hints
-            FROM checked c
-        ) b
-        WHERE b.bad > 0;
+        ),
+        queued AS (
+            INSERT INTO wa_queue_due (organization_id, number_id, class, due_at, queue_id, contact_id, template_id)
+            SELECT v_org.id, c.number_id,
+                _wa_queue_class(c.priority, _wa_is_metered(c.template_id, c.category)),
+                greatest(c.scheduled_at, clock_timestamp()), c.id, c.recipient_id, c.template_id
+            FROM checked c WHERE c.bad IS NULL
+        )
+        SELECT
+            count(*) FILTER (WHERE c.bad IS NOT NULL) AS bad,
+            count(*) AS row_count,
+            count(*) FILTER (WHERE _wa_is_metered(c.template_id, c.category)) AS metered,
+            (array_agg(c.problem ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL))[1:10] AS details,
+            (array_agg(c.bad ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL))[1:10] AS sqlstates,
+            (array_agg(c.hint ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL))[1:10] AS hints
+        INTO v_sum
+        FROM checked c;
+        IF v_sum.bad > 0 THEN
+            PERFORM _wa_raise_bad_rows(v_sum.bad, v_sum.row_count, v_sum.details, v_sum.sqlstates[1], v_sum.hints[1]);
+        END IF;
         PERFORM _wa_refuse_rows(v_org, array_agg(n.id)) FROM new_rows n WHERE n.organization_id = v_org.id;
-        PERFORM _wa_warn_of_wait(v_org);
+        PERFORM _wa_warn_of_wait(v_org, v_sum.metered);
     END LOOP;
     PERFORM _wa_notify_dispatchers();
     RETURN NULL;
@@ -166,6 +167,14 @@ $$;
 
 COMMENT ON FUNCTION tg_wa_outbound_queue__enqueue() IS
 'Checks all rows of a statement at once, finds contacts, numbers and templates, refuses or queues.';
+
+CREATE OR REPLACE FUNCTION _wa_is_metered(p_template_id uuid, p_category text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN p_template_id IS NOT NULL AND p_category IS DISTINCT FROM 'AUTHENTICATION';
+
+COMMENT ON FUNCTION _wa_is_metered(uuid, text) IS
+'Internal: whether the organization''s rate limit counts a message: templates other than authentication. Free-form '
+'messages are replies inside a window by rule.';
 
 CREATE OR REPLACE FUNCTION _wa_queue_class(p_priority text, p_is_metered boolean) RETURNS smallint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -242,22 +251,22 @@ COMMENT ON FUNCTION _wa_check_queue_row(
 ) IS 'Internal: what is malformed about a row, as SQLSTATE, sentence and hint; all NULL when it is fine.';
 
 CREATE OR REPLACE FUNCTION _wa_raise_bad_rows(
-    p_org uuid, p_bad bigint, p_details text[], p_sqlstates text[], p_hints text[], p_row_count bigint
+    p_bad bigint, p_row_count bigint, p_details text[], p_sqlstate text, p_hint text
 ) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
 AS $$
 BEGIN
     RAISE EXCEPTION USING
-        ERRCODE = p_sqlstates[1],
+        ERRCODE = p_sqlstate,
         MESSAGE = CASE WHEN p_row_count = 1 THEN p_details[1]
             ELSE format('%s of %s messages refused; the first: %s', p_bad, p_row_count, p_details[1]) END,
         DETAIL = array_to_string(p_details, E'\n'),
-        HINT = p_hints[1],
+        HINT = p_hint,
         TABLE = 'wa_outbound_queue';
 END
 $$;
 
-COMMENT ON FUNCTION _wa_raise_bad_rows(uuid, bigint, text[], text[], text[], bigint) IS
+COMMENT ON FUNCTION _wa_raise_bad_rows(bigint, bigint, text[], text, text) IS
 'Internal: raises one error for all bad rows of a statement, naming the first ten.';
 
 -- Insert and reschedule share it. A row that is due now must be allowed now; opt-outs and templates count at any time.
@@ -266,7 +275,6 @@ LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
-    v_raise record;
     v_record record;
 BEGIN
     FOR v_record IN
@@ -283,8 +291,8 @@ BEGIN
     LOOP
         IF v_record.on_refusal = 'raise' THEN
             PERFORM _wa_raise_bad_rows(
-                (p_org).id, v_record.refused, v_record.details[1:10], ARRAY[_wa_refusal_sqlstate(v_record.refusal)],
-                ARRAY[_wa_refusal_hint(v_record.refusal)], cardinality(p_ids)
+                v_record.refused, cardinality(p_ids), v_record.details[1:10],
+                _wa_refusal_sqlstate(v_record.refusal), _wa_refusal_hint(v_record.refusal)
             );
         END IF;
         PERFORM _wa_fail_messages((p_org).id, v_record.ids, v_record.refusal, _wa_refusal_text(v_record.refusal));
@@ -295,35 +303,22 @@ $$;
 COMMENT ON FUNCTION _wa_refuse_rows(wa_organizations, uuid[]) IS
 'Internal: raises for, or records as failed, those of the given rows that may not be sent.';
 
-CREATE OR REPLACE FUNCTION _wa_warn_of_wait(p_org wa_organizations) RETURNS void
+CREATE OR REPLACE FUNCTION _wa_warn_of_wait(p_org wa_organizations, p_queued bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
-DECLARE
-    v_waiting bigint;
 BEGIN
-    IF (p_org).rate_limit_per_minute IS NULL THEN
-        RETURN;
-    END IF;
-    -- Ten minutes' worth and one more is all that has to be looked at before it is worth counting.
-    IF (
-        SELECT count(*) FROM (
-            SELECT FROM wa_queue_due d WHERE d.organization_id = (p_org).id AND d.class % 2 = 0
-            LIMIT (p_org).rate_limit_per_minute * 10 + 1
-        ) x
-    ) > (p_org).rate_limit_per_minute * 10 THEN
-        SELECT count(*) INTO v_waiting FROM wa_queue_due d
-        WHERE d.organization_id = (p_org).id AND d.class % 2 = 0;
+    IF p_queued > (p_org).rate_limit_per_minute * 10 THEN
         RAISE WARNING USING
-            MESSAGE = format('%s messages wait: at %s a minute they take about %s', v_waiting,
+            MESSAGE = format('%s messages queued: at %s a minute they take about %s', p_queued,
                 (p_org).rate_limit_per_minute,
-                justify_hours(make_interval(mins => ceil(v_waiting::numeric / (p_org).rate_limit_per_minute)::integer))),
+                justify_hours(make_interval(mins => ceil(p_queued::numeric / (p_org).rate_limit_per_minute)::integer))),
             HINT = 'wa_organizations.rate_limit_per_minute sets the limit; NULL switches it off.';
     END IF;
 END
 $$;
 
-COMMENT ON FUNCTION _wa_warn_of_wait(wa_organizations) IS
-'Internal: warns when more than ten minutes'' worth of messages wait for the organization''s rate limit.';
+COMMENT ON FUNCTION _wa_warn_of_wait(wa_organizations, bigint) IS
+'Internal: warns when a statement queues more than ten minutes'' worth of the organization''s rate limit.';
 
 CREATE OR REPLACE FUNCTION _wa_notify_dispatchers() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -343,7 +338,6 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_fixed text;
-    v_org wa_organizations;
 BEGIN
     SELECT string_agg(o.key, ', ' ORDER BY o.key) INTO v_fixed
     FROM jsonb_each(to_jsonb(OLD)) o
@@ -433,10 +427,10 @@ FOR EACH ROW EXECUTE FUNCTION tg_wa_outbound_queue__delete();
 
 REVOKE ALL ON FUNCTION tg_wa_outbound_queue__prepare(), tg_wa_outbound_queue__enqueue(),
 tg_wa_outbound_queue__change(), tg_wa_outbound_queue__recheck(), tg_wa_outbound_queue__delete(),
-_wa_queue_class(text, boolean),
+_wa_queue_class(text, boolean), _wa_is_metered(uuid, text),
 _wa_check_queue_row(uuid, text, text, text, bigint, text, text, jsonb, text, text, text, jsonb, uuid),
-_wa_raise_bad_rows(uuid, bigint, text[], text[], text[], bigint), _wa_refuse_rows(wa_organizations, uuid[]),
-_wa_warn_of_wait(wa_organizations), _wa_notify_dispatchers() FROM PUBLIC;
+_wa_raise_bad_rows(bigint, bigint, text[], text, text), _wa_refuse_rows(wa_organizations, uuid[]),
+_wa_warn_of_wait(wa_organizations, bigint), _wa_notify_dispatchers() FROM PUBLIC;
 GRANT SELECT, INSERT ON wa_outbound_queue TO wa_app;
 GRANT UPDATE (scheduled_at, expires_at, priority, status, reference, metadata, customer_id, on_refusal, on_unknown)
 ON wa_outbound_queue TO wa_app;

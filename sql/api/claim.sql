@@ -1,0 +1,151 @@
+-- Handing due rows to a dispatcher. Locks are taken lane (skipping), then organization, then portfolio (waiting); every
+-- counter is read in a statement after its lock, so that limits are exact for any number of dispatchers.
+
+CREATE OR REPLACE FUNCTION claim_wa_messages(p_dispatcher_id uuid, p_limit integer)
+RETURNS TABLE (
+    organization_id uuid, queue_id uuid, attempt integer, order_key text, phone_number_id text, provider text,
+    path text, body text, is_form boolean, timeout_s double precision
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_lane record;
+    v_left integer := p_limit;
+    v_rows bigint;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION USING ERRCODE = '25001',
+            MESSAGE = format('claims need read committed, not %s', current_setting('transaction_isolation')),
+            HINT = 'Counters are read after their lock, in a new snapshot.';
+    END IF;
+    PERFORM _wa_require_installation();
+    -- What was granted must be known after a crash, or it would be granted again.
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'local', true);
+    END IF;
+    IF NOT (SELECT i.is_sending_enabled FROM wa_installations i) THEN
+        RETURN;
+    END IF;
+    FOR v_lane IN
+        SELECT l.*, count(*) OVER () AS lanes
+        FROM _wa_busy_lanes(clock_timestamp()) l
+        WHERE l.held_until IS NULL
+        ORDER BY l.served_at
+    LOOP
+        EXIT WHEN v_left <= 0;
+        PERFORM FROM wa_lanes l
+        WHERE l.organization_id = v_lane.organization_id AND l.number_id = v_lane.number_id
+        FOR UPDATE SKIP LOCKED;
+        CONTINUE WHEN NOT FOUND;
+        RETURN QUERY SELECT * FROM _wa_claim_lane(
+            v_lane.organization_id, v_lane.number_id, p_dispatcher_id,
+            least(v_left, greatest(ceil(p_limit::numeric / v_lane.lanes)::integer, 10))
+        );
+        GET DIAGNOSTICS v_rows = ROW_COUNT;
+        v_left := v_left - v_rows;
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION claim_wa_messages(uuid, integer) IS
+'Hands up to so many due messages to a dispatcher, as requests ready to send. Every rule is checked and every limit '
+'charged here; commit before sending. Rows with one order_key go one after the other.';
+
+CREATE OR REPLACE FUNCTION _wa_lane_state(p_org uuid, p_number_id bigint) RETURNS SETOF wa_lane_states
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT s.organization_id, s.number_id, s.version, s.cursor_due, s.cursor_id, s.shares, s.share_clock, s.taken_at,
+        s.taken, s.looked_at, s.look_again_at, s.served_at, s.held_until, s.hold_reason
+    FROM wa_lane_states s
+    WHERE s.organization_id = p_org AND s.number_id = p_number_id
+    ORDER BY s.version DESC
+    LIMIT 1;
+END;
+
+COMMENT ON FUNCTION _wa_lane_state(uuid, bigint) IS 'Internal: the newest state of a lane; no row before its first claim.';
+
+CREATE OR REPLACE FUNCTION _wa_busy_lanes(p_now timestamptz)
+RETURNS TABLE (
+    organization_id uuid, number_id bigint, due_at timestamptz, held_until timestamptz, hold_reason text, served_at timestamptz
+)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT l.organization_id, l.number_id, f.due_at,
+        CASE WHEN s.held_until > p_now AND (s.hold_reason <> 'organization_rate' OR f.is_metered) THEN s.held_until END,
+        s.hold_reason, coalesce(s.served_at, '-infinity')
+    FROM wa_lanes l
+    LEFT JOIN LATERAL _wa_lane_state(l.organization_id, l.number_id) s ON true
+    CROSS JOIN LATERAL (
+        SELECT min(d.due_at) AS due_at, bool_and(c.class % 2 = 0) FILTER (WHERE d.due_at <= p_now) AS is_metered
+        FROM generate_series(1, 6) c (class)
+        CROSS JOIN LATERAL (
+            SELECT d.due_at FROM wa_queue_due d
+            WHERE d.organization_id = l.organization_id AND d.number_id = l.number_id AND d.class = c.class
+                AND (d.due_at, d.queue_id) > (
+                    CASE WHEN s.look_again_at > p_now THEN s.cursor_due[c.class] ELSE '-infinity' END,
+                    CASE WHEN s.look_again_at > p_now THEN s.cursor_id[c.class]
+                        ELSE '00000000-0000-0000-0000-000000000000' END
+                )
+            ORDER BY d.due_at, d.queue_id
+            LIMIT 1
+        ) d
+    ) f
+    WHERE f.due_at <= p_now;
+END;
+
+COMMENT ON FUNCTION _wa_busy_lanes(timestamptz) IS
+'Internal: lanes with a due row past their cursor (or anywhere, when it is time to look again) and until when they are held.';
+
+CREATE OR REPLACE FUNCTION _wa_window_used(
+    p_taken_at timestamptz[], p_taken integer[], p_now timestamptz, p_window interval
+) RETURNS integer
+LANGUAGE sql IMMUTABLE SET search_path FROM CURRENT
+AS $$
+    SELECT coalesce(sum(u.n), 0)::integer FROM unnest(p_taken_at, p_taken) u (t, n) WHERE u.t >= p_now - p_window
+$$;
+
+COMMENT ON FUNCTION _wa_window_used(timestamptz[], integer[], timestamptz, interval) IS
+'Internal: how much was taken inside a sliding window.';
+
+CREATE OR REPLACE FUNCTION _wa_window_free_at(p_taken_at timestamptz[], p_now timestamptz, p_window interval)
+RETURNS timestamptz
+LANGUAGE sql IMMUTABLE SET search_path FROM CURRENT
+AS $$
+    SELECT min(t) + p_window + interval '1 millisecond' FROM unnest(p_taken_at) t WHERE t >= p_now - p_window
+$$;
+
+COMMENT ON FUNCTION _wa_window_free_at(timestamptz[], timestamptz, interval) IS
+'Internal: when the oldest taking leaves a sliding window.';
+
+-- Neighbours closer than a hundredth of the window are kept as one, at the later time: the log stays short and errs on the
+-- side of the limit.
+CREATE OR REPLACE FUNCTION _wa_window_add(
+    INOUT p_taken_at timestamptz[], INOUT p_taken integer[], p_now timestamptz, p_window interval, p_n integer
+)
+LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    IF p_n <= 0 THEN
+        RETURN;
+    END IF;
+    SELECT coalesce(array_agg(u.t ORDER BY u.t), '{}'), coalesce(array_agg(u.n ORDER BY u.t), '{}')
+    INTO p_taken_at, p_taken
+    FROM unnest(p_taken_at, p_taken) u (t, n) WHERE u.t >= p_now - p_window;
+    IF p_taken_at[cardinality(p_taken_at)] > p_now - p_window / 100 THEN
+        p_taken[cardinality(p_taken)] := p_taken[cardinality(p_taken)] + p_n;
+        p_taken_at[cardinality(p_taken_at)] := p_now;
+    ELSE
+        p_taken := p_taken || p_n;
+        p_taken_at := p_taken_at || p_now;
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_window_add(timestamptz[], integer[], timestamptz, interval, integer) IS
+'Internal: the log of a sliding window with one more taking, without what has left the window.';
+
+REVOKE ALL ON FUNCTION claim_wa_messages(uuid, integer), _wa_lane_state(uuid, bigint), _wa_busy_lanes(timestamptz),
+_wa_window_used(timestamptz[], integer[], timestamptz, interval), _wa_window_free_at(timestamptz[], timestamptz, interval),
+_wa_window_add(timestamptz[], integer[], timestamptz, interval, integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION claim_wa_messages(uuid, integer) TO wa_dispatcher;

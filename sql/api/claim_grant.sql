@@ -1,0 +1,265 @@
+-- The verdict on each picked row, and the granting of those that may go.
+
+-- Meta's pair rate (About the platform): one message in 6 seconds to a recipient; up to 45 at once are borrowed from the
+-- time after, which has to pass before the next. A burst is given 5 seconds, and a debt a quarter of a second more, so
+-- that what arrives late at the provider is still inside.
+CREATE OR REPLACE FUNCTION _wa_weigh_due(
+    p_org wa_organizations, p_number wa_phone_numbers, p_dispatcher_id uuid, p_ids uuid[], p_now timestamptz,
+    OUT granted uuid[], OUT granted_open boolean[], OUT metered integer, OUT failed uuid[], OUT fail_codes text[],
+    OUT held uuid[], OUT held_until timestamptz[], OUT hold_reasons text[], OUT converted uuid[]
+)
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_tier_limit integer;
+    v_tier_room integer;
+    v_tier_free_at timestamptz;
+BEGIN
+    SELECT f.tier_limit INTO v_tier_limit FROM wa_portfolios f
+    WHERE f.organization_id = (p_org).id AND f.portfolio_id = (p_number).portfolio_id;
+    IF v_tier_limit IS NOT NULL THEN
+        PERFORM FROM wa_portfolios f
+        WHERE f.organization_id = (p_org).id AND f.portfolio_id = (p_number).portfolio_id FOR NO KEY UPDATE;
+        SELECT v_tier_limit - count(*), min(u.last_at) + interval '24 hours' INTO v_tier_room, v_tier_free_at
+        FROM wa_tier_usages u
+        WHERE u.organization_id = (p_org).id AND u.portfolio_id = (p_number).portfolio_id
+            AND u.last_at > p_now - interval '24 hours';
+    END IF;
+    WITH judged AS MATERIALIZED (
+        -- A row that its owner changes at this moment is skipped, never waited for.
+        SELECT j.*, q.expires_at <= p_now AS is_expired, q.fallback_template_name IS NOT NULL AS has_fallback
+        FROM _wa_judge_due((p_org).id, p_ids, (p_org).window_margin, p_now) j
+        JOIN wa_outbound_queue q ON q.organization_id = (p_org).id AND q.id = j.queue_id AND q.status = 'pending'
+        FOR NO KEY UPDATE OF q SKIP LOCKED
+    ),
+    sorted AS (
+        SELECT j.*,
+            CASE
+                WHEN j.is_expired THEN 'fail'
+                WHEN j.refusal = 'window_closed' AND j.has_fallback THEN 'convert'
+                WHEN j.refusal IS NOT NULL THEN 'fail'
+                WHEN j.hold_until IS NOT NULL THEN 'hold'
+                ELSE 'go'
+            END AS first_verdict
+        FROM judged j
+    ),
+    paired AS (
+        SELECT s.*, r.clear_at, f.free_at, b.is_behind, r.wait_until,
+            row_number() OVER (PARTITION BY s.contact_id, s.first_verdict ORDER BY s.place) AS k,
+            least(
+                CASE
+                    WHEN r.contact_id IS NULL OR r.clear_at + interval '250 milliseconds' <= p_now THEN 45
+                    WHEN p_now < r.burst_started_at + interval '5 seconds' THEN 45 - r.burst_count
+                    ELSE 0
+                END,
+                CASE WHEN (p_org).order_mode = 'delivered' THEN 1 END
+            ) AS allowed
+        FROM sorted s
+        LEFT JOIN wa_pair_rates r ON r.organization_id = (p_org).id AND r.number_id = (p_number).id
+            AND r.contact_id = s.contact_id
+        -- Another dispatcher, or ours since a while, has an earlier message to this recipient in flight.
+        LEFT JOIN LATERAL (
+            SELECT max(i.deadline_at) AS free_at FROM wa_queue_inflight i
+            WHERE i.organization_id = (p_org).id AND i.number_id = (p_number).id AND i.contact_id = s.contact_id
+                AND (i.class + 1) / 2 = (s.class + 1) / 2 AND NOT i.is_unknown
+                AND (i.dispatcher_id <> p_dispatcher_id OR i.claimed_at < p_now - interval '500 milliseconds')
+        ) f ON true
+        -- An earlier one is due but was not picked: it was handed back, or committed late.
+        CROSS JOIN LATERAL (
+            SELECT EXISTS (
+                SELECT FROM wa_queue_due e
+                WHERE e.organization_id = (p_org).id AND e.contact_id = s.contact_id AND e.number_id = (p_number).id
+                    AND (e.class + 1) / 2 = (s.class + 1) / 2 AND e.queue_id < s.queue_id AND e.due_at <= p_now
+                    AND NOT e.queue_id = ANY (p_ids)
+            ) AS is_behind
+        ) b
+    ),
+    timed AS (
+        SELECT p.*,
+            CASE
+                WHEN p.first_verdict <> 'go' THEN p.first_verdict
+                WHEN p.free_at IS NOT NULL OR p.is_behind OR p.wait_until > p_now OR p.k > p.allowed THEN 'hold'
+                ELSE 'go'
+            END AS second_verdict,
+            CASE
+                WHEN p.first_verdict = 'hold' THEN p.hold_until
+                WHEN p.free_at IS NOT NULL THEN p.free_at
+                WHEN p.is_behind THEN p_now + interval '1 second'
+                WHEN p.wait_until > p_now THEN p.wait_until
+                WHEN (p_org).order_mode = 'delivered' AND p.allowed > 0 THEN p_now + (p_org).order_wait
+                ELSE greatest(p.clear_at, p_now) + interval '250 milliseconds'
+                    + interval '6 seconds' * (p.allowed + (p.k - p.allowed - 1))
+            END AS wait_to,
+            CASE
+                WHEN p.first_verdict = 'hold' THEN p.hold_reason
+                WHEN p.free_at IS NOT NULL OR p.is_behind OR p.wait_until > p_now THEN 'in_order'
+                WHEN (p_org).order_mode = 'delivered' AND p.allowed > 0 THEN 'in_order'
+                ELSE 'recipient_rate'
+            END AS wait_reason
+        FROM paired p
+    ),
+    tiered AS (
+        SELECT t.*, n.slot
+        FROM timed t
+        LEFT JOIN (
+            SELECT x.contact_id, row_number() OVER (ORDER BY min(x.place)) AS slot
+            FROM timed x
+            WHERE x.second_verdict = 'go' AND x.template_id IS NOT NULL AND NOT x.is_within_24h
+                AND v_tier_limit IS NOT NULL
+                AND NOT EXISTS (
+                    SELECT FROM wa_tier_usages u
+                    WHERE u.organization_id = (p_org).id AND u.portfolio_id = (p_number).portfolio_id
+                        AND u.contact_id = x.contact_id AND u.last_at > p_now - interval '24 hours'
+                )
+            GROUP BY x.contact_id
+        ) n ON n.contact_id = t.contact_id AND t.second_verdict = 'go' AND t.template_id IS NOT NULL
+            AND NOT t.is_within_24h
+    ),
+    final AS (
+        SELECT t.queue_id, t.place, t.class, t.is_within_24h, t.refusal, t.is_expired,
+            CASE WHEN t.slot > v_tier_room THEN 'hold' ELSE t.second_verdict END AS verdict,
+            CASE WHEN t.slot > v_tier_room THEN greatest(v_tier_free_at, p_now + interval '1 minute')
+                ELSE t.wait_to END AS wait_to,
+            CASE WHEN t.slot > v_tier_room THEN 'messaging_limit' ELSE t.wait_reason END AS wait_reason
+        FROM tiered t
+    )
+    SELECT
+        array_agg(f.queue_id ORDER BY f.place) FILTER (WHERE f.verdict = 'go'),
+        array_agg(f.is_within_24h ORDER BY f.place) FILTER (WHERE f.verdict = 'go'),
+        count(*) FILTER (WHERE f.verdict = 'go' AND f.class % 2 = 0),
+        array_agg(f.queue_id) FILTER (WHERE f.verdict = 'fail'),
+        array_agg(CASE WHEN f.is_expired THEN 'expired' ELSE f.refusal END) FILTER (WHERE f.verdict = 'fail'),
+        array_agg(f.queue_id) FILTER (WHERE f.verdict = 'hold'),
+        array_agg(f.wait_to) FILTER (WHERE f.verdict = 'hold'),
+        array_agg(f.wait_reason) FILTER (WHERE f.verdict = 'hold'),
+        array_agg(f.queue_id) FILTER (WHERE f.verdict = 'convert')
+    INTO granted, granted_open, metered, failed, fail_codes, held, held_until, hold_reasons, converted
+    FROM final f;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_weigh_due(wa_organizations, wa_phone_numbers, uuid, uuid[], timestamptz) IS
+'Internal: divides picked rows into granted, failed (expired or refused), held (with reason and time) and those to be '
+'turned into their fall-back template. Locks the queue rows.';
+
+CREATE OR REPLACE FUNCTION _wa_grant(
+    p_org wa_organizations, p_number wa_phone_numbers, p_dispatcher_id uuid, p_ids uuid[], p_open boolean[],
+    p_now timestamptz
+)
+RETURNS TABLE (
+    organization_id uuid, queue_id uuid, attempt integer, order_key text, phone_number_id text, provider text,
+    path text, body text, is_form boolean, timeout_s double precision
+)
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+#variable_conflict use_column
+BEGIN
+    -- Contacts in one order everywhere: lanes of one portfolio can charge the same recipients without a deadlock.
+    INSERT INTO wa_pair_rates AS r (organization_id, number_id, contact_id, burst_started_at, burst_count, clear_at)
+    SELECT (p_org).id, (p_number).id, d.contact_id, p_now, count(*), p_now + interval '6 seconds' * count(*)
+    FROM unnest(p_ids) u (id)
+    JOIN wa_queue_due d ON d.organization_id = (p_org).id AND d.queue_id = u.id
+    GROUP BY d.contact_id
+    ORDER BY d.contact_id
+    ON CONFLICT (organization_id, number_id, contact_id) DO UPDATE SET
+        burst_started_at = CASE WHEN r.clear_at <= p_now THEN p_now ELSE r.burst_started_at END,
+        burst_count = CASE WHEN r.clear_at <= p_now THEN 0 ELSE r.burst_count END + excluded.burst_count,
+        clear_at = greatest(r.clear_at, p_now) + interval '6 seconds' * excluded.burst_count,
+        wait_until = NULL;
+
+    INSERT INTO wa_tier_usages (organization_id, portfolio_id, contact_id, last_at)
+    SELECT DISTINCT (p_org).id, (p_number).portfolio_id, d.contact_id, p_now
+    FROM unnest(p_ids, p_open) u (id, is_open)
+    JOIN wa_queue_due d ON d.organization_id = (p_org).id AND d.queue_id = u.id
+    WHERE d.template_id IS NOT NULL AND NOT u.is_open
+    ORDER BY d.contact_id
+    ON CONFLICT (organization_id, portfolio_id, contact_id) DO UPDATE SET last_at = excluded.last_at;
+
+    RETURN QUERY
+    WITH granted AS (
+        SELECT u.id, u.is_open, u.place FROM unnest(p_ids, p_open) WITH ORDINALITY u (id, is_open, place)
+    ),
+    taken AS (
+        DELETE FROM wa_queue_due d USING granted g
+        WHERE d.organization_id = (p_org).id AND d.queue_id = g.id
+        RETURNING d.queue_id, d.contact_id, d.class, d.template_id, g.is_open, g.place
+    ),
+    marked AS (
+        UPDATE wa_outbound_queue q
+        SET status = 'sending', claimed_at = p_now, attempt = q.attempt + 1, contact_id = t.contact_id,
+            change_no = q.change_no + 1
+        FROM taken t
+        WHERE q.organization_id = (p_org).id AND q.id = t.queue_id
+        RETURNING q.*
+    ),
+    leased AS (
+        INSERT INTO wa_queue_inflight (
+            organization_id, queue_id, attempt, number_id, contact_id, class, dispatcher_id, claimed_at, is_within_24h,
+            template_id, deadline_at
+        )
+        SELECT (p_org).id, t.queue_id, m.attempt, (p_number).id, t.contact_id, t.class, p_dispatcher_id, p_now,
+            t.is_open, t.template_id, p_now + interval '60 seconds'
+        FROM taken t JOIN marked m ON m.id = t.queue_id
+    )
+    SELECT
+        (p_org).id, m.id, m.attempt, (p_number).id || ':' || t.contact_id || ':' || (t.class + 1) / 2,
+        (p_number).phone_number_id, (p_number).provider,
+        CASE (p_number).provider WHEN '360dialog' THEN '/messages'
+            ELSE '/' || (p_number).phone_number_id || '/messages' END,
+        _wa_build_request(
+            m.id, m.attempt, m.phone, m.type, m.text_body, m.content, m.reply_to,
+            CASE WHEN m.type = 'template' THEN m.template_params ELSE m.fallback_template_params END, p
+        )::text,
+        false, 30::double precision
+    FROM taken t
+    JOIN marked m ON m.id = t.queue_id
+    LEFT JOIN wa_templates p ON p.organization_id = (p_org).id AND p.id = t.template_id
+    ORDER BY t.place;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_grant(wa_organizations, wa_phone_numbers, uuid, uuid[], boolean[], timestamptz) IS
+'Internal: moves granted rows from due to in flight, charges pair rate and messaging limit, returns their requests.';
+
+-- Body of POST /{phone_number_id}/messages (Cloud API, Send messages).
+CREATE OR REPLACE FUNCTION _wa_build_request(
+    p_id uuid, p_attempt integer, p_phone text, p_type text, p_text_body text, p_content jsonb, p_reply_to text,
+    p_params jsonb, p_template wa_templates
+) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_type text := CASE WHEN (p_template).id IS NULL THEN p_type ELSE 'template' END;
+    v_message jsonb;
+    v_components jsonb;
+BEGIN
+    IF v_type = 'text' THEN
+        v_message := coalesce(p_content, '{}') || jsonb_build_object('body', p_text_body);
+    ELSIF v_type = 'template' THEN
+        v_components := CASE WHEN p_type = 'template' AND p_content ? 'components' THEN p_content -> 'components'
+            ELSE _wa_template_components(p_template, p_params) END;
+        v_message := jsonb_build_object(
+            'name', lower((p_template).name), 'language', jsonb_build_object('code', (p_template).language)
+        );
+        IF jsonb_array_length(v_components) > 0 THEN
+            v_message := v_message || jsonb_build_object('components', v_components);
+        END IF;
+    ELSE
+        v_message := p_content;
+    END IF;
+    RETURN jsonb_build_object(
+        'messaging_product', 'whatsapp', 'recipient_type', 'individual',
+        CASE WHEN left(p_phone, 1) = '+' THEN 'to' ELSE 'recipient' END, p_phone,
+        'type', v_type, v_type, v_message,
+        'biz_opaque_callback_data', 'q:' || p_id || ':' || p_attempt
+    ) || CASE WHEN p_reply_to IS NULL OR v_type = 'reaction' THEN '{}'::jsonb
+        ELSE jsonb_build_object('context', jsonb_build_object('message_id', p_reply_to)) END;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_build_request(uuid, integer, text, text, text, jsonb, text, jsonb, wa_templates) IS
+'Internal: the request body of one message. Callback data carries the queue id and the attempt.';
+
+REVOKE ALL ON FUNCTION _wa_weigh_due(wa_organizations, wa_phone_numbers, uuid, uuid[], timestamptz),
+_wa_grant(wa_organizations, wa_phone_numbers, uuid, uuid[], boolean[], timestamptz),
+_wa_build_request(uuid, integer, text, text, text, jsonb, text, jsonb, wa_templates) FROM PUBLIC;

@@ -1,0 +1,159 @@
+-- How a queued message ends: the one place that writes an outcome to the queue and to the ledger.
+
+CREATE OR REPLACE FUNCTION _wa_finish_messages(
+    p_org uuid, p_ids uuid[], p_wamids text[], p_states text[], p_codes text[], p_errors text[]
+) RETURNS bigint[]
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_now timestamptz := clock_timestamp();
+    v_messages bigint[];
+BEGIN
+    WITH outcome AS (
+        SELECT * FROM unnest(p_ids, p_wamids, p_states, p_codes, p_errors) u (id, wamid, state, code, error)
+    ),
+    flown AS (
+        DELETE FROM wa_queue_inflight i USING outcome o
+        WHERE i.organization_id = p_org AND i.queue_id = o.id
+        RETURNING i.queue_id, i.number_id, i.contact_id, i.claimed_at, i.is_within_24h, i.template_id
+    ),
+    waited AS (
+        DELETE FROM wa_queue_due d USING outcome o
+        WHERE d.organization_id = p_org AND d.queue_id = o.id
+        RETURNING d.queue_id, d.number_id, d.contact_id, d.template_id
+    ),
+    finished AS (
+        UPDATE wa_outbound_queue q
+        SET status = CASE WHEN o.wamid IS NULL THEN 'failed' ELSE 'sent' END,
+            wa_message_id = o.wamid, error_code = o.code, last_error = o.error,
+            processed_at = v_now, change_no = q.change_no + 1
+        FROM outcome o
+        WHERE q.organization_id = p_org AND q.id = o.id
+        RETURNING q.*, o.state
+    ),
+    recorded AS (
+        INSERT INTO wa_messages (
+            organization_id, queue_id, number_id, phone_number_id, contact_id, customer_id, phone_e164, user_id,
+            wa_message_id, direction, message_type, content, content_text, template_name, template_language,
+            template_category, status, state, is_within_24h_at_claim, reply_to, error_code, error_title,
+            error_message, reference, metadata, queued_at, claimed_at, sent_at, failed_at
+        )
+        SELECT
+            p_org, q.id, r.number_id, n.phone_number_id, coalesce(r.contact_id, q.contact_id), q.customer_id,
+            CASE WHEN left(q.phone, 1) = '+' THEN q.phone END, CASE WHEN left(q.phone, 1) <> '+' THEN q.phone END,
+            q.wa_message_id, 'outbound', CASE WHEN t.id IS NULL THEN q.type ELSE 'template' END,
+            CASE
+                WHEN t.id IS NOT NULL THEN jsonb_build_object('params', CASE WHEN q.type = 'template'
+                    THEN coalesce(q.template_params, q.content) ELSE q.fallback_template_params END)
+                ELSE coalesce(q.content, '{}')
+            END,
+            CASE WHEN t.id IS NULL THEN coalesce(q.text_body, q.content ->> 'caption', q.content #>> '{body,text}') END,
+            t.name, t.language, t.category,
+            q.status, q.state, f.is_within_24h, q.reply_to,
+            CASE WHEN q.error_code ~ '^\d+$' THEN q.error_code::integer END,
+            CASE WHEN q.status = 'failed' THEN q.error_code END,
+            q.last_error, q.reference, q.metadata, q.created_at, q.claimed_at,
+            CASE WHEN q.status = 'sent' THEN v_now END, CASE WHEN q.status = 'failed' THEN v_now END
+        FROM finished q
+        LEFT JOIN flown f ON f.queue_id = q.id
+        LEFT JOIN waited w ON w.queue_id = q.id
+        CROSS JOIN LATERAL (
+            SELECT coalesce(f.number_id, w.number_id) AS number_id, coalesce(f.contact_id, w.contact_id) AS contact_id,
+                coalesce(f.template_id, w.template_id) AS template_id
+        ) r
+        LEFT JOIN wa_templates t ON t.organization_id = p_org AND t.id = r.template_id
+        LEFT JOIN wa_phone_numbers n ON n.organization_id = p_org AND n.id = r.number_id
+        -- A row that was retried, or settled late, has its entry already.
+        ON CONFLICT (organization_id, queue_id) WHERE queue_id IS NOT NULL DO UPDATE SET
+            wa_message_id = excluded.wa_message_id, status = excluded.status, state = excluded.state,
+            error_code = excluded.error_code, error_title = excluded.error_title,
+            error_message = excluded.error_message, claimed_at = excluded.claimed_at, sent_at = excluded.sent_at,
+            failed_at = excluded.failed_at,
+            is_within_24h_at_claim = coalesce(excluded.is_within_24h_at_claim, wa_messages.is_within_24h_at_claim),
+            updated_at = v_now
+        RETURNING id, contact_id, number_id, status, state
+    ),
+    announced AS (
+        INSERT INTO wa_events (organization_id, kind, message_id, status, occurred_at)
+        SELECT p_org, 'status', m.id, m.state, v_now FROM recorded m
+    ),
+    conversed AS (
+        INSERT INTO wa_conversation_windows AS w (organization_id, contact_id, number_id, last_business_message_at)
+        SELECT DISTINCT p_org, m.contact_id, m.number_id, v_now FROM recorded m
+        WHERE m.status = 'sent' AND m.contact_id IS NOT NULL AND m.number_id IS NOT NULL
+        ORDER BY m.contact_id, m.number_id
+        ON CONFLICT (organization_id, contact_id, number_id) DO UPDATE SET
+            last_business_message_at = greatest(w.last_business_message_at, excluded.last_business_message_at),
+            -- The free entry point runs from our answer to the advertisement's click.
+            entry_point_expires_at = CASE
+                WHEN w.entry_point_expires_at IS NULL AND w.entry_point_opened_at > v_now - interval '24 hours'
+                    THEN v_now + interval '72 hours'
+                ELSE w.entry_point_expires_at
+            END,
+            unread_count = 0, updated_at = v_now
+    )
+    SELECT array_agg(m.id) INTO v_messages FROM recorded m;
+    RETURN coalesce(v_messages, '{}');
+END
+$$;
+
+COMMENT ON FUNCTION _wa_finish_messages(uuid, uuid[], text[], text[], text[], text[]) IS
+'Internal: ends queued messages of one organization (sent where a wamid is given, else failed): takes them out of sending, '
+'updates the queue, writes the ledger, its event and the conversation. Returns the ids in wa_messages.';
+
+CREATE OR REPLACE FUNCTION _wa_fail_messages(p_org uuid, p_ids uuid[], p_code text, p_error text) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    IF cardinality(p_ids) > 0 THEN
+        PERFORM _wa_finish_messages(
+            p_org, p_ids, array_fill(NULL::text, ARRAY[cardinality(p_ids)]),
+            array_fill('failed'::text, ARRAY[cardinality(p_ids)]), array_fill(p_code, ARRAY[cardinality(p_ids)]),
+            array_fill(p_error, ARRAY[cardinality(p_ids)])
+        );
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_fail_messages(uuid, uuid[], text, text) IS
+'Internal: ends queued messages as failed, all with one code and reason.';
+
+-- A status webhook that echoes our callback data proves that the provider accepted the message, whatever became of the answer.
+CREATE OR REPLACE FUNCTION _wa_settle_from_echo(
+    p_org uuid, p_number_id bigint, p_queue_ids uuid[], p_attempts integer[], p_wamids text[]
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_ids uuid[];
+    v_wamids text[];
+BEGIN
+    -- The row lock decides against complete_wa_messages(), which locks the same row before it records an answer.
+    SELECT array_agg(x.id), array_agg(x.wamid) INTO v_ids, v_wamids
+    FROM (
+        SELECT q.id, e.wamid
+        FROM (
+            SELECT DISTINCT ON (u.id) u.id, u.attempt, u.wamid
+            FROM unnest(p_queue_ids, p_attempts, p_wamids) u (id, attempt, wamid)
+            ORDER BY u.id, u.attempt DESC
+        ) e
+        JOIN wa_outbound_queue q ON q.organization_id = p_org AND q.id = e.id
+        WHERE q.wa_message_id IS NULL AND e.attempt <= q.attempt
+            AND (q.status IN ('sending', 'pending') OR q.error_code IN ('outcome_unknown', 'in_doubt'))
+        ORDER BY q.id
+        FOR NO KEY UPDATE OF q
+    ) x;
+    IF v_ids IS NOT NULL THEN
+        PERFORM _wa_finish_messages(
+            p_org, v_ids, v_wamids, array_fill('accepted'::text, ARRAY[cardinality(v_ids)]),
+            array_fill(NULL::text, ARRAY[cardinality(v_ids)]), array_fill(NULL::text, ARRAY[cardinality(v_ids)])
+        );
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_settle_from_echo(uuid, bigint, uuid[], integer[], text[]) IS
+'Internal: settles rows in flight, or of unknown outcome, whose callback data a status webhook brought back.';
+
+REVOKE ALL ON FUNCTION _wa_finish_messages(uuid, uuid[], text[], text[], text[], text[]),
+_wa_fail_messages(uuid, uuid[], text, text), _wa_settle_from_echo(uuid, bigint, uuid[], integer[], text[]) FROM PUBLIC;
