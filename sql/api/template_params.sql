@@ -214,7 +214,7 @@ COMMENT ON FUNCTION _wa_template_button(text, integer, jsonb) IS
 'Internal: the component that gives one button its value.';
 
 CREATE OR REPLACE FUNCTION _wa_template_buttons(
-    p_template wa_templates, p_given jsonb, OUT components jsonb, OUT problem text[]
+    p_template wa_templates, p_given jsonb, OUT list jsonb, OUT problem text[]
 )
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
@@ -225,7 +225,7 @@ DECLARE
     v_button record;
     v_component jsonb;
 BEGIN
-    components := '[]';
+    list := '[]';
     FOR v_button IN
         SELECT k.key AS index, k.value FROM jsonb_each(CASE jsonb_typeof(v_given) WHEN 'object' THEN v_given END) k
         UNION ALL
@@ -251,7 +251,7 @@ BEGIN
             RETURN;
         END IF;
         v_seen := v_seen || v_button.index::integer;
-        components := components || v_component;
+        list := list || v_component;
     END LOOP;
     SELECT ARRAY['WA003', format('button %s needs a value', r.value ->> 'index'),
         'Give {"body": [...], "buttons": ["..."]}, one value for each button that needs one, in order.']
@@ -384,7 +384,7 @@ BEGIN
         ) b;
         RETURN;
     END IF;
-    SELECT components || b.components, b.problem INTO components, problem
+    SELECT components || b.list, b.problem INTO components, problem
     FROM _wa_template_buttons(p_template, v_buttons) b;
 END
 $$;
@@ -429,9 +429,7 @@ DECLARE
     v_template wa_templates;
     v_problem text[];
 BEGIN
-    SELECT t.* INTO v_template
-    FROM _wa_pick_template(p_org, p_name, p_language, p_waba_id) p
-    JOIN wa_templates t ON t.organization_id = p_org AND t.id = p.template_id;
+    SELECT * INTO v_template FROM _wa_pick_template(p_org, p_name, p_language, p_waba_id);
     IF NOT FOUND THEN
         sqlstate := 'WA002';
         SELECT

@@ -156,31 +156,35 @@ COMMENT ON FUNCTION _wa_sorted_placeholders(text) IS
 CREATE OR REPLACE TRIGGER wa_templates__derive BEFORE INSERT OR UPDATE ON wa_templates
 FOR EACH ROW EXECUTE FUNCTION tg_wa_templates__derive();
 
--- Written as one plain query so that the planner can inline it into a lateral join.
+-- In PL/pgSQL for its cached plan: as an SQL function it is planned anew for each row that is looked at closely.
 CREATE OR REPLACE FUNCTION _wa_pick_template(p_org uuid, p_name text, p_language text, p_waba_id text)
-RETURNS TABLE (template_id uuid)
-LANGUAGE sql STABLE PARALLEL SAFE ROWS 1
-BEGIN ATOMIC
-    SELECT c.id
-    FROM (
-        SELECT t.id, t.waba_id, t.language, t.status, t.created_at,
-            lower(t.language) = lower(replace(p_language, '-', '_')) AS is_exact,
-            split_part(lower(t.language), '_', 1)
+RETURNS SETOF wa_templates
+LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 1 SET search_path FROM CURRENT
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT t.*
+    FROM wa_templates t
+    JOIN (
+        SELECT c.id,
+            lower(c.language) = lower(replace(p_language, '-', '_')) AS is_exact,
+            split_part(lower(c.language), '_', 1)
             = split_part(lower(replace(p_language, '-', '_')), '_', 1) AS is_same_base,
-            min(t.language) OVER () = max(t.language) OVER () AS is_only
-        FROM wa_templates t
-        WHERE t.organization_id = p_org AND lower(t.name) = lower(p_name)
-            AND (p_waba_id IS NULL OR t.waba_id IS NULL OR t.waba_id = p_waba_id)
-    ) c
-    WHERE p_language IS NULL OR c.is_exact OR c.is_same_base OR c.is_only
-    ORDER BY c.is_exact DESC,
-        CASE WHEN c.is_exact THEN c.waba_id IS NULL END,
-        c.is_same_base DESC,
-        c.status = 'APPROVED' DESC,
-        c.language = 'en' DESC, c.language LIKE 'en\_%' DESC,
-        c.waba_id IS NULL, c.created_at, c.id
+            min(c.language) OVER () = max(c.language) OVER () AS is_only
+        FROM wa_templates c
+        WHERE c.organization_id = p_org AND lower(c.name) = lower(p_name)
+            AND (p_waba_id IS NULL OR c.waba_id IS NULL OR c.waba_id = p_waba_id)
+    ) f ON f.id = t.id
+    WHERE t.organization_id = p_org AND (p_language IS NULL OR f.is_exact OR f.is_same_base OR f.is_only)
+    ORDER BY f.is_exact DESC,
+        CASE WHEN f.is_exact THEN t.waba_id IS NULL END,
+        f.is_same_base DESC,
+        t.status = 'APPROVED' DESC,
+        t.language = 'en' DESC, t.language LIKE 'en\_%' DESC,
+        t.waba_id IS NULL, t.created_at, t.id
     LIMIT 1;
-END;
+END
+$$;
 
 COMMENT ON FUNCTION _wa_pick_template(uuid, text, text, text) IS
 'Internal: which template a name and language mean. The exact language, else the same base language, else the only '
