@@ -68,26 +68,26 @@ class Database:
             connection.execute(
                 sql.SQL("CREATE EXTENSION pg_whatsapp SCHEMA {} CASCADE").format(sql.Identifier(self.schema))
             )
-            migrate(connection, self.schema)
+            try:
+                connection.execute(
+                    sql.SQL("SELECT FROM {}()").format(sql.Identifier(self.schema, "migrate_wa"))
+                )
+            except psycopg.Error as error:
+                # The error's own text repeats the whole script.
+                pytest.fail(place_of(error, connection, self.schema), pytrace=False)
 
 
-def migrate(connection: psycopg.Connection[Any], schema: str = "public") -> dict[str, str]:
-    """Call migrate_wa(); returns step -> action. An error in one of our scripts is shown with its place."""
+def place_of(error: psycopg.Error, connection: psycopg.Connection[Any], schema: str) -> str:
+    """An error of migrate_wa() in a few lines: what, and where in which script."""
+    lines = [error.diag.message_primary or "", error.diag.message_detail or "", error.diag.message_hint or ""]
     scripts = sql.SQL("SELECT name, body FROM {}").format(sql.Identifier(schema, "_wa_scripts"))
-    try:
-        call = sql.SQL("SELECT step, action FROM {}()").format(sql.Identifier(schema, "migrate_wa"))
-        return dict(connection.execute(call).fetchall())
-    except psycopg.Error as error:
-        if connection.autocommit:
-            for name, body in connection.execute(scripts).fetchall():
-                where = int(error.diag.internal_position or 0)
-                if body in (
-                    error.diag.internal_query,
-                    (error.diag.context or "").partition('"')[2][: len(body)],
-                ):
-                    line = body.count("\n", 0, where) + 1 if where else "?"
-                    error.add_note(f"in sql/{name}, line {line} (after includes)")
-        raise
+    for name, body in connection.execute(scripts).fetchall():
+        if error.diag.internal_query == body:
+            line = body.count("\n", 0, int(error.diag.internal_position or 0)) + 1
+            lines.append(f"in sql/{name}, line {line} (after includes)")
+        elif f'SQL statement "{body}"' in (error.diag.context or ""):
+            lines.append(f"in sql/{name}")
+    return "\n".join(filter(None, lines))
 
 
 class Server:
@@ -152,7 +152,7 @@ class Server:
         with psycopg.connect(self.dsn(), autocommit=True) as connection:
             # Two test runs on one server: the second waits and finds it made.
             connection.execute("SELECT pg_advisory_lock(hashtext(%s))", (name,))
-            if connection.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).fetchone():
+            if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone():
                 return name
             fresh = self.create_database(schema=schema)
             try:

@@ -15,7 +15,7 @@ DECLARE
     v_next    text;
     v_changed text;
     v_taken   text;
-    v_known   text [] := '{}';
+    v_known   text [] := ARRAY[]::text [];
 BEGIN
     IF to_regclass(format('%I.wa_migrations', v_schema)) IS NOT NULL THEN
         SELECT version INTO v_current
