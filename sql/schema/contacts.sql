@@ -40,6 +40,8 @@ CREATE TABLE wa_contact_identities (
 
 CREATE UNIQUE INDEX wa_contact_identities_current_key
 ON wa_contact_identities (organization_id, kind, value) WHERE is_current;
+CREATE INDEX wa_contact_identities_former_idx
+ON wa_contact_identities (organization_id, kind, value) WHERE NOT is_current;
 CREATE INDEX wa_contact_identities_contact_idx ON wa_contact_identities (organization_id, contact_id);
 
 CREATE TABLE wa_conversation_windows (
@@ -76,6 +78,10 @@ COMMENT ON COLUMN wa_contacts.customer_id IS 'The host application''s own id of 
 COMMENT ON COLUMN wa_contacts.identity_hash IS 'Last identity key hash that Meta reported.';
 COMMENT ON TABLE wa_contact_identities IS
 'Every phone number and user id that a contact was known by, with the time during which it held.';
+COMMENT ON COLUMN wa_contact_identities.value IS
+'The user id, or the number in the spelling of wa_contacts.phone_key, so that every spelling is found.';
+COMMENT ON COLUMN wa_contact_identities.is_current IS
+'Whether it finds this contact: a former number does not, it may be handed on; a former user id does, they are never reused.';
 COMMENT ON TABLE wa_conversation_windows IS
 'What happened last between one business number and one contact; wa_conversations shows it with the live window.';
 COMMENT ON COLUMN wa_conversation_windows.last_customer_message_at IS

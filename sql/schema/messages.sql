@@ -57,6 +57,8 @@ CREATE TABLE wa_messages (
 CREATE UNIQUE INDEX wa_messages_queue_key ON wa_messages (organization_id, queue_id) WHERE queue_id IS NOT NULL;
 CREATE INDEX wa_messages_contact_idx ON wa_messages (organization_id, contact_id, id);
 CREATE INDEX wa_messages_created_at_idx ON wa_messages USING brin (created_at);
+CREATE INDEX wa_messages_reply_to_idx
+ON wa_messages (organization_id, reply_to) WHERE message_type IN ('edit', 'revoke');
 
 CREATE TABLE wa_message_statuses (
     organization_id uuid NOT NULL DEFAULT current_wa_organization(),
@@ -79,6 +81,8 @@ CREATE TABLE wa_message_statuses (
     CONSTRAINT wa_message_statuses_pkey PRIMARY KEY (organization_id, id),
     CONSTRAINT wa_message_statuses_status_key UNIQUE (organization_id, wa_message_id, status, participant)
 );
+
+CREATE INDEX wa_message_statuses_orphan_idx ON wa_message_statuses (received_at) WHERE message_id IS NULL;
 
 CREATE TABLE wa_events (
     organization_id uuid NOT NULL,

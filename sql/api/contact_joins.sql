@@ -1,0 +1,264 @@
+-- Two contacts that turn out to be one person, and people who change their number or user id.
+
+-- Evidence decides who is who: a user id seen with a number belongs to that number's contact. Only where both contacts have
+-- a number and a user id of their own are they two people, and the number has changed hands.
+CREATE OR REPLACE FUNCTION _wa_join_contact(
+    p_org uuid, p_phone text, p_user_id text, p_source text, p_at timestamptz
+) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_at timestamptz := coalesce(p_at, clock_timestamp());
+    v_found record := _wa_look_up_contacts(p_org, ARRAY[_wa_phone_key(p_phone)], ARRAY[p_user_id], ARRAY[p_at]);
+    v_by_phone wa_contacts;
+    v_by_user wa_contacts;
+BEGIN
+    PERFORM FROM wa_contacts
+    WHERE organization_id = p_org AND id IN (v_found.by_phone[1], v_found.by_user[1])
+    ORDER BY id FOR UPDATE;
+    SELECT * INTO v_by_phone FROM wa_contacts WHERE organization_id = p_org AND id = v_found.by_phone[1];
+    SELECT * INTO v_by_user FROM wa_contacts WHERE organization_id = p_org AND id = v_found.by_user[1];
+    IF v_by_phone.id = v_by_user.id THEN
+        RETURN v_by_phone.id;
+    ELSIF v_by_user.id IS NULL THEN
+        PERFORM _wa_add_user_id(p_org, v_by_phone.id, p_user_id, p_source, v_at);
+        RETURN v_by_phone.id;
+    ELSIF v_by_phone.id IS NULL THEN
+        PERFORM _wa_set_contact_phone(p_org, v_by_user.id, p_phone, p_source, v_at);
+        RETURN v_by_user.id;
+    ELSIF v_by_user.phone_key IS NULL THEN
+        PERFORM _wa_merge_contacts(p_org, v_by_user.id, v_by_phone.id);
+        RETURN v_by_phone.id;
+    ELSIF v_by_phone.user_id IS NULL THEN
+        PERFORM _wa_merge_contacts(p_org, v_by_phone.id, v_by_user.id);
+    END IF;
+    PERFORM _wa_set_contact_phone(p_org, v_by_user.id, p_phone, p_source, v_at);
+    RETURN v_by_user.id;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_join_contact(uuid, text, text, text, timestamptz) IS
+'Internal: makes one contact of a number and a user id that were seen together at p_at; returns it.';
+
+CREATE OR REPLACE FUNCTION _wa_add_user_id(
+    p_org uuid, p_contact_id bigint, p_user_id text, p_source text, p_at timestamptz
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_current text;
+    v_since timestamptz;
+BEGIN
+    SELECT c.user_id, i.valid_from INTO v_current, v_since
+    FROM wa_contacts c
+    LEFT JOIN wa_contact_identities i ON i.organization_id = p_org AND i.kind = 'user_id' AND i.value = c.user_id
+        AND i.is_current
+    WHERE c.organization_id = p_org AND c.id = p_contact_id;
+    -- Both stay findable: a person has another user id in each business portfolio.
+    INSERT INTO wa_contact_identities (organization_id, contact_id, kind, value, source, valid_from, valid_to)
+    VALUES (p_org, p_contact_id, 'user_id', p_user_id, p_source, p_at, CASE WHEN p_at < v_since THEN v_since END)
+    ON CONFLICT (organization_id, kind, value) WHERE is_current DO NOTHING;
+    IF v_current IS NULL OR p_at >= v_since THEN
+        UPDATE wa_contact_identities SET valid_to = p_at
+        WHERE organization_id = p_org AND contact_id = p_contact_id AND kind = 'user_id' AND value = v_current
+            AND is_current AND v_current <> p_user_id;
+        UPDATE wa_contact_identities SET valid_to = NULL
+        WHERE organization_id = p_org AND contact_id = p_contact_id AND kind = 'user_id' AND value = p_user_id
+            AND is_current AND valid_to IS NOT NULL;
+        UPDATE wa_contacts SET user_id = p_user_id, updated_at = clock_timestamp()
+        WHERE organization_id = p_org AND id = p_contact_id AND user_id IS DISTINCT FROM p_user_id;
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_add_user_id(uuid, bigint, text, text, timestamptz) IS
+'Internal: gives a contact one more user id; the one seen last is the one written to.';
+
+CREATE OR REPLACE FUNCTION _wa_set_contact_phone(
+    p_org uuid, p_contact_id bigint, p_phone text, p_source text, p_at timestamptz
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_key text := _wa_phone_key(p_phone);
+BEGIN
+    -- Whoever had the number before, and what this contact had before, become history.
+    UPDATE wa_contact_identities SET is_current = false, valid_to = p_at
+    WHERE organization_id = p_org AND kind = 'phone' AND is_current
+        AND ((value = v_key AND contact_id <> p_contact_id) OR (value <> v_key AND contact_id = p_contact_id));
+    UPDATE wa_contacts SET phone_e164 = NULL, phone_key = NULL, updated_at = clock_timestamp()
+    WHERE organization_id = p_org AND phone_key = v_key AND id <> p_contact_id;
+    INSERT INTO wa_contact_identities (organization_id, contact_id, kind, value, source, valid_from)
+    VALUES (p_org, p_contact_id, 'phone', v_key, p_source, p_at)
+    ON CONFLICT (organization_id, kind, value) WHERE is_current DO NOTHING;
+    UPDATE wa_contacts SET phone_e164 = p_phone, phone_key = v_key, updated_at = clock_timestamp()
+    WHERE organization_id = p_org AND id = p_contact_id AND phone_key IS DISTINCT FROM v_key;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_set_contact_phone(uuid, bigint, text, text, timestamptz) IS
+'Internal: gives a contact its number from p_at on; the former one no longer finds it for what comes later.';
+
+CREATE OR REPLACE FUNCTION _wa_change_number(
+    p_org uuid, p_old_phone text, p_old_user_id text, p_new_phone text, p_new_user_id text, p_at timestamptz
+) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_found record := _wa_look_up_contacts(
+        p_org, ARRAY[_wa_phone_key(p_old_phone), _wa_phone_key(p_new_phone)], ARRAY[p_old_user_id, p_new_user_id],
+        ARRAY[p_at, p_at]
+    );
+    v_old bigint := coalesce(v_found.by_user[1], v_found.by_phone[1]);
+    v_new bigint := coalesce(v_found.by_user[2], v_found.by_phone[2]);
+BEGIN
+    IF v_old IS NULL AND v_new IS NULL THEN
+        SELECT r.contact_id INTO v_new
+        FROM _wa_resolve_contacts(p_org, ARRAY[p_new_phone], ARRAY[p_new_user_id], 'webhook', ARRAY[p_at]) r;
+    ELSIF v_new IS NULL THEN
+        v_new := v_old;
+    ELSIF v_old <> v_new THEN
+        PERFORM _wa_merge_contacts(p_org, v_old, v_new);
+    END IF;
+    IF p_new_phone IS NOT NULL AND _wa_phone_key(p_new_phone) IS DISTINCT FROM _wa_phone_key(p_old_phone) THEN
+        UPDATE wa_contact_identities SET is_current = false, valid_to = p_at
+        WHERE organization_id = p_org AND contact_id = v_new AND kind = 'phone' AND value = _wa_phone_key(p_old_phone)
+            AND is_current;
+        -- Webhooks that are still on their way from the old number must find the contact, too.
+        IF NOT FOUND THEN
+            INSERT INTO wa_contact_identities (
+                organization_id, contact_id, kind, value, is_current, source, valid_from, valid_to
+            )
+            SELECT p_org, v_new, 'phone', _wa_phone_key(p_old_phone), false, 'webhook', p_at, p_at
+            WHERE p_old_phone IS NOT NULL AND NOT EXISTS (
+                SELECT FROM wa_contact_identities i
+                WHERE i.organization_id = p_org AND i.contact_id = v_new AND i.kind = 'phone'
+                    AND i.value = _wa_phone_key(p_old_phone) AND i.valid_to >= p_at
+            );
+        END IF;
+        -- A later change may have been reported first: then the new number is history as well.
+        IF NOT EXISTS (
+            SELECT FROM wa_contact_identities i
+            WHERE i.organization_id = p_org AND i.contact_id = v_new AND i.kind = 'phone'
+                AND i.value = _wa_phone_key(p_new_phone) AND NOT i.is_current AND i.valid_to >= p_at
+        ) THEN
+            PERFORM _wa_set_contact_phone(p_org, v_new, p_new_phone, 'webhook', p_at);
+        END IF;
+    END IF;
+    IF p_old_user_id IS NOT NULL AND p_old_user_id IS DISTINCT FROM p_new_user_id THEN
+        INSERT INTO wa_contact_identities (organization_id, contact_id, kind, value, source, valid_from, valid_to)
+        VALUES (p_org, v_new, 'user_id', p_old_user_id, 'webhook', p_at - interval '1 second', p_at)
+        ON CONFLICT (organization_id, kind, value) WHERE is_current DO NOTHING;
+    END IF;
+    IF p_new_user_id IS NOT NULL THEN
+        PERFORM _wa_add_user_id(p_org, v_new, p_new_user_id, 'webhook', p_at);
+    END IF;
+    RETURN v_new;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_change_number(uuid, text, text, text, text, timestamptz) IS
+'Internal: a customer changed number or user id at p_at. Old and new become one contact, whichever was seen first.';
+
+CREATE OR REPLACE FUNCTION _wa_merge_contacts(p_org uuid, p_from bigint, p_into bigint) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_from wa_contacts;
+BEGIN
+    IF p_from = p_into THEN
+        RETURN;
+    END IF;
+    PERFORM FROM wa_contacts WHERE organization_id = p_org AND id IN (p_from, p_into) ORDER BY id FOR UPDATE;
+    SELECT * INTO v_from FROM wa_contacts WHERE organization_id = p_org AND id = p_from;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+
+    UPDATE wa_contact_identities SET contact_id = p_into WHERE organization_id = p_org AND contact_id = p_from;
+
+    UPDATE wa_conversation_windows w SET
+        last_customer_message_at = greatest(w.last_customer_message_at, f.last_customer_message_at),
+        last_business_message_at = greatest(w.last_business_message_at, f.last_business_message_at),
+        window_denied_at = greatest(w.window_denied_at, f.window_denied_at),
+        entry_point = CASE
+            WHEN w.entry_point_opened_at >= f.entry_point_opened_at OR f.entry_point_opened_at IS NULL
+                THEN w.entry_point
+            ELSE f.entry_point
+        END,
+        entry_point_opened_at = greatest(w.entry_point_opened_at, f.entry_point_opened_at),
+        entry_point_expires_at = greatest(w.entry_point_expires_at, f.entry_point_expires_at),
+        unread_count = w.unread_count + f.unread_count,
+        user_id = coalesce(w.user_id, f.user_id),
+        created_at = least(w.created_at, f.created_at),
+        updated_at = clock_timestamp()
+    FROM wa_conversation_windows f
+    WHERE w.organization_id = p_org AND w.contact_id = p_into
+        AND f.organization_id = p_org AND f.contact_id = p_from AND f.number_id = w.number_id;
+    DELETE FROM wa_conversation_windows f
+    USING wa_conversation_windows w
+    WHERE f.organization_id = p_org AND f.contact_id = p_from
+        AND w.organization_id = p_org AND w.contact_id = p_into AND w.number_id = f.number_id;
+    UPDATE wa_conversation_windows SET contact_id = p_into WHERE organization_id = p_org AND contact_id = p_from;
+
+    -- One request in force per scope is enough; the other stays as history.
+    UPDATE wa_opt_outs f SET revoked_at = clock_timestamp(), revoked_source = 'merged'
+    FROM wa_opt_outs i
+    WHERE f.organization_id = p_org AND f.contact_id = p_from AND f.revoked_at IS NULL
+        AND i.organization_id = p_org AND i.contact_id = p_into AND i.revoked_at IS NULL AND i.scope = f.scope;
+    UPDATE wa_opt_outs SET contact_id = p_into WHERE organization_id = p_org AND contact_id = p_from;
+    UPDATE wa_opt_ins SET contact_id = p_into WHERE organization_id = p_org AND contact_id = p_from;
+
+    UPDATE wa_outbound_queue q SET contact_id = p_into, change_no = q.change_no + 1
+    WHERE q.organization_id = p_org AND q.contact_id = p_from AND q.id IN (
+        SELECT m.queue_id FROM wa_messages m WHERE m.organization_id = p_org AND m.contact_id = p_from
+        UNION ALL
+        SELECT d.queue_id FROM wa_queue_due d WHERE d.organization_id = p_org AND d.contact_id = p_from
+        UNION ALL
+        SELECT f.queue_id FROM wa_queue_inflight f WHERE f.organization_id = p_org AND f.contact_id = p_from
+    );
+    UPDATE wa_messages SET contact_id = p_into WHERE organization_id = p_org AND contact_id = p_from;
+    UPDATE wa_queue_due SET contact_id = p_into WHERE organization_id = p_org AND contact_id = p_from;
+    UPDATE wa_queue_inflight SET contact_id = p_into WHERE organization_id = p_org AND contact_id = p_from;
+
+    INSERT INTO wa_pair_rates AS r (
+        organization_id, number_id, contact_id, burst_started_at, burst_count, clear_at, wait_until, throttles
+    )
+    SELECT p_org, f.number_id, p_into, f.burst_started_at, f.burst_count, f.clear_at, f.wait_until, f.throttles
+    FROM wa_pair_rates f WHERE f.organization_id = p_org AND f.contact_id = p_from
+    ON CONFLICT (organization_id, number_id, contact_id) DO UPDATE SET
+        burst_count = r.burst_count + excluded.burst_count, clear_at = greatest(r.clear_at, excluded.clear_at),
+        wait_until = greatest(r.wait_until, excluded.wait_until), throttles = greatest(r.throttles, excluded.throttles);
+    DELETE FROM wa_pair_rates WHERE organization_id = p_org AND contact_id = p_from;
+    INSERT INTO wa_tier_usages AS u (organization_id, portfolio_id, contact_id, last_at)
+    SELECT p_org, f.portfolio_id, p_into, f.last_at
+    FROM wa_tier_usages f WHERE f.organization_id = p_org AND f.contact_id = p_from
+    ON CONFLICT (organization_id, portfolio_id, contact_id) DO UPDATE SET
+        last_at = greatest(u.last_at, excluded.last_at);
+    DELETE FROM wa_tier_usages WHERE organization_id = p_org AND contact_id = p_from;
+
+    DELETE FROM wa_contacts WHERE organization_id = p_org AND id = p_from;
+    UPDATE wa_contacts SET
+        phone_e164 = coalesce(phone_e164, v_from.phone_e164),
+        phone_key = coalesce(phone_key, v_from.phone_key),
+        user_id = coalesce(user_id, v_from.user_id),
+        parent_user_id = coalesce(parent_user_id, v_from.parent_user_id),
+        wa_id = coalesce(wa_id, v_from.wa_id),
+        profile_name = coalesce(profile_name, v_from.profile_name),
+        username = coalesce(username, v_from.username),
+        customer_id = coalesce(customer_id, v_from.customer_id),
+        identity_hash = coalesce(identity_hash, v_from.identity_hash),
+        created_at = least(created_at, v_from.created_at),
+        updated_at = clock_timestamp()
+    WHERE organization_id = p_org AND id = p_into;
+    INSERT INTO audit_log (organization_id, event, entity, entity_id, meta)
+    VALUES (p_org, 'contact_merged', 'wa_contacts', p_into, jsonb_build_object('from', p_from));
+END
+$$;
+
+COMMENT ON FUNCTION _wa_merge_contacts(uuid, bigint, bigint) IS
+'Internal: makes one contact of two; messages, windows, consent, queued rows and limits move, the id that goes is audited.';
+
+REVOKE ALL ON FUNCTION _wa_join_contact(uuid, text, text, text, timestamptz),
+_wa_add_user_id(uuid, bigint, text, text, timestamptz), _wa_set_contact_phone(uuid, bigint, text, text, timestamptz),
+_wa_change_number(uuid, text, text, text, text, timestamptz), _wa_merge_contacts(uuid, bigint, bigint) FROM PUBLIC;

@@ -1,0 +1,213 @@
+-- Customers: found by telephone number or by business-scoped user id. wa_contact_identities is the one way in; it
+-- holds telephone numbers as keys (see _wa_phone_key), so that every spelling finds the same contact.
+
+CREATE OR REPLACE FUNCTION _wa_inbound_phone(p_id text) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN p_id ~ '^\+?[0-9]{1,20}$' THEN '+' || ltrim(p_id, '+') END;
+
+COMMENT ON FUNCTION _wa_inbound_phone(text) IS
+'Internal: a provider''s wa_id as a number with +. Never refused by a numbering plan; NULL for what is no number.';
+
+CREATE OR REPLACE FUNCTION _wa_inbound_user_id(p_user_id text, p_id text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(nullif(p_user_id, ''), CASE WHEN _wa_inbound_phone(p_id) IS NULL THEN nullif(p_id, '') END);
+
+COMMENT ON FUNCTION _wa_inbound_user_id(text, text) IS
+'Internal: the user id of a webhook. A sender id that is no number is taken as one, rather than lost.';
+
+-- A telephone number may be handed on to somebody else: its former holder still owns what was sent before that. A user
+-- id never changes hands, so that it always finds its contact.
+CREATE OR REPLACE FUNCTION _wa_look_up_contacts(
+    p_org uuid, p_keys text[], p_user_ids text[], p_ats timestamptz[], OUT by_phone bigint[], OUT by_user bigint[]
+)
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    SELECT array_agg(i.contact_id ORDER BY k.n) INTO by_phone
+    FROM unnest(p_keys) WITH ORDINALITY k (key, n)
+    LEFT JOIN wa_contact_identities i
+        ON i.organization_id = p_org AND i.kind = 'phone' AND i.value = k.key AND i.is_current;
+    IF num_nulls(VARIADIC p_user_ids) = cardinality(p_user_ids) THEN
+        by_user := array_fill(NULL::bigint, ARRAY[cardinality(p_keys)]);
+    ELSE
+        SELECT array_agg(i.contact_id ORDER BY k.n) INTO by_user
+        FROM unnest(p_user_ids) WITH ORDINALITY k (user_id, n)
+        LEFT JOIN wa_contact_identities i
+            ON i.organization_id = p_org AND i.kind = 'user_id' AND i.value = k.user_id AND i.is_current;
+    END IF;
+    IF p_ats IS NOT NULL AND EXISTS (
+        SELECT FROM unnest(p_keys) k (key)
+        JOIN wa_contact_identities i
+            ON i.organization_id = p_org AND i.kind = 'phone' AND i.value = k.key AND NOT i.is_current
+    ) THEN
+        SELECT array_agg(coalesce(f.contact_id, by_phone[k.n]) ORDER BY k.n) INTO by_phone
+        FROM unnest(p_keys, p_ats) WITH ORDINALITY k (key, at, n)
+        LEFT JOIN LATERAL (
+            SELECT i.contact_id FROM wa_contact_identities i
+            WHERE i.organization_id = p_org AND i.kind = 'phone' AND i.value = k.key AND NOT i.is_current
+                AND i.valid_to >= k.at
+            ORDER BY i.valid_to
+            LIMIT 1
+        ) f ON true;
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_look_up_contacts(uuid, text[], text[], timestamptz[]) IS
+'Internal: the contacts that number keys and user ids find, in the order given. With times, a number finds who had it then.';
+
+CREATE OR REPLACE FUNCTION _wa_resolve_contacts(
+    p_org uuid, p_phones text[], p_user_ids text[], p_source text, p_ats timestamptz[] DEFAULT NULL
+) RETURNS TABLE (n integer, contact_id bigint)
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_keys text[] := ARRAY(
+        SELECT _wa_phone_key(p.phone) FROM unnest(p_phones) WITH ORDINALITY p (phone, n) ORDER BY p.n
+    );
+    v_user_ids text[] := coalesce(p_user_ids, array_fill(NULL::text, ARRAY[cardinality(p_phones)]));
+    v_has_user_ids boolean := num_nonnulls(VARIADIC p_user_ids) > 0;
+    v_found record;
+    v_pair record;
+BEGIN
+    IF cardinality(p_phones) = 0 THEN
+        RETURN;
+    END IF;
+    v_found := _wa_look_up_contacts(p_org, v_keys, v_user_ids, p_ats);
+    IF EXISTS (
+        SELECT FROM unnest(v_found.by_phone, v_found.by_user, v_keys, v_user_ids) f (by_phone, by_user, key, user_id)
+        WHERE f.by_phone IS NULL AND f.by_user IS NULL AND num_nonnulls(f.key, f.user_id) > 0
+    ) THEN
+        -- Sorted, so that two statements that create the same contacts wait for each other in one direction only.
+        INSERT INTO wa_contacts (organization_id, phone_e164, phone_key, user_id)
+        SELECT p_org, min(f.phone), f.key, f.user_id
+        FROM unnest(v_found.by_phone, v_found.by_user, p_phones, v_keys, v_user_ids)
+            f (by_phone, by_user, phone, key, user_id)
+        WHERE f.by_phone IS NULL AND f.by_user IS NULL AND num_nonnulls(f.key, f.user_id) > 0
+        GROUP BY f.key, f.user_id
+        ORDER BY num_nulls(f.key, f.user_id), f.key, f.user_id
+        ON CONFLICT DO NOTHING;
+
+        -- Read back rather than RETURNING: another transaction may have been first.
+        INSERT INTO wa_contact_identities (organization_id, contact_id, kind, value, source, valid_from)
+        SELECT p_org, c.id, 'phone', f.key, p_source, coalesce(min(f.at), clock_timestamp())
+        FROM unnest(v_found.by_phone, v_keys, p_ats) f (by_phone, key, at)
+        JOIN wa_contacts c ON c.organization_id = p_org AND c.phone_key = f.key
+        WHERE f.by_phone IS NULL
+        GROUP BY c.id, f.key
+        ORDER BY f.key
+        ON CONFLICT (organization_id, kind, value) WHERE is_current DO NOTHING;
+
+        IF v_has_user_ids THEN
+            INSERT INTO wa_contact_identities (organization_id, contact_id, kind, value, source, valid_from)
+            SELECT p_org, c.id, 'user_id', f.user_id, p_source, coalesce(min(f.at), clock_timestamp())
+            FROM unnest(v_found.by_user, v_user_ids, p_ats) f (by_user, user_id, at)
+            JOIN wa_contacts c ON c.organization_id = p_org AND c.user_id = f.user_id
+            WHERE f.by_user IS NULL
+            GROUP BY c.id, f.user_id
+            ORDER BY f.user_id
+            ON CONFLICT (organization_id, kind, value) WHERE is_current DO NOTHING;
+        END IF;
+        v_found := _wa_look_up_contacts(p_org, v_keys, v_user_ids, p_ats);
+    END IF;
+
+    IF v_has_user_ids THEN
+        FOR v_pair IN
+            SELECT f.phone, f.user_id, max(f.at) AS at
+            FROM unnest(v_found.by_phone, v_found.by_user, p_phones, v_user_ids, p_ats)
+                f (by_phone, by_user, phone, user_id, at)
+            WHERE f.phone IS NOT NULL AND f.user_id IS NOT NULL AND f.by_phone IS DISTINCT FROM f.by_user
+            GROUP BY f.phone, f.user_id
+            ORDER BY max(f.at), f.phone, f.user_id
+        LOOP
+            PERFORM _wa_join_contact(p_org, v_pair.phone, v_pair.user_id, p_source, v_pair.at);
+        END LOOP;
+        IF FOUND THEN
+            v_found := _wa_look_up_contacts(p_org, v_keys, v_user_ids, p_ats);
+        END IF;
+    END IF;
+
+    RETURN QUERY
+    SELECT f.n::integer, coalesce(f.by_user, f.by_phone)
+    FROM unnest(v_found.by_phone, v_found.by_user) WITH ORDINALITY f (by_phone, by_user, n);
+END
+$$;
+
+COMMENT ON FUNCTION _wa_resolve_contacts(uuid, text[], text[], text, timestamptz[]) IS
+'Internal: the contact of each pair of number (E.164) and user id, either of which may be NULL; creates what is missing and '
+'joins two contacts that turn out to be one. With times, a number finds who had it then.';
+
+CREATE OR REPLACE FUNCTION _wa_find_contact(p_org uuid, p_recipient text) RETURNS bigint
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_id bigint;
+    v_phone text := p_recipient;
+BEGIN
+    IF _wa_is_user_id(p_recipient) THEN
+        SELECT i.contact_id INTO v_id FROM wa_contact_identities i
+        WHERE i.organization_id = p_org AND i.kind = 'user_id' AND i.value = p_recipient AND i.is_current;
+        RETURN v_id;
+    END IF;
+    -- What is stored is found as it stands; only what people type has to be read first.
+    FOR v_try IN 1..2 LOOP
+        SELECT i.contact_id INTO v_id FROM wa_contact_identities i
+        WHERE i.organization_id = p_org AND i.kind = 'phone' AND i.value = _wa_phone_key(v_phone) AND i.is_current;
+        EXIT WHEN v_id IS NOT NULL OR v_try = 2;
+        SELECT try_normalize_phone_e164(p_recipient, o.default_region, o.default_area_code) INTO v_phone
+        FROM wa_organizations o WHERE o.id = p_org;
+        EXIT WHEN v_phone IS NOT DISTINCT FROM p_recipient;
+    END LOOP;
+    RETURN v_id;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_find_contact(uuid, text) IS
+'Internal: the contact with a telephone number, in any form that people type, or with a user id; NULL when there is none.';
+
+CREATE OR REPLACE FUNCTION _wa_learn_wa_id(p_org uuid, p_contact_ids bigint[], p_wa_ids text[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_alias record;
+BEGIN
+    -- The provider's answer is proof that both numbers are one subscriber, hence the merge.
+    FOR v_alias IN
+        SELECT DISTINCT c.id, _wa_phone_key(_wa_inbound_phone(l.wa_id)) AS key, i.contact_id AS other_id
+        FROM unnest(p_contact_ids, p_wa_ids) l (contact_id, wa_id)
+        JOIN wa_contacts c ON c.organization_id = p_org AND c.id = l.contact_id
+        LEFT JOIN wa_contact_identities i ON i.organization_id = p_org AND i.kind = 'phone' AND i.is_current
+            AND i.value = _wa_phone_key(_wa_inbound_phone(l.wa_id))
+        WHERE _wa_inbound_phone(l.wa_id) IS NOT NULL AND i.contact_id IS DISTINCT FROM c.id
+        ORDER BY 1
+    LOOP
+        IF v_alias.other_id IS NOT NULL THEN
+            PERFORM _wa_merge_contacts(p_org, v_alias.other_id, v_alias.id);
+        ELSE
+            INSERT INTO wa_contact_identities (organization_id, contact_id, kind, value, source)
+            VALUES (p_org, v_alias.id, 'phone', v_alias.key, 'provider')
+            ON CONFLICT (organization_id, kind, value) WHERE is_current DO NOTHING;
+        END IF;
+    END LOOP;
+    UPDATE wa_contacts c SET wa_id = l.wa_id, updated_at = clock_timestamp()
+    FROM (
+        SELECT DISTINCT ON (u.contact_id) u.contact_id, u.wa_id
+        FROM unnest(p_contact_ids, p_wa_ids) WITH ORDINALITY u (contact_id, wa_id, n)
+        WHERE u.wa_id IS NOT NULL
+        ORDER BY u.contact_id, u.n DESC
+    ) l
+    WHERE c.organization_id = p_org AND c.id = l.contact_id AND c.wa_id IS DISTINCT FROM l.wa_id;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_learn_wa_id(uuid, bigint[], text[]) IS
+'Internal: records the ids that the provider answered for contacts; each finds its contact from then on.';
+
+REVOKE ALL ON FUNCTION _wa_inbound_phone(text), _wa_inbound_user_id(text, text),
+_wa_look_up_contacts(uuid, text[], text[], timestamptz[]),
+_wa_resolve_contacts(uuid, text[], text[], text, timestamptz[]), _wa_find_contact(uuid, text),
+_wa_learn_wa_id(uuid, bigint[], text[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION _wa_find_contact(uuid, text) TO wa_admin, wa_app;
+GRANT SELECT ON wa_contacts, wa_contact_identities TO wa_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON wa_contacts, wa_contact_identities TO wa_admin;

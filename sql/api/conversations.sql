@@ -1,0 +1,303 @@
+-- Conversations: what happened last between a business number and a customer, and what that allows now.
+
+CREATE OR REPLACE VIEW wa_conversations WITH (security_invoker = true) AS
+SELECT
+    w.organization_id, w.id, w.number_id, n.phone_number_id, w.contact_id, c.phone_e164,
+    coalesce(w.user_id, c.user_id) AS user_id, c.profile_name AS customer_name,
+    w.last_customer_message_at, w.last_business_message_at,
+    _wa_window_open(w.last_customer_message_at, clock_timestamp(), interval '0') AS is_within_24h,
+    w.last_customer_message_at + interval '24 hours' AS window_expires_at,
+    _wa_window_open(w.last_customer_message_at, clock_timestamp(), o.window_margin)
+    AND (w.window_denied_at IS NULL OR w.window_denied_at < w.last_customer_message_at) AS is_sendable,
+    w.entry_point_expires_at,
+    coalesce(w.entry_point_expires_at > clock_timestamp(), false) AS is_free_entry_point,
+    w.unread_count, w.created_at, w.updated_at
+FROM wa_conversation_windows w
+JOIN wa_contacts c ON c.organization_id = w.organization_id AND c.id = w.contact_id
+JOIN wa_phone_numbers n ON n.organization_id = w.organization_id AND n.id = w.number_id
+JOIN wa_organizations o ON o.id = w.organization_id;
+
+COMMENT ON VIEW wa_conversations IS
+'One row per business number and customer. is_within_24h, is_sendable and is_free_entry_point are worked out when read.';
+COMMENT ON COLUMN wa_conversations.is_within_24h IS 'Whether the customer wrote or called in the last 24 hours, to the second.';
+COMMENT ON COLUMN wa_conversations.is_sendable IS
+'Whether the window allows free-form messages now: it closes window_margin early, and when the provider said so.';
+COMMENT ON COLUMN wa_conversations.is_free_entry_point IS 'Whether messages are free of charge after a click on an advertisement.';
+COMMENT ON COLUMN wa_conversations.unread_count IS 'Messages of the customer since the business last wrote.';
+
+-- Meta does not document the rest as opening the window; an unsupported message is still one that the customer wrote.
+CREATE OR REPLACE FUNCTION _wa_opens_window(p_type text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN p_type NOT IN ('reaction', 'system', 'edit', 'revoke', 'request_welcome');
+
+COMMENT ON FUNCTION _wa_opens_window(text) IS 'Internal: whether an inbound message of this type opens the 24-hour window.';
+
+CREATE OR REPLACE FUNCTION _wa_record_customer_messages(p_org uuid, p_message_ids bigint[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    INSERT INTO wa_conversation_windows AS w (
+        organization_id, number_id, contact_id, last_customer_message_at, unread_count, user_id, entry_point,
+        entry_point_opened_at
+    )
+    SELECT
+        p_org, m.number_id, m.contact_id, max(m.provider_at),
+        count(*) FILTER (WHERE m.provider_at > coalesce(o.last_business_message_at, '-infinity')),
+        (array_agg(m.user_id ORDER BY m.provider_at DESC) FILTER (WHERE m.user_id IS NOT NULL))[1],
+        (array_agg(m.referral ORDER BY m.provider_at DESC) FILTER (WHERE m.referral IS NOT NULL))[1],
+        max(m.provider_at) FILTER (WHERE m.referral IS NOT NULL)
+    FROM wa_messages m
+    LEFT JOIN wa_conversation_windows o ON o.organization_id = p_org AND o.contact_id = m.contact_id
+        AND o.number_id = m.number_id
+    WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids) AND m.direction = 'inbound'
+        AND m.contact_id IS NOT NULL AND m.number_id IS NOT NULL AND m.group_id IS NULL
+        AND _wa_opens_window(m.message_type)
+    GROUP BY m.number_id, m.contact_id
+    ORDER BY m.contact_id, m.number_id
+    ON CONFLICT (organization_id, contact_id, number_id) DO UPDATE SET
+        last_customer_message_at = greatest(w.last_customer_message_at, excluded.last_customer_message_at),
+        unread_count = w.unread_count + excluded.unread_count,
+        user_id = CASE
+            WHEN excluded.last_customer_message_at >= coalesce(w.last_customer_message_at, '-infinity')
+                THEN coalesce(excluded.user_id, w.user_id)
+            ELSE coalesce(w.user_id, excluded.user_id)
+        END,
+        entry_point = CASE
+            WHEN excluded.entry_point_opened_at >= coalesce(w.entry_point_opened_at, '-infinity') THEN excluded.entry_point
+            ELSE w.entry_point
+        END,
+        -- A new click starts over: the free time runs from the answer to it.
+        entry_point_expires_at = CASE
+            WHEN excluded.entry_point_opened_at > coalesce(w.entry_point_opened_at, '-infinity') THEN NULL
+            ELSE w.entry_point_expires_at
+        END,
+        entry_point_opened_at = greatest(w.entry_point_opened_at, excluded.entry_point_opened_at),
+        updated_at = clock_timestamp();
+    PERFORM _wa_refresh_entry_points(p_org, p_message_ids);
+END
+$$;
+
+COMMENT ON FUNCTION _wa_record_customer_messages(uuid, bigint[]) IS
+'Internal: takes new inbound messages into their conversations; the latest of Meta''s times counts.';
+
+CREATE OR REPLACE FUNCTION _wa_record_business_messages(p_org uuid, p_message_ids bigint[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    INSERT INTO wa_conversation_windows AS w (organization_id, number_id, contact_id, last_business_message_at)
+    SELECT p_org, m.number_id, m.contact_id, max(coalesce(m.provider_at, m.sent_at))
+    FROM wa_messages m
+    WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids) AND m.direction = 'outbound'
+        AND m.contact_id IS NOT NULL AND m.number_id IS NOT NULL AND m.group_id IS NULL
+        AND m.message_type NOT IN ('reaction', 'edit', 'revoke')
+    GROUP BY m.number_id, m.contact_id
+    ORDER BY m.contact_id, m.number_id
+    ON CONFLICT (organization_id, contact_id, number_id) DO UPDATE SET
+        last_business_message_at = greatest(w.last_business_message_at, excluded.last_business_message_at),
+        unread_count = CASE
+            WHEN w.unread_count = 0 THEN 0
+            ELSE (
+                SELECT count(*) FROM wa_messages c
+                WHERE c.organization_id = w.organization_id AND c.contact_id = w.contact_id
+                    AND c.number_id = w.number_id AND c.direction = 'inbound' AND c.group_id IS NULL
+                    AND _wa_opens_window(c.message_type)
+                    AND c.provider_at > greatest(w.last_business_message_at, excluded.last_business_message_at)
+            )
+        END,
+        updated_at = clock_timestamp();
+    PERFORM _wa_refresh_entry_points(p_org, p_message_ids);
+END
+$$;
+
+COMMENT ON FUNCTION _wa_record_business_messages(uuid, bigint[]) IS
+'Internal: takes messages that the business sent outside the queue into their conversations.';
+
+CREATE OR REPLACE FUNCTION _wa_refresh_entry_points(p_org uuid, p_message_ids bigint[]) RETURNS void
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    UPDATE wa_conversation_windows w SET entry_point_expires_at = a.answered_at + interval '72 hours'
+    FROM (
+        SELECT DISTINCT m.contact_id, m.number_id FROM wa_messages m
+        WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids)
+    ) p
+    JOIN wa_conversation_windows o ON o.organization_id = p_org AND o.contact_id = p.contact_id
+        AND o.number_id = p.number_id AND o.entry_point_opened_at IS NOT NULL
+    CROSS JOIN LATERAL (
+        SELECT min(coalesce(b.provider_at, b.sent_at)) AS answered_at FROM wa_messages b
+        WHERE b.organization_id = p_org AND b.contact_id = o.contact_id AND b.number_id = o.number_id
+            AND b.direction = 'outbound' AND b.group_id IS NULL AND b.status = 'sent'
+            AND coalesce(b.provider_at, b.sent_at) >= o.entry_point_opened_at
+            AND coalesce(b.provider_at, b.sent_at) < o.entry_point_opened_at + interval '24 hours'
+    ) a
+    WHERE w.organization_id = p_org AND w.id = o.id AND a.answered_at IS NOT NULL
+        AND w.entry_point_expires_at IS DISTINCT FROM a.answered_at + interval '72 hours'
+$$;
+
+COMMENT ON FUNCTION _wa_refresh_entry_points(uuid, bigint[]) IS
+'Internal: the free entry point ends 72 h after the first answer that came within 24 h of the click.';
+
+CREATE OR REPLACE FUNCTION _wa_number_for(p_org uuid, p_contact_id bigint) RETURNS bigint
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+AS $$
+    SELECT coalesce(
+        (
+            SELECT w.number_id FROM wa_conversation_windows w
+            WHERE w.organization_id = p_org AND w.contact_id = p_contact_id
+            ORDER BY greatest(w.last_customer_message_at, w.last_business_message_at) DESC NULLS LAST, w.id DESC
+            LIMIT 1
+        ),
+        (SELECT o.default_number_id FROM wa_organizations o WHERE o.id = p_org)
+    )
+$$;
+
+COMMENT ON FUNCTION _wa_number_for(uuid, bigint) IS
+'Internal: the business number that writes to a contact when none is named: that of the newest conversation, else the default.';
+
+CREATE OR REPLACE FUNCTION _wa_can_send_freeform(
+    p_org uuid, p_contact_id bigint, p_number_id bigint, p_now timestamptz
+) RETURNS boolean
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+AS $$
+    SELECT EXISTS (
+        SELECT FROM wa_conversation_windows w
+        JOIN wa_organizations o ON o.id = w.organization_id
+        WHERE w.organization_id = p_org AND w.contact_id = p_contact_id AND w.number_id = p_number_id
+            AND _wa_window_open(w.last_customer_message_at, p_now, o.window_margin)
+            AND (w.window_denied_at IS NULL OR w.window_denied_at < w.last_customer_message_at)
+    ) AND NOT EXISTS (
+        SELECT FROM wa_opt_outs x
+        WHERE x.organization_id = p_org AND x.contact_id = p_contact_id AND x.scope = 'all' AND x.revoked_at IS NULL
+    )
+$$;
+
+COMMENT ON FUNCTION _wa_can_send_freeform(uuid, bigint, bigint, timestamptz) IS
+'Internal: whether a free-form message may go from a number to a contact at a given time.';
+
+CREATE OR REPLACE FUNCTION can_send_freeform_wa(p_phone text) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_org uuid := current_wa_organization();
+    v_contact_id bigint := _wa_find_contact(v_org, p_phone);
+BEGIN
+    RETURN v_contact_id IS NOT NULL
+        AND _wa_can_send_freeform(v_org, v_contact_id, _wa_number_for(v_org, v_contact_id), clock_timestamp());
+END
+$$;
+
+COMMENT ON FUNCTION can_send_freeform_wa(text) IS
+'Whether a free-form message may be sent to a phone number (any usual form) or user id now, from the number that a queued '
+'row would take.';
+
+CREATE OR REPLACE FUNCTION can_send_freeform_wa(p_phone text, p_phone_number_id text, p_now timestamptz)
+RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_org uuid := current_wa_organization();
+    v_number_id bigint;
+BEGIN
+    SELECT n.id INTO v_number_id FROM wa_phone_numbers n
+    WHERE n.organization_id = v_org AND n.phone_number_id = p_phone_number_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'WA010',
+            MESSAGE = format('no business number with the id "%s"', p_phone_number_id),
+            HINT = 'SELECT phone_number_id, display_phone FROM wa_phone_numbers;';
+    END IF;
+    RETURN _wa_can_send_freeform(v_org, _wa_find_contact(v_org, p_phone), v_number_id, p_now);
+END
+$$;
+
+COMMENT ON FUNCTION can_send_freeform_wa(text, text, timestamptz) IS
+'As can_send_freeform_wa(phone, phone_number_id), at a given time.';
+
+CREATE OR REPLACE FUNCTION can_send_freeform_wa(p_phone text, p_phone_number_id text) RETURNS boolean
+LANGUAGE sql STABLE
+RETURN can_send_freeform_wa(p_phone, p_phone_number_id, clock_timestamp());
+
+COMMENT ON FUNCTION can_send_freeform_wa(text, text) IS
+'Whether a free-form message may be sent to a phone number or user id now, from the given business number.';
+
+CREATE OR REPLACE FUNCTION update_wa_conversation(p_phone text, p_user text, p_from_customer boolean) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_org wa_organizations;
+    v_phone text;
+    v_contact_id bigint;
+    v_number wa_phone_numbers;
+    v_now timestamptz := clock_timestamp();
+    v_id bigint;
+BEGIN
+    SELECT * INTO v_org FROM wa_organizations WHERE id = _wa_caller_organization();
+    IF p_from_customer AND NOT pg_has_role(
+        coalesce(nullif(current_setting('role'), 'none'), session_user::text)::name, 'wa_admin', 'MEMBER'
+    ) THEN
+        RAISE EXCEPTION USING ERRCODE = '42501',
+            MESSAGE = 'only wa_admin may open a window by hand',
+            HINT = 'A message of the customer opens it. To try things out, let the simulator write as the customer.';
+    END IF;
+    v_contact_id := _wa_find_contact(v_org.id, p_phone);
+    IF v_contact_id IS NULL THEN
+        v_phone := CASE WHEN NOT _wa_is_user_id(p_phone)
+            THEN normalize_phone_e164(p_phone, v_org.default_region, v_org.default_area_code) END;
+        SELECT r.contact_id INTO v_contact_id FROM _wa_resolve_contacts(
+            v_org.id, ARRAY[v_phone], ARRAY[CASE WHEN v_phone IS NULL THEN p_phone END], 'manual'
+        ) r;
+    END IF;
+    SELECT n.* INTO v_number FROM wa_phone_numbers n
+    WHERE n.organization_id = v_org.id AND n.id = _wa_number_for(v_org.id, v_contact_id);
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'WA010',
+            MESSAGE = 'the organization has no business number',
+            HINT = 'SELECT register_wa_phone_number(phone_number_id, display_phone, waba_id);';
+    END IF;
+    IF p_from_customer AND NOT v_number.is_test THEN
+        IF NOT v_org.allow_manual_window THEN
+            RAISE EXCEPTION USING ERRCODE = 'WA501',
+                MESSAGE = format('a window of number %s may not be opened by hand', v_number.phone_number_id),
+                DETAIL = 'Meta does not know of it and would refuse free-form messages.',
+                HINT = 'Use a number registered with is_test, or set allow_manual_window of the organization.';
+        END IF;
+        RAISE WARNING USING MESSAGE = format('window of number %s opened by hand', v_number.phone_number_id),
+            DETAIL = 'Meta does not know of it and will refuse free-form messages unless the customer did write.';
+    END IF;
+    INSERT INTO wa_conversation_windows AS w (
+        organization_id, number_id, contact_id, last_customer_message_at, last_business_message_at
+    )
+    VALUES (
+        v_org.id, v_number.id, v_contact_id,
+        CASE WHEN p_from_customer THEN v_now END, CASE WHEN NOT p_from_customer THEN v_now END
+    )
+    ON CONFLICT (organization_id, contact_id, number_id) DO UPDATE SET
+        last_customer_message_at = greatest(w.last_customer_message_at, excluded.last_customer_message_at),
+        last_business_message_at = greatest(w.last_business_message_at, excluded.last_business_message_at),
+        unread_count = CASE WHEN p_from_customer THEN w.unread_count ELSE 0 END,
+        updated_at = v_now
+    RETURNING w.id INTO v_id;
+    INSERT INTO audit_log (organization_id, event, entity, entity_id, meta)
+    VALUES (
+        v_org.id, CASE WHEN p_from_customer THEN 'window_opened_by_hand' ELSE 'conversation_updated' END,
+        'wa_conversations', v_id,
+        jsonb_build_object('user', p_user, 'contact_id', v_contact_id, 'phone_number_id', v_number.phone_number_id)
+    );
+    RETURN v_id;
+END
+$$;
+
+COMMENT ON FUNCTION update_wa_conversation(text, text, boolean) IS
+'Records by hand that the customer (true: opens the 24-hour window; wa_admin only, on test numbers unless the organization '
+'allows it) or the business (false) has just written. p_user names who asked; audited. Returns the conversation''s id.';
+
+REVOKE ALL ON wa_conversations FROM PUBLIC;
+REVOKE ALL ON FUNCTION _wa_opens_window(text), _wa_record_customer_messages(uuid, bigint[]),
+_wa_record_business_messages(uuid, bigint[]), _wa_refresh_entry_points(uuid, bigint[]), _wa_number_for(uuid, bigint),
+_wa_can_send_freeform(uuid, bigint, bigint, timestamptz), can_send_freeform_wa(text),
+can_send_freeform_wa(text, text, timestamptz), can_send_freeform_wa(text, text),
+update_wa_conversation(text, text, boolean) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION _wa_number_for(uuid, bigint), _wa_can_send_freeform(uuid, bigint, bigint, timestamptz),
+can_send_freeform_wa(text), can_send_freeform_wa(text, text, timestamptz), can_send_freeform_wa(text, text),
+update_wa_conversation(text, text, boolean) TO wa_admin, wa_app;
+GRANT SELECT ON wa_conversations, wa_conversation_windows TO wa_app, wa_admin;
+GRANT SELECT ON wa_opt_outs TO wa_app;
+GRANT INSERT, UPDATE, DELETE ON wa_conversation_windows TO wa_admin;
