@@ -1,0 +1,268 @@
+"""The `wa` command: arguments, exit status. Each command imports what it needs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from pg_whatsapp import __version__, log
+from pg_whatsapp.errors import ConfigError, WaError
+
+if TYPE_CHECKING:
+    from pg_whatsapp.config import Settings
+
+T = TypeVar("T")
+FAILED = 1
+
+
+class _Group(click.Group):
+    """Turns our errors into one line on standard error and exit status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except WaError as error:
+            click.echo(f"wa: {error}", err=True)
+            if error.hint:
+                click.echo(f"  {error.hint}", err=True)
+            ctx.exit(FAILED)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="wa")
+@click.option(
+    "--log-format",
+    type=click.Choice(["console", "json"]),
+    default="console",
+    show_default=True,
+    help="Form of the log on standard error.",
+)
+def wa(log_format: str) -> None:
+    """WhatsApp messaging inside PostgreSQL: send, receive, administer.
+
+    The database is named by DATABASE_URL or the PG* variables. Exit status: 0 done, 1 failed, 2 wrong usage.
+    """
+    log.configure(log_format)
+
+
+def _settings() -> Settings:
+    from pg_whatsapp.config import load
+
+    return load()
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    import uvloop
+
+    return uvloop.run(work)
+
+
+@wa.command()
+@click.option(
+    "--concurrency", type=click.IntRange(1, 2000), default=200, show_default=True, help="Requests in flight."
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 5000),
+    default=500,
+    show_default=True,
+    help="Most messages a claim takes.",
+)
+@click.option(
+    "--drain", is_flag=True, help="Stop when nothing is due within a minute and nothing is in flight."
+)
+def dispatch(concurrency: int, batch: int, drain: bool) -> None:
+    """Send what is queued, until stopped.
+
+    SIGTERM finishes what is in flight and hands the rest back; a second signal ends at once. Any number of
+    dispatchers may share a database. Tokens come from `wa secrets set`, else from WHATSAPP_ACCESS_TOKEN.
+    """
+    from pg_whatsapp.dispatcher import Dispatcher, serve
+    from pg_whatsapp.numbers import register_from_environment
+    from pg_whatsapp.secrets import load_box
+    from pg_whatsapp.transport import open_transport
+
+    settings = _settings()
+    box = load_box(settings)
+
+    async def work() -> None:
+        http = open_transport()
+        try:
+            await register_from_environment(settings)
+            await serve(Dispatcher(settings, box, http, concurrency=concurrency, batch=batch, drain=drain))
+        finally:
+            await http.aclose()
+
+    _run(work())
+
+
+@wa.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8800, show_default=True, help="Port; 0 takes a free one."
+)
+def serve(host: str, port: int) -> None:
+    """Receive webhooks at /api/whatsapp/webhook, until stopped.
+
+    Answers 200 once the body is stored durably. Secrets come from `wa secrets set` and from
+    WHATSAPP_APP_SECRET and WHATSAPP_VERIFY_TOKEN. Put a TLS proxy in front.
+    """
+    from pg_whatsapp.numbers import register_from_environment
+    from pg_whatsapp.receiver import Receiver
+    from pg_whatsapp.receiver import serve as run
+    from pg_whatsapp.secrets import load_box
+
+    settings = _settings()
+    receiver = Receiver(settings, load_box(settings))
+    _run(register_from_environment(settings))
+    if not run(receiver, host, port):
+        raise WaError(
+            f"could not listen on {host}:{port}", "Is another process there? --port chooses another."
+        )
+
+
+@wa.command()
+@click.option("--schema", help="Schema for a new extension; default: the first of the search_path.")
+@click.option("--dry-run", is_flag=True, help="Print the SQL that would run, change nothing.")
+def migrate(schema: str | None, dry_run: bool) -> None:
+    """Install or upgrade the extension and its schema, in one transaction."""
+    from pg_whatsapp.migrate import migrate as run
+
+    for line in _run(run(_settings(), schema, dry_run)):
+        click.echo(line)
+
+
+@wa.command()
+@click.option(
+    "--pending",
+    type=click.Choice(["fail", "keep"]),
+    default="fail",
+    show_default=True,
+    help="What becomes of messages that were due: the original may have sent them. "
+    "'keep' only if it had stopped before this copy was taken.",
+)
+def adopt(pending: str) -> None:
+    """Make this database the one that sends, after a restore, a clone or a promotion."""
+    from pg_whatsapp import db
+
+    async def work(connection: db.Connection) -> list[tuple[Any, ...]]:
+        return await (await connection.execute("SELECT * FROM adopt_wa_database(%s)", (pending,))).fetchall()
+
+    for action, messages in _run(db.once(_settings().conninfo, "adopt", work)):
+        click.echo(f"{action}: {messages}")
+
+
+@wa.command()
+def doctor() -> None:
+    """Say what is wrong, one line each, with the way out."""
+    from pg_whatsapp.doctor import examine
+
+    findings = _run(examine(_settings()))
+    for finding in findings:
+        click.echo(f"{'ok  ' if finding.is_good else 'BAD '} {finding.name}: {finding.text}")
+        if not finding.is_good and finding.hint:
+            click.echo(f"     {finding.hint}")
+    if not all(finding.is_good for finding in findings):
+        raise click.exceptions.Exit(FAILED)
+
+
+@wa.group()
+def secrets() -> None:
+    """Tokens and app secrets, stored sealed with WA_SECRET_KEY."""
+
+
+@secrets.command("set")
+@click.argument("name", type=click.Choice(["access_token", "app_secret", "verify_token"]))
+@click.option("--number", help="phone_number_id it belongs to; without it, all numbers of the organization.")
+@click.option(
+    "--from-env", metavar="NAME", help="Take the value from this environment variable, not standard input."
+)
+@click.option("--keep-previous", is_flag=True, help="The value before stays valid beside it.")
+def set_secret(name: str, number: str | None, from_env: str | None, keep_previous: bool) -> None:
+    """Store a secret. The value is read from standard input; at a terminal it is asked for and not shown."""
+    from pg_whatsapp import stored_secrets
+    from pg_whatsapp.config import from_environment
+    from pg_whatsapp.secrets import require_box
+
+    settings = _settings()
+    box = require_box(settings)
+    if from_env:
+        value = from_environment(from_env)
+    elif sys.stdin.isatty():
+        value = click.prompt(name, hide_input=True, err=True)
+    else:
+        value = sys.stdin.read()
+    value = value.strip()
+    if not value or not value.isprintable():
+        raise ConfigError("the value is empty or has line breaks or control characters in it")
+    mark = _run(stored_secrets.set_secret(settings, box, name, number, value, keep_previous=keep_previous))
+    click.echo(f"stored, fingerprint {mark}")
+
+
+@secrets.command("list")
+def list_secrets() -> None:
+    """Show what is stored: names, numbers, fingerprints, never a value."""
+    from pg_whatsapp import stored_secrets
+
+    rows = _run(stored_secrets.list_secrets(_settings()))
+    if not rows:
+        click.echo("nothing stored")
+        return
+    table = [list(rows[0])] + [["" if v is None else str(v) for v in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+@wa.group()
+def templates() -> None:
+    """Message templates."""
+
+
+@templates.command("sync")
+@click.option("--waba", help="Only this business account.")
+def sync_templates(waba: str | None) -> None:
+    """Read the provider's templates into wa_templates. Interrupted, it goes on where it stopped."""
+    from pg_whatsapp.secrets import load_box
+    from pg_whatsapp.templates import sync
+    from pg_whatsapp.transport import open_transport
+
+    settings = _settings()
+    box = load_box(settings)
+
+    async def work() -> dict[str, int]:
+        http = open_transport()
+        try:
+            return await sync(settings, box, http, waba)
+        finally:
+            await http.aclose()
+
+    for account, count in _run(work()).items():
+        click.echo(f"account {account}: {count} templates")
+
+
+@wa.command(
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True},
+    short_help="Stand in for the Graph API.",
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def simulate(ctx: click.Context, arguments: tuple[str, ...]) -> None:
+    """Stand in for the Graph API."""
+    from pg_whatsapp.simulator.cli import simulate as command
+
+    # Its options live with it; only what is asked for is imported.
+    command.main(list(arguments), prog_name="simulate", parent=ctx.parent)
+
+
+def main() -> None:
+    """Entry point of the `wa` command."""
+    try:
+        wa(prog_name="wa")
+    except asyncio.CancelledError:
+        raise SystemExit(FAILED) from None

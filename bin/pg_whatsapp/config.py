@@ -1,0 +1,79 @@
+"""Settings from the environment."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pg_whatsapp.errors import ConfigError
+
+Provider = Literal["meta", "360dialog"]
+DEFAULT_BASE_URLS: dict[str, str] = {
+    "meta": "https://graph.facebook.com",
+    "360dialog": "https://waba-v2.360dialog.io",
+}
+
+
+class Settings(BaseSettings):
+    """The environment variables that the commands read; every one may be absent."""
+
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, populate_by_name=True)
+
+    database_url: SecretStr | None = Field(default=None, validation_alias="DATABASE_URL")
+    provider: Provider = Field(default="meta", validation_alias="WHATSAPP_PROVIDER")
+    api_base_url: str | None = Field(
+        default=None, validation_alias="WHATSAPP_API_BASE_URL", pattern="^https?://"
+    )
+    api_version: str = Field(default="v25.0", validation_alias="WHATSAPP_API_VERSION", pattern=r"^v\d+\.\d+$")
+    access_token: SecretStr | None = Field(default=None, validation_alias="WHATSAPP_ACCESS_TOKEN")
+    phone_number_id: str | None = Field(default=None, validation_alias="WHATSAPP_PHONE_NUMBER_ID")
+    waba_id: str | None = Field(default=None, validation_alias="WHATSAPP_BUSINESS_ACCOUNT_ID")
+    app_secret: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("WHATSAPP_APP_SECRET", "WHATSAPP_WEBHOOK_SECRET")
+    )
+    verify_token: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("WHATSAPP_VERIFY_TOKEN", "WHATSAPP_WEBHOOK_VERIFY_TOKEN")
+    )
+    secret_key: SecretStr | None = Field(default=None, validation_alias="WA_SECRET_KEY")
+    secret_key_file: Path | None = Field(default=None, validation_alias="WA_SECRET_KEY_FILE")
+
+    @cached_property
+    def conninfo(self) -> str:
+        """libpq connection string; empty when the PG* variables say it all."""
+        return self.database_url.get_secret_value() if self.database_url else ""
+
+    def base_url(self, provider: str) -> str:
+        """Where a provider's API is, without a slash at the end.
+
+        WHATSAPP_API_BASE_URL is that of WHATSAPP_PROVIDER only: another provider's key must not be sent
+        there.
+        """
+        chosen = self.api_base_url if provider == self.provider else None
+        return (chosen or DEFAULT_BASE_URLS[provider]).rstrip("/")
+
+
+def load() -> Settings:
+    """Read the environment.
+
+    Raises ConfigError that names each bad variable, without its value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'/'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)
+        )
+        raise ConfigError(f"wrong settings in the environment: {wrong}") from None
+
+
+def from_environment(name: str) -> str:
+    """The value of a named environment variable; raises ConfigError if it is unset or empty."""
+    value = os.environ.get(name, "")
+    if not value:
+        raise ConfigError(f"the environment variable {name} is not set")
+    return value

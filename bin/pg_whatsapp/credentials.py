@@ -1,0 +1,115 @@
+"""Which token goes with which business number."""
+
+from __future__ import annotations
+
+import httpx
+import psycopg
+
+from pg_whatsapp import log
+from pg_whatsapp.config import DEFAULT_BASE_URLS, Settings
+from pg_whatsapp.db import Link
+from pg_whatsapp.errors import SealError
+from pg_whatsapp.secrets import SecretBox
+
+_logger = log.get("credentials")
+
+
+class Endpoint:
+    """Where the requests of one number go and what identifies us there."""
+
+    __slots__ = ("headers", "prefix", "urls")
+
+    def __init__(self, prefix: str, headers: httpx.Headers) -> None:
+        self.prefix = prefix
+        self.headers = headers
+        self.urls: dict[str, httpx.URL] = {}
+
+    def url(self, path: str) -> httpx.URL:
+        """The URL of a path; parsed once, since a number has few."""
+        url = self.urls.get(path)
+        if url is None:
+            url = self.urls[path] = httpx.URL(self.prefix + path)
+        return url
+
+
+class Credentials:
+    """Tokens by number: the number's own, else its organization's, else WHATSAPP_ACCESS_TOKEN."""
+
+    def __init__(self, settings: Settings, box: SecretBox | None) -> None:
+        self._settings = settings
+        self._box = box
+        self._tokens: dict[tuple[str, str | None], str] = {}
+        self._endpoints: dict[tuple[str, str, str], Endpoint | None] = {}
+        self._complained: set[str] = set()
+
+    async def refresh(self, link: Link) -> None:
+        """Read the stored tokens again; what is in use stays in use when the database cannot be asked."""
+        try:
+            rows = await link.fetch(
+                "SELECT DISTINCT organization_id::text, ciphertext, key_id, secret_id::text"
+                " FROM get_wa_credentials()"
+            )
+        except psycopg.Error as error:
+            _logger.warning("stored tokens not read", **log.describe(error))
+            return
+        tokens: dict[tuple[str, str | None], str] = {}
+        for organization, ciphertext, key_id, secret_id in rows:
+            if (value := self._open(organization, bytes(ciphertext), key_id, secret_id)) is not None:
+                number, token = value
+                tokens[organization, number] = token
+        if tokens != self._tokens:
+            self._tokens = tokens
+            self._endpoints.clear()
+
+    def _open(
+        self, organization: str, ciphertext: bytes, key_id: str, secret_id: str
+    ) -> tuple[str | None, str] | None:
+        if self._box is None:
+            self._complain(
+                "key", "tokens are stored but there is no master key: set WA_SECRET_KEY or WA_SECRET_KEY_FILE"
+            )
+            return None
+        try:
+            return self._box.open(organization, "access_token", ciphertext, key_id)
+        except SealError as error:
+            self._complain(secret_id, str(error), hint=error.hint)
+            return None
+
+    def endpoint(self, organization: str, number: str, provider: str) -> Endpoint | None:
+        """Where and as whom to send for a number; None, logged once, without token or provider."""
+        key = (organization, number, provider)
+        try:
+            return self._endpoints[key]
+        except KeyError:
+            endpoint = self._endpoints[key] = self._make(organization, number, provider)
+            return endpoint
+
+    def _make(self, organization: str, number: str, provider: str) -> Endpoint | None:
+        from_environment = self._settings.access_token
+        token = self._tokens.get((organization, number)) or self._tokens.get((organization, None))
+        # The token of the environment was meant for the provider of the environment.
+        if token is None and from_environment is not None and provider == self._settings.provider:
+            token = from_environment.get_secret_value()
+        if provider not in DEFAULT_BASE_URLS:
+            self._complain(provider, "this release cannot send through the provider", provider=provider)
+            return None
+        if token is None:
+            self._complain(
+                number,
+                "no access token, messages wait",
+                phone_number_id=number,
+                hint="bin/wa secrets set access_token --number ID",
+            )
+            return None
+        base = self._settings.base_url(provider)
+        headers = {"content-type": "application/json", "accept": "application/json"}
+        if provider == "360dialog":
+            headers["d360-api-key"] = token
+            return Endpoint(base, httpx.Headers(headers))
+        headers["authorization"] = f"Bearer {token}"
+        return Endpoint(f"{base}/{self._settings.api_version}", httpx.Headers(headers))
+
+    def _complain(self, about: str, message: str, **facts: object) -> None:
+        if about not in self._complained:
+            self._complained.add(about)
+            _logger.error(message, **facts)

@@ -1,0 +1,174 @@
+"""The webhook receiver: verifies, stores durably, answers 200. Parsing happens afterwards, in SQL."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from pg_whatsapp import errors, log
+from pg_whatsapp.config import Settings
+from pg_whatsapp.db import Link
+from pg_whatsapp.secrets import SecretBox
+from pg_whatsapp.signature import load_verify
+from pg_whatsapp.webhook_batcher import NotStoredError, WebhookBatcher
+from pg_whatsapp.webhook_processor import Rejections, WebhookProcessor, WebhookSecrets
+
+PATH = "/api/whatsapp/webhook"
+LARGEST_BODY = 10 * 1024 * 1024
+HEALTH_TIMEOUT_S = 5.0
+_logger = log.get("receiver")
+
+
+class Receiver:
+    """The endpoints and what runs beside them."""
+
+    def __init__(self, settings: Settings, box: SecretBox | None) -> None:
+        self._verify = load_verify()
+        self._store_link = Link(settings.conninfo, "serve store")
+        self._process_link = Link(settings.conninfo, "serve process")
+        # Refusals, secrets and health: nothing that a webhook waits for.
+        self._other_link = Link(settings.conninfo, "serve other")
+        self._processor = WebhookProcessor(self._process_link)
+        self._batcher = WebhookBatcher(self._store_link, self._processor.wake)
+        self._rejections = Rejections(self._other_link)
+        self._secrets = WebhookSecrets(settings, box, self._other_link)
+
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        routes = [
+            Route(PATH, self.verify_endpoint, methods=["GET"]),
+            Route(PATH, self.receive, methods=["POST"]),
+            Route("/healthz", self.health, methods=["GET"]),
+        ]
+        return Starlette(routes=routes, lifespan=self._lifespan)
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        work = (self._batcher.run(), self._processor.run(), self._rejections.run(), self._secrets.run())
+        tasks = [asyncio.create_task(one) for one in work]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for link in (self._store_link, self._process_link, self._other_link):
+                await link.drop()
+
+    async def verify_endpoint(self, request: Request) -> Response:
+        """Meta's verification: echoes hub.challenge when hub.verify_token is one of ours."""
+        query = request.query_params
+        given = query.get("hub.verify_token", "").encode()
+        is_asked = query.get("hub.mode") == "subscribe" and bool(given)
+        if is_asked and (self._is_token(given) or (await self._refresh_secrets() and self._is_token(given))):
+            return PlainTextResponse(query.get("hub.challenge", ""))
+        self._rejections.add(_source(request), "verify_token")
+        return PlainTextResponse("wrong verify token", 403)
+
+    def _is_token(self, given: bytes) -> bool:
+        matches = [hmac.compare_digest(given, token.encode()) for token in self._secrets.get("verify_token")]
+        return any(matches)
+
+    async def receive(self, request: Request) -> Response:
+        """One webhook: 200 only after its body is committed."""
+        try:
+            body = await _read(request)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        if body is None:
+            return PlainTextResponse("body too large", 413)
+        header = request.headers.get("x-hub-signature-256")
+        if header is None:
+            self._rejections.add(_source(request), "signature missing")
+            return PlainTextResponse("signature missing", 401)
+        if not self._is_signed(body, header) and not (
+            await self._refresh_secrets() and self._is_signed(body, header)
+        ):
+            has_secret = bool(self._secrets.get("app_secret"))
+            self._rejections.add(_source(request), "signature wrong" if has_secret else "no app secret known")
+            return PlainTextResponse("signature wrong", 401)
+        try:
+            await self._batcher.store(body, _source(request))
+        except NotStoredError:
+            return PlainTextResponse("not stored, please repeat", 503, headers={"retry-after": "5"})
+        return Response(status_code=200)
+
+    def _is_signed(self, body: bytes, header: str) -> bool:
+        return self._verify(body, header, self._secrets.get("app_secret"))
+
+    async def _refresh_secrets(self) -> bool:
+        try:
+            return await self._secrets.refresh()
+        except (psycopg.Error, errors.WaError):
+            return False
+
+    async def health(self, _request: Request) -> Response:
+        """200 while the database answers, 503 otherwise."""
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                await self._other_link.fetch("SELECT 1")
+        except (psycopg.Error, errors.WaError, TimeoutError):
+            return PlainTextResponse("database away", 503)
+        return PlainTextResponse("ok")
+
+
+async def _read(request: Request) -> bytes | None:
+    """The body as received, None if it is larger than we take."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > LARGEST_BODY:
+        return None
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > LARGEST_BODY:
+            return None
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _source(request: Request) -> str:
+    return request.client.host if request.client else "unknown"
+
+
+class Server(uvicorn.Server):
+    """uvicorn, saying where it listens once it does."""
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        """Bind, then log the address; with --port 0 that is where the port is told."""
+        await super().startup(sockets)  # type: ignore[arg-type]
+        for server in self.servers:
+            for socket in server.sockets:
+                host, port = socket.getsockname()[:2]
+                _logger.info("serving", host=host, port=port, path=PATH)
+
+
+def serve(receiver: Receiver, host: str, port: int) -> bool:
+    """Serve until SIGTERM or SIGINT; returns whether it could start."""
+    config = uvicorn.Config(
+        receiver.app(),
+        host=host,
+        port=port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        # Its access log would hold the verify token.
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=10,
+    )
+    server = Server(config)
+    server.run()
+    return server.started

@@ -1,0 +1,165 @@
+"""Sends what was claimed: many requests at once, those of one order key one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from time import monotonic
+from typing import Any, NamedTuple
+
+import httpx
+
+from pg_whatsapp.credentials import Credentials
+from pg_whatsapp.transport import NOT_STARTED, Outcome, Reply, post
+
+
+class Claim(NamedTuple):
+    """One request that claim_wa_messages() granted; body is the JSON text to POST."""
+
+    organization: str
+    queue_id: str
+    attempt: int
+    order_key: str
+    number: str
+    provider: str
+    path: str
+    body: str
+    timeout_s: float
+
+
+class Sender:
+    """A fixed number of workers that take claims from a local buffer.
+
+    record gets one result per claim, in the form that complete_wa_messages() takes.
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncBaseTransport,
+        credentials: Credentials,
+        record: Callable[[dict[str, Any]], None],
+        *,
+        concurrency: int,
+        start_within_s: float,
+    ) -> None:
+        self._http = http
+        self._credentials = credentials
+        self._record = record
+        self._concurrency = concurrency
+        self._start_within_s = start_within_s
+        self._ready: asyncio.Queue[str] = asyncio.Queue()
+        # Waiting claims by order key, each with the moment when its claim was asked for.
+        self._chains: dict[str, deque[tuple[Claim, float]]] = {}
+        self._workers: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self._room_needed = 0
+        self._room = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        #: Claims that wait for a worker, and requests under way.
+        self.buffered = 0
+        self.in_flight = 0
+        #: Claims dealt with since the start, and those handed back because their number has no token.
+        self.finished = 0
+        self.without_token = 0
+
+    def start(self) -> None:
+        """Start the workers in the running event loop."""
+        self._workers = [asyncio.create_task(self._work()) for _ in range(self._concurrency)]
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing waits and nothing is under way."""
+        return self._idle.is_set()
+
+    def free(self, lookahead: int) -> int:
+        """How many claims it can take so that lookahead of them wait when all workers are busy."""
+        return self._concurrency + lookahead - self.in_flight - self.buffered
+
+    async def wait_for_room(self, free: int, lookahead: int) -> None:
+        """Return once at least `free` more claims fit, or at stop()."""
+        while self.free(lookahead) < free and not self._stopping:
+            self._room_needed = free - lookahead
+            self._room.clear()
+            await self._room.wait()
+
+    def offer(self, claims: Iterable[Claim], asked_at: float) -> None:
+        """Take claims; asked_at is the monotonic time just before the database was asked for them."""
+        for claim in claims:
+            self.buffered += 1
+            chain = self._chains.get(claim.order_key)
+            if chain is None:
+                self._chains[claim.order_key] = deque(((claim, asked_at),))
+                self._ready.put_nowait(claim.order_key)
+            else:
+                chain.append((claim, asked_at))
+        if self.buffered:
+            self._idle.clear()
+
+    def stop(self) -> None:
+        """Start no more requests: what waits is handed back, what is under way is finished."""
+        self._stopping = True
+        self._room.set()
+
+    async def close(self) -> None:
+        """After stop(): wait until every claim has its result, then end the workers."""
+        await self._idle.wait()
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._ready.get()
+            chain = self._chains[key]
+            in_order = True
+            while chain:
+                claim, asked_at = chain.popleft()
+                self.buffered -= 1
+                # What follows a message that was not accepted goes back: the database decides whether it may
+                # overtake, and its limits may have changed by the same answer.
+                in_order = await self._send(claim, asked_at) if in_order else self._hand_back(claim)
+            del self._chains[key]
+            if not self.buffered and not self.in_flight:
+                self._idle.set()
+
+    async def _send(self, claim: Claim, asked_at: float) -> bool:
+        """Send one claim and record the result; returns whether the provider accepted it."""
+        # Stale grants go back: the rules that they were checked against may have changed since.
+        delay = monotonic() - asked_at
+        if self._stopping or delay > self._start_within_s:
+            return self._hand_back(claim)
+        endpoint = self._credentials.endpoint(claim.organization, claim.number, claim.provider)
+        if endpoint is None:
+            self.without_token += 1
+            return self._hand_back(claim)
+        self.in_flight += 1
+        reply = await post(
+            self._http, endpoint.url(claim.path), endpoint.headers, claim.body.encode(), claim.timeout_s
+        )
+        self.in_flight -= 1
+        self._finish(claim, reply, delay)
+        return reply.outcome is Outcome.ANSWERED and 200 <= (reply.status or 0) < 300
+
+    def _hand_back(self, claim: Claim) -> bool:
+        self._finish(claim, NOT_STARTED, None)
+        return False
+
+    def _finish(self, claim: Claim, reply: Reply, delay_s: float | None) -> None:
+        self.finished += 1
+        self._record(
+            {
+                "id": claim.queue_id,
+                "org": claim.organization,
+                "attempt": claim.attempt,
+                "outcome": reply.outcome,
+                "status": reply.status,
+                "answer": reply.answer,
+                "retry_after": reply.retry_after,
+                "delay_ms": None if delay_s is None else round(delay_s * 1000, 3),
+                "error": reply.error,
+            }
+        )
+        if not self._room.is_set() and self.free(0) >= self._room_needed:
+            self._room.set()

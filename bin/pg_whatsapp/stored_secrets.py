@@ -1,0 +1,45 @@
+"""`wa secrets`: what is stored, and storing more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pg_whatsapp import db
+from pg_whatsapp.config import Settings
+from pg_whatsapp.secrets import SecretBox
+
+NAMES = ("access_token", "app_secret", "verify_token")
+
+
+async def set_secret(
+    settings: Settings, box: SecretBox, name: str, number: str | None, value: str, *, keep_previous: bool
+) -> str:
+    """Seal a value and store it for the current organization; returns its fingerprint.
+
+    number: phone_number_id it belongs to, None for all of the organization. With keep_previous the one before
+    stays valid beside it (app secrets and verify tokens, while the provider is being changed over). Raises
+    WaError.
+    """
+
+    async def work(connection: db.Connection) -> str:
+        row = await (await connection.execute("SELECT current_wa_organization()::text")).fetchone()
+        assert row is not None  # noqa: S101
+        sealed = box.seal(row[0], name, number, value)
+        await connection.execute(
+            "SELECT set_wa_secret(%s, %s, %s, %s, %s, %s)",
+            (name, number, sealed.ciphertext, sealed.key_id, sealed.fingerprint, keep_previous),
+        )
+        return sealed.fingerprint
+
+    return await db.once(settings.conninfo, "secrets", work)
+
+
+async def list_secrets(settings: Settings) -> list[dict[str, Any]]:
+    """What list_wa_secrets() shows: names, numbers, fingerprints, ages; no values. Raises WaError."""
+
+    async def work(connection: db.Connection) -> list[dict[str, Any]]:
+        cursor = await connection.execute("SELECT * FROM list_wa_secrets()")
+        names = [column.name for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in await cursor.fetchall()]
+
+    return await db.once(settings.conninfo, "secrets", work)

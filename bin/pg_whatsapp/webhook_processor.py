@@ -1,0 +1,128 @@
+"""Beside the requests: processing what was stored, counting what was refused, reading secrets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from time import monotonic
+
+import psycopg
+
+from pg_whatsapp import errors, log
+from pg_whatsapp.config import Settings
+from pg_whatsapp.db import Link
+from pg_whatsapp.errors import SealError
+from pg_whatsapp.secrets import SecretBox
+
+_logger = log.get("receiver")
+# Finds what another receiver stored and could not process, and what was put back for a replay.
+POLL_S = 1.0
+FAILED_WAIT_S = 1.0
+BATCH = 500
+MOST_REJECTIONS = 1000
+REFRESH_SECRETS_EVERY_S = 5.0
+# A wrong signature may mean a new secret: look, but not for every forged request.
+REFRESH_SECRETS_AT_MOST_EVERY_S = 1.0
+
+
+class WebhookProcessor:
+    """Calls process_wa_webhooks() after each commit, one call at a time."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._stored = asyncio.Event()
+
+    def wake(self) -> None:
+        """Something was stored."""
+        self._stored.set()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(POLL_S):
+                    await self._stored.wait()
+            except TimeoutError:
+                pass
+            self._stored.clear()
+            try:
+                while (await self._link.fetch("SELECT process_wa_webhooks(%s)", BATCH))[0][0]:
+                    pass
+            except (psycopg.Error, errors.WaError) as error:
+                _logger.error("webhooks not processed, trying again", **log.describe(error))
+                await asyncio.sleep(FAILED_WAIT_S)
+
+
+class Rejections:
+    """Counts refused requests in the audit log, without letting a flood of them queue up."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._waiting: asyncio.Queue[tuple[str, str]] = asyncio.Queue(MOST_REJECTIONS)
+
+    def add(self, source: str, reason: str) -> None:
+        """Note one refused request of a source address."""
+        _logger.warning("webhook refused", source=source, reason=reason)
+        with contextlib.suppress(asyncio.QueueFull):
+            self._waiting.put_nowait((source, reason))
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        while True:
+            source, reason = await self._waiting.get()
+            try:
+                await self._link.fetch("SELECT record_wa_webhook_rejection(%s, %s)", source, reason)
+            except (psycopg.Error, errors.WaError) as error:
+                _logger.error("refusal not recorded", **log.describe(error))
+
+
+class WebhookSecrets:
+    """App secrets and verify tokens: those stored, and those of the environment."""
+
+    def __init__(self, settings: Settings, box: SecretBox | None, link: Link) -> None:
+        self._box = box
+        self._link = link
+        self._own = {
+            "app_secret": settings.app_secret.get_secret_value() if settings.app_secret else None,
+            "verify_token": settings.verify_token.get_secret_value() if settings.verify_token else None,
+        }
+        self._values: dict[str, list[str]] = {name: [value] for name, value in self._own.items() if value}
+        self._refreshed_at = 0.0
+
+    def get(self, name: str) -> list[str]:
+        """All values that count as `name` ('app_secret' or 'verify_token') now."""
+        return self._values.get(name, [])
+
+    async def refresh(self) -> bool:
+        """Read the stored secrets again unless that was just done; whether anything changed."""
+        if monotonic() - self._refreshed_at < REFRESH_SECRETS_AT_MOST_EVERY_S:
+            return False
+        self._refreshed_at = monotonic()
+        rows = await self._link.fetch(
+            "SELECT organization_id::text, name, ciphertext, key_id FROM get_wa_webhook_secrets()"
+        )
+        values: dict[str, list[str]] = {name: [value] for name, value in self._own.items() if value}
+        for organization, name, ciphertext, key_id in rows:
+            if self._box is None:
+                _logger.error(
+                    "secrets are stored but there is no master key: set WA_SECRET_KEY or WA_SECRET_KEY_FILE"
+                )
+                break
+            try:
+                values.setdefault(name, []).append(
+                    self._box.open(organization, name, bytes(ciphertext), key_id)[1]
+                )
+            except SealError as error:
+                _logger.error(str(error), hint=error.hint)
+        changed = values != self._values
+        self._values = values
+        return changed
+
+    async def run(self) -> None:
+        """Keep the secrets fresh until cancelled."""
+        while True:
+            try:
+                await self.refresh()
+            except (psycopg.Error, errors.WaError) as error:
+                _logger.warning("stored secrets not read", **log.describe(error))
+            await asyncio.sleep(REFRESH_SECRETS_EVERY_S)
