@@ -1,0 +1,113 @@
+-- Tokens and secrets. The database keeps ciphertext only; the key is with the processes that need the values.
+
+CREATE OR REPLACE FUNCTION set_wa_secret(
+    p_name text, p_phone_number_id text, p_ciphertext bytea, p_key_id text, p_fingerprint text,
+    p_keep_previous boolean DEFAULT false
+) RETURNS uuid
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_org uuid := _wa_caller_organization();
+    v_id uuid;
+BEGIN
+    IF EXISTS (
+        SELECT FROM wa_number_routes r WHERE r.phone_number_id = p_phone_number_id AND r.organization_id <> v_org
+    ) THEN
+        RAISE EXCEPTION USING ERRCODE = 'WA010',
+            MESSAGE = format('business number %s is not registered for organization %s', p_phone_number_id, v_org),
+            HINT = 'SET wa.organization_id to the organization of the number; the ciphertext is bound to it.';
+    END IF;
+    IF length(p_ciphertext) < 28 THEN
+        RAISE EXCEPTION USING ERRCODE = '22023',
+            MESSAGE = 'the secret does not look encrypted',
+            HINT = 'Use bin/wa secrets set; a plain value must never reach the database.';
+    END IF;
+    IF NOT p_keep_previous THEN
+        UPDATE wa_secrets SET is_active = false
+        WHERE organization_id = v_org AND name = p_name AND is_active
+            AND phone_number_id IS NOT DISTINCT FROM p_phone_number_id;
+    END IF;
+    INSERT INTO wa_secrets (organization_id, name, phone_number_id, ciphertext, key_id, fingerprint)
+    VALUES (v_org, p_name, p_phone_number_id, p_ciphertext, p_key_id, p_fingerprint)
+    RETURNING id INTO v_id;
+    INSERT INTO audit_log (organization_id, event, entity, entity_id, meta)
+    VALUES (v_org, 'secret_set', 'wa_secrets', v_id::text, jsonb_build_object(
+        'name', p_name, 'phone_number_id', p_phone_number_id, 'key_id', p_key_id, 'kept_previous', p_keep_previous
+    ));
+    RETURN v_id;
+END
+$$;
+
+COMMENT ON FUNCTION set_wa_secret(text, text, bytea, text, text, boolean) IS
+'Stores an encrypted access_token, app_secret or verify_token of the current organization, for one number or (NULL) '
+'all. The previous one is retired, or stays valid beside it while a change is under way.';
+
+CREATE OR REPLACE FUNCTION list_wa_secrets() RETURNS TABLE (
+    organization_id uuid, id uuid, name text, phone_number_id text, key_id text, fingerprint text, is_active boolean,
+    created_at timestamptz, created_by text
+)
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT s.organization_id, s.id, s.name, s.phone_number_id, s.key_id, s.fingerprint, s.is_active, s.created_at,
+        s.created_by
+    FROM wa_secrets s
+    ORDER BY s.organization_id, s.name, s.phone_number_id NULLS FIRST, s.created_at;
+END
+$$;
+
+COMMENT ON FUNCTION list_wa_secrets() IS
+'Which secrets are stored: names, numbers and fingerprints, never a value. Equal fingerprints are equal values.';
+
+CREATE OR REPLACE FUNCTION get_wa_credentials() RETURNS TABLE (
+    organization_id uuid, phone_number_id text, waba_id text, provider text, secret_id uuid, ciphertext bytea,
+    key_id text
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT s.organization_id, coalesce(n.phone_number_id, s.phone_number_id), n.waba_id, n.provider, s.id, s.ciphertext,
+        s.key_id
+    FROM (
+        SELECT DISTINCT ON (a.organization_id, a.phone_number_id) a.*
+        FROM wa_secrets a
+        WHERE a.name = 'access_token' AND a.is_active
+        ORDER BY a.organization_id, a.phone_number_id, a.created_at DESC
+    ) s
+    LEFT JOIN wa_phone_numbers n ON n.organization_id = s.organization_id
+        AND (s.phone_number_id IS NULL OR n.phone_number_id = s.phone_number_id)
+    ORDER BY s.organization_id, s.phone_number_id NULLS FIRST, n.id;
+END
+$$;
+
+COMMENT ON FUNCTION get_wa_credentials() IS
+'For the dispatcher: the newest encrypted access token of each number and of each organization, with the numbers that '
+'it serves. A number''s own goes before its organization''s.';
+
+CREATE OR REPLACE FUNCTION get_wa_webhook_secrets() RETURNS TABLE (
+    organization_id uuid, name text, ciphertext bytea, key_id text
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT s.organization_id, s.name, s.ciphertext, s.key_id
+    FROM wa_secrets s
+    WHERE s.name IN ('app_secret', 'verify_token') AND s.is_active
+    ORDER BY s.organization_id, s.name, s.created_at DESC;
+END
+$$;
+
+COMMENT ON FUNCTION get_wa_webhook_secrets() IS
+'For the receiver: every valid app secret and verify token, encrypted.';
+
+REVOKE ALL ON FUNCTION set_wa_secret(text, text, bytea, text, text, boolean), list_wa_secrets(), get_wa_credentials(),
+get_wa_webhook_secrets() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION set_wa_secret(text, text, bytea, text, text, boolean), list_wa_secrets() TO wa_admin;
+GRANT EXECUTE ON FUNCTION get_wa_credentials() TO wa_dispatcher;
+GRANT EXECUTE ON FUNCTION get_wa_webhook_secrets() TO wa_receiver;
+GRANT SELECT (
+    organization_id, id, name, phone_number_id, key_id, fingerprint, is_active, created_at, created_by
+), UPDATE (is_active) ON wa_secrets TO wa_admin;
