@@ -63,7 +63,8 @@ class Customers:
         payload = values.get("payload", {})
         if not isinstance(payload, dict | list):
             raise ControlError("payload must be an object (an array for contacts)")
-        message_id = values.get("message_id") or new_wamid()
+        message_id = str(values.get("message_id") or new_wamid())
+        wait_s, repeat = self._seconds(values, "wait_s", 10.0), self._seconds(values, "repeat", 0)
         if kind == "call":
             atom = self._call(number, customer, identity, at, message_id, payload)
         elif kind == "preference":
@@ -83,9 +84,8 @@ class Customers:
                 at=at if opens else None,
                 message_id=atom.wamid,
             )
-        wait_s = float(values.get("wait_s", 10.0))
         delivery = await self._emitter.deliver([atom], wait_s)
-        for _ in range(int(values.get("repeat", 0))):
+        for _ in range(int(repeat)):
             await self._emitter.deliver([atom], wait_s)
         return {
             "message_id": atom.wamid,
@@ -129,12 +129,16 @@ class Customers:
 
     @staticmethod
     def _time(values: dict[str, Any]) -> float:
+        if "timestamp" in values:
+            return Customers._seconds(values, "timestamp", 0)
+        return time.time() - Customers._seconds(values, "seconds_ago", 0)
+
+    @staticmethod
+    def _seconds(values: dict[str, Any], name: str, default: float) -> float:
         try:
-            if "timestamp" in values:
-                return float(values["timestamp"])
-            return time.time() - float(values.get("seconds_ago", 0))
+            return float(values.get(name, default))
         except (TypeError, ValueError):
-            raise ControlError("timestamp and seconds_ago are numbers of seconds") from None
+            raise ControlError(f"{name} must be a number") from None
 
     def _content(self, kind: str, payload: Any, values: dict[str, Any], base_url: str) -> Any:
         if not isinstance(kind, str):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .errors import ControlError
+from .ids import USER_ID
 
 # Modes that act before the message is accepted: it is not journaled and no status follows.
 BEFORE: Final = frozenset(
@@ -36,7 +37,7 @@ class Rule:
     code: int = 131000
     status: int | None = None
     retry_after: float | None = None
-    seconds: float = 60.0
+    seconds: float = 0.0
     details: str = "Injected by the simulator."
     seen: int = 0
     hits: int = 0
@@ -46,6 +47,8 @@ class Rule:
         return {name: getattr(self, name) for name in self.__slots__ if getattr(self, name) is not None}
 
 
+# How long these modes take where the rule does not say.
+_SECONDS: Final = {"hang_before": 60.0, "hang_after": 60.0, "slow": 2.0}
 _FIELDS: Final[dict[str, tuple[type, ...]]] = {
     "probability": (int, float),
     "every": (int,),
@@ -88,6 +91,9 @@ class Faults:
             or values.get("next", 1) < 1
         ):
             raise ControlError("probability is between 0 and 1; every and next are at least 1")
+        values.setdefault("seconds", _SECONDS.get(mode, 0.0))
+        if "to" in values and not USER_ID.fullmatch(values["to"]):
+            values["to"] = "".join(c for c in values["to"] if c.isdigit())
         self._last_id += 1
         rule = Rule(id=self._last_id, mode=mode, **values)
         self.rules.append(rule)

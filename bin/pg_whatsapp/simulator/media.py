@@ -126,7 +126,7 @@ class MediaStore:
         query = request.query
         media = self._state.media.get(media_id)
         expires = query.get("ext", "")
-        genuine = hmac.compare_digest(query.get("hash", ""), self._hash(media_id, expires))
+        genuine = hmac.compare_digest(query.get("hash", "").encode(), self._hash(media_id, expires).encode())
         if media is None or not genuine or int(expires) < time.time():
             return Response(404, b"", "text/plain")
         content = (self._state.media_directory / media_id).read_bytes()

@@ -22,7 +22,7 @@ from .limits import Limits
 from .settings import Settings
 from .state import Number, State, Template
 from .statuses import Statuses
-from .validation.messages import Outgoing, Receipt, parse, recipient_digits
+from .validation.messages import Outgoing, Receipt, parse, addressee
 from .validation.template import check_status, check_template
 
 _HTML_503 = (
@@ -64,11 +64,18 @@ class Sender:
         """
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         token = token.strip()
-        expected = (number.access_token if number is not None else None) or self.access_token
         if scheme.lower() != "bearer" or not token:
             raise GraphError(190, "An access token is required to request this resource.")
-        if expected is not None and not hmac.compare_digest(token.encode(), expected.encode()):
+        accepted = self._tokens(number)
+        if accepted and not any(hmac.compare_digest(token.encode(), known.encode()) for known in accepted):
             raise GraphError(190, "Error validating access token: the session is invalid.")
+
+    def _tokens(self, number: Number | None) -> list[str]:
+        if number is not None:
+            token = number.access_token or self.access_token
+            return [token] if token else []
+        others = [other.access_token for other in self.state.numbers.values()]
+        return [known for known in (self.access_token, *others) if known]
 
     def number_of(self, request: Request, phone_number_id: str | None) -> Number:
         """The business number of a request, once its credential was checked."""
@@ -90,7 +97,7 @@ class Sender:
         try:
             number = self.number_of(request, phone_number_id)
             body = self._json(request)
-            rule = self.faults.pick(number.phone_number_id, recipient_digits(body))
+            rule = self.faults.pick(number.phone_number_id, addressee(body))
             if rule is not None and (refusal := self._refuse_by(rule)) is not None:
                 return refusal
             message = parse(body, marketing=marketing)

@@ -218,6 +218,9 @@ class State:
             raise ControlError(
                 f"a number has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}"
             )
+        for name in ("throughput", "tier"):
+            if name in values and not (type(values[name]) is int and values[name] >= 1):
+                raise ControlError(f"{name} is an integer of at least 1")
         phone_number_id = str(values.get("phone_number_id") or "")
         if not phone_number_id:
             raise ControlError("phone_number_id is missing")

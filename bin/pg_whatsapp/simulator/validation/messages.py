@@ -64,10 +64,12 @@ class Outgoing:
     media_ids: list[str]
 
 
-def recipient_digits(body: dict[str, Any]) -> str | None:
-    """The digits in ``to`` of a request that was not checked yet; None where there are none."""
-    to = body.get("to")
-    return "".join(c for c in to if c.isdigit()) or None if isinstance(to, str) else None
+def addressee(body: dict[str, Any]) -> str | None:
+    """Whom a request that was not checked yet is for: the digits in ``to``, else ``recipient``."""
+    to, recipient = body.get("to"), body.get("recipient")
+    if isinstance(to, str):
+        return "".join(c for c in to if c.isdigit())
+    return recipient if isinstance(recipient, str) else None
 
 
 def parse(body: dict[str, Any], *, marketing: bool = False) -> Outgoing | Receipt:
