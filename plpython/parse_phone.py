@@ -140,8 +140,8 @@ def make_phone_parser(
     def without_plus(digits: str) -> str:
         """E.164 of digits that are an international number without its +. Raises PhoneError.
 
-        Ten digits are more often somebody's national number than a foreign one, so fewer than eleven count only
-        if the library knows them as valid; an American area code never begins with 0 or 1.
+        Ten digits are more often somebody's national number than a foreign one, so fewer than eleven count
+        only if the library knows them as valid; an American area code never begins with 0 or 1.
         """
         if digits.startswith("00"):
             return international(digits[2:])

@@ -287,7 +287,7 @@ def failure(error: str) -> list[Atom]:
 
 
 def split_webhook(body: bytes | None) -> list[Atom]:
-    """The atoms of a body in processing order: messages, what refers to them, statuses, others. Never raises."""
+    """The atoms of a body, in order: messages, what refers to them, statuses, others. Never raises."""
     if body is None:
         return failure("there is no body")
     try:

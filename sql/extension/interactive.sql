@@ -26,8 +26,8 @@ DECLARE
     v_key    text;
     v_number int := 0;
     v_wrong  text;
-    v_ids    text[] := '{}';
-    v_titles text[] := '{}';
+    v_ids    text[] := ARRAY[]::text[];
+    v_titles text[] := ARRAY[]::text[];
 BEGIN
     IF jsonb_typeof(p_buttons) IS DISTINCT FROM 'array' THEN
         RETURN 'interactive.action.buttons must be an array.';
@@ -76,7 +76,7 @@ DECLARE
     v_place    int;
     v_elements int := 0;
     v_wrong    text;
-    v_ids      text[] := '{}';
+    v_ids      text[] := ARRAY[]::text[];
 BEGIN
     IF jsonb_typeof(p_sections) IS DISTINCT FROM 'array' THEN
         RETURN 'interactive.action.sections must be an array.';

@@ -191,7 +191,8 @@ GRANT EXECUTE ON FUNCTION _wa_is_user_id(text) TO wa_admin, wa_app, wa_dispatche
 
 CREATE FUNCTION _wa_mask_phone(p_phone text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN '******' || CASE WHEN length(p_phone) > 4 THEN right(p_phone, 2) ELSE '' END;
+RETURN CASE WHEN length(p_phone) > 4 THEN '******' || right(p_phone, 2)
+    WHEN p_phone IS NOT NULL THEN '******' END;
 COMMENT ON FUNCTION _wa_mask_phone(text) IS
 'A telephone number or user id of which only the last two characters can be seen; its length cannot.';
 REVOKE ALL ON FUNCTION _wa_mask_phone(text) FROM PUBLIC;

@@ -1,0 +1,220 @@
+"""How telephone numbers are read, without a server."""
+
+from __future__ import annotations
+
+import re
+
+import phonenumbers
+import plpython_source
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+source = plpython_source.load("parse_phone")
+parse = source.make_phone_parser(phonenumbers)
+E164 = re.compile(r"\+[1-9][0-9]{6,14}")
+REGIONS = sorted(phonenumbers.SUPPORTED_REGIONS)
+
+
+def number(phone: str | None, region: str | None = None, area_code: str | None = None) -> str | None:
+    """The E.164 form, None for what is refused."""
+    e164: str | None = parse(phone, region, area_code)[0]
+    return e164
+
+
+@pytest.mark.parametrize(
+    ("phone", "region", "expected"),
+    [
+        ("15551234567", None, "+15551234567"),
+        ("+1 (555) 123-4567", None, "+15551234567"),
+        ("+15551234567", "AR", "+15551234567"),
+        ("15551234567", "US", "+15551234567"),
+        ("15551234567", "AR", "+15551234567"),
+        ("(415) 555-2671", "US", "+14155552671"),
+        ("415.555.2671", "us", "+14155552671"),
+        ("+44 (0)20 7946 0018", None, "+442079460018"),
+        ("020 7946 0018", "GB", "+442079460018"),
+        ("+39 06 698 82000", None, "+390669882000"),
+        ("0044 20 7946 0018", None, "+442079460018"),
+        ("0044 20 7946 0018", "US", "+442079460018"),
+        ("011 44 20 7946 0018", "US", "+442079460018"),
+        ("0011 44 20 7946 0018", "AU", "+442079460018"),
+        ("4520123456", None, "+4520123456"),
+        ("+45/20/12/34/56", None, "+4520123456"),
+        ("[+45] 20\u201112\u20113456", None, "+4520123456"),
+        ("\u202a+45\u00a020123456\u202c", None, "+4520123456"),
+        ("\uff0b\uff11 \uff15\uff15\uff15 \uff11\uff12\uff13 \uff14\uff15\uff16\uff17", None, "+15551234567"),
+        ("\u0660\u0661\u0660 \u0661\u0662\u0663\u0664\u0665\u0666\u0667\u0668", "EG", "+201012345678"),
+        ("+800 1234 5678", None, "+80012345678"),
+    ],
+)
+def test_spellings_of_one_number(phone: str, region: str | None, expected: str) -> None:
+    assert number(phone, region) == expected
+
+
+@pytest.mark.parametrize(
+    ("phone", "region", "area_code", "expected"),
+    [
+        ("11 1234-5678", "AR", None, "+5491112345678"),
+        ("011 1234-5678", "AR", None, "+5491112345678"),
+        ("15 1234-5678", "AR", None, "+5491112345678"),
+        ("15 1234-5678", "AR", "011", "+5491112345678"),
+        ("011 15 1234-5678", "AR", None, "+5491112345678"),
+        ("11 15 1234-5678", "AR", None, "+5491112345678"),
+        ("1234-5678", "AR", None, "+5491112345678"),
+        ("9 11 1234-5678", "AR", None, "+5491112345678"),
+        ("15 512-3456", "AR", "221", "+5492215123456"),
+        ("0221 15 512-3456", "AR", None, "+5492215123456"),
+        ("221 512-3456", "AR", None, "+5492215123456"),
+        ("+54 9 11 1234-5678", None, None, "+5491112345678"),
+        ("5491112345678", "AR", None, "+5491112345678"),
+        ("54 11 1234-5678", "AR", None, "+541112345678"),
+        # Given with its country code it is what the writer says: a landline stays one.
+        ("+54 11 1234-5678", "AR", None, "+541112345678"),
+        ("+54 11 15 1234-5678", None, None, "+5491112345678"),
+        # Nobody has WhatsApp on a toll-free number; it gets no 9.
+        ("0800 555 1234", "AR", None, "+548005551234"),
+    ],
+)
+def test_argentine_forms(phone: str, region: str | None, area_code: str | None, expected: str) -> None:
+    assert number(phone, region, area_code) == expected
+
+
+@pytest.mark.parametrize(
+    ("phone", "region", "expected"),
+    [
+        ("(11) 98765-4321", "BR", "+5511987654321"),
+        ("11 8765-4321", "BR", "+5511987654321"),
+        ("0 15 11 98765-4321", "BR", "+5511987654321"),
+        ("11 3456-7890", "BR", "+551134567890"),
+        ("+55 11 8765-4321", None, "+551187654321"),
+        ("+5511987654321", None, "+5511987654321"),
+        ("55 1234 5678", "MX", "+525512345678"),
+        ("044 55 1234 5678", "MX", "+525512345678"),
+        ("1 55 1234 5678", "MX", "+525512345678"),
+        ("+52 1 55 1234 5678", None, "+525512345678"),
+        ("5215512345678", None, "+525512345678"),
+        ("+52 55 1234 5678", None, "+525512345678"),
+    ],
+)
+def test_brazil_and_mexico(phone: str, region: str | None, expected: str) -> None:
+    assert number(phone, region) == expected
+
+
+@pytest.mark.parametrize(
+    ("phone", "region", "said"),
+    [
+        ("", None, "empty"),
+        ("   ", "US", "empty"),
+        ("invalid_number", None, "letters"),
+        ("call me", "US", "letters"),
+        ("+1 415 555 2671 ext. 5", None, "extension"),
+        ("+1 415 555 2671 x123", None, "extension"),
+        ("+14155552671;ext=5", None, "extension"),
+        ("415 555 2671 #7", "US", "extension"),
+        ("+1415555\x002671", None, "character"),
+        ("+1415555\n2671", None, "character"),
+        ("*100#", "US", "character"),
+        ("1+4155552671", "US", "plus"),
+        ("++14155552671", None, "plus"),
+        ("+", None, "no digits"),
+        ("()", "US", "no digits"),
+        ("+1", None, "too short"),
+        ("+1415555", None, "too short"),
+        ("+141555526711234", None, "too long"),
+        ("9" * 300, None, "too long"),
+        ("+999123456789", None, "calling code"),
+        ("(415) 555-2671", None, "region"),
+        ("5551234567", None, "region"),
+        ("11 98765-4321", None, "region"),
+        ("011 1234-5678", None, "region"),
+        ("555-1234", "US", "area code"),
+        ("415 555 2671", "XX", "region"),
+    ],
+)
+def test_what_is_refused_and_why(phone: str, region: str | None, said: str) -> None:
+    e164, problem, hint = parse(phone, region, None)
+    assert e164 is None
+    assert said in problem
+    assert hint
+
+
+def test_the_reason_never_repeats_the_number() -> None:
+    _, problem, hint = parse("4155552671", None, None)
+    assert "415" not in problem + hint
+
+
+def test_nothing_stays_nothing() -> None:
+    assert parse(None, "US", None) == (None, None, None)
+
+
+@given(
+    st.text(max_size=300),
+    st.none() | st.text(max_size=3) | st.sampled_from(REGIONS),
+    st.none() | st.text(max_size=6),
+)
+def test_no_text_at_all_makes_it_raise(phone: str, region: str | None, area_code: str | None) -> None:
+    e164, problem, hint = parse(phone, region, area_code)
+    if e164 is None:
+        assert problem
+        assert hint
+    else:
+        assert E164.fullmatch(e164)
+
+
+digits = st.text("0123456789", min_size=1, max_size=17)
+
+
+@settings(max_examples=1000)
+@given(digits, st.none() | st.sampled_from(REGIONS))
+def test_what_was_read_once_reads_the_same_again(text: str, region: str | None) -> None:
+    for phone in (text, "+" + text):
+        e164 = number(phone, region)
+        if e164 is not None:
+            assert number(e164, region) == e164
+            assert number(e164) == e164
+
+
+@settings(max_examples=1000)
+@given(digits)
+def test_every_possible_number_is_accepted(text: str) -> None:
+    try:
+        parsed = phonenumbers.parse("+" + text)
+    except phonenumbers.NumberParseException:
+        return
+    expected = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+    if phonenumbers.is_possible_number(parsed) and E164.fullmatch(expected):
+        assert number("+" + text) == expected
+
+
+def mobile_examples() -> dict[str, phonenumbers.PhoneNumber]:
+    """The library's example of a mobile number, for every region that has one of at least five digits."""
+    kind = phonenumbers.PhoneNumberType.MOBILE
+    examples = {region: phonenumbers.example_number_for_type(region, kind) for region in REGIONS}
+    return {r: example for r, example in examples.items() if example and example.national_number > 9999}
+
+
+@pytest.mark.parametrize(("region", "mobile"), mobile_examples().items())
+def test_example_numbers_of_every_region(region: str, mobile: phonenumbers.PhoneNumber) -> None:
+    forms = phonenumbers.PhoneNumberFormat
+    expected = phonenumbers.format_number(mobile, forms.E164)
+    assert number(phonenumbers.format_number(mobile, forms.INTERNATIONAL)) == expected
+    assert number(expected) == expected
+    assert number(phonenumbers.format_number(mobile, forms.NATIONAL), region) == expected
+
+
+@given(st.from_regex(E164, fullmatch=True))
+def test_a_number_with_plus_keeps_its_subscriber(phone: str) -> None:
+    """Only what is no part of E.164 may go: a trunk prefix, Mexico's 1, Argentina's 15."""
+    e164 = number(phone)
+    if e164 is None or e164 == phone:
+        return
+    if phone.startswith("+521"):
+        assert e164 == "+52" + phone[4:]
+    elif phone.startswith("+54"):
+        assert e164 == "+549" + phone[3:].lstrip("0").replace("15", "", 1) or e164 == "+54" + phone[
+            3:
+        ].lstrip("0")
+    else:
+        parsed = phonenumbers.parse(phone)
+        assert e164 == phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
