@@ -79,6 +79,16 @@ $$;
 COMMENT ON FUNCTION _wa_assign_numbers(uuid) IS
 'Internal: gives the default number to rows that were queued before there was one.';
 
+CREATE OR REPLACE FUNCTION _wa_token_fingerprint(p_org uuid, p_phone_number_id text) RETURNS text
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+AS $$
+    SELECT s.fingerprint FROM wa_secrets s
+    WHERE s.organization_id = p_org AND s.name = 'access_token' AND s.is_active
+        AND (s.phone_number_id = p_phone_number_id OR s.phone_number_id IS NULL)
+    ORDER BY s.phone_number_id NULLS LAST, s.created_at DESC
+    LIMIT 1
+$$;
+
 CREATE OR REPLACE FUNCTION _wa_pause_number(
     p_org uuid, p_number_id bigint, p_scope text, p_reason text, p_until timestamptz
 ) RETURNS void
@@ -96,16 +106,6 @@ AS $$
                 IS NOT DISTINCT FROM _wa_token_fingerprint(p_org, me.phone_number_id)
         END
         AND (n.pause_scope IS NULL OR n.paused_until < coalesce(p_until, 'infinity'))
-$$;
-
-CREATE OR REPLACE FUNCTION _wa_token_fingerprint(p_org uuid, p_phone_number_id text) RETURNS text
-LANGUAGE sql STABLE SET search_path FROM CURRENT
-AS $$
-    SELECT s.fingerprint FROM wa_secrets s
-    WHERE s.organization_id = p_org AND s.name = 'access_token' AND s.is_active
-        AND (s.phone_number_id = p_phone_number_id OR s.phone_number_id IS NULL)
-    ORDER BY s.phone_number_id NULLS LAST, s.created_at DESC
-    LIMIT 1
 $$;
 
 COMMENT ON FUNCTION _wa_token_fingerprint(uuid, text) IS
