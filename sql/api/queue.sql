@@ -130,10 +130,7 @@ BEGIN
                 AND CASE r.type
                     WHEN 'text' THEN r.content IS NULL AND r.text_body ~ '\S' AND char_length(r.text_body) <= 4096
                     WHEN 'template' THEN r.content IS NULL AND t.is_plain
-                        AND jsonb_typeof(r.template_params) = 'array'
-                        AND jsonb_array_length(r.template_params) = cardinality(t.body_placeholders)
-                        AND char_length(r.template_params::text) < 1000
-                        AND r.template_params::text !~ '[{\\]|"\s*"|     |null|true|false|\[.*\['
+                        AND _wa_are_plain_params(r.template_params, cardinality(t.body_placeholders))
                     ELSE false
                 END
             )
@@ -195,7 +192,6 @@ DECLARE
         'text', 'template', 'image', 'document', 'audio', 'video', 'sticker', 'interactive', 'location', 'contacts',
         'reaction'
     ];
-    v_check record;
 BEGIN
     IF p_mark IS NOT NULL THEN
         sqlstate := p_mark;
@@ -215,18 +211,11 @@ BEGIN
             sqlstate := 'WA009';
             problem := 'a template message needs template_name';
             hint := 'SELECT name, language FROM wa_templates;';
-        ELSIF p_template_id IS NULL THEN
-            sqlstate := 'WA002';
-            problem := format('unknown template "%s"%s', p_template_name,
-                coalesce(format(' in language "%s"', p_template_language), ''));
-            hint := 'SELECT name, language FROM wa_templates; bin/wa templates sync fetches them from Meta.';
-        ELSIF p_content -> 'components' IS NULL THEN
-            SELECT * INTO v_check FROM _wa_check_template_params(
+        ELSIF p_template_id IS NULL OR NOT coalesce(p_content ? 'components', false) THEN
+            SELECT c.sqlstate, c.problem, c.hint INTO sqlstate, problem, hint
+            FROM _wa_check_template_params(
                 p_org, p_template_name, p_template_language, p_waba_id, p_template_params
-            );
-            sqlstate := v_check.sqlstate;
-            problem := format('template "%s": %s', p_template_name, v_check.problem);
-            hint := v_check.hint;
+            ) c;
         END IF;
     ELSIF p_type = 'text' AND (p_text_body IS NULL OR p_text_body !~ '\S') THEN
         sqlstate := 'WA008';

@@ -1,0 +1,269 @@
+-- What the provider answered. Results come in batches; each is recorded once, by queue id and attempt.
+
+CREATE OR REPLACE FUNCTION complete_wa_messages(p_dispatcher_id uuid, p_results jsonb) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_org uuid;
+    v_recorded integer := 0;
+BEGIN
+    FOR v_org IN SELECT DISTINCT (r ->> 'org')::uuid FROM jsonb_array_elements(p_results) r ORDER BY 1 LOOP
+        v_recorded := v_recorded + _wa_complete_organization(v_org, p_results);
+    END LOOP;
+    RETURN v_recorded;
+END
+$$;
+
+COMMENT ON FUNCTION complete_wa_messages(uuid, jsonb) IS
+'Records what became of claimed messages: [{"id", "org", "attempt", "outcome", "status", "answer", "retry_after", "delay_ms", '
+'"error"}]. outcome: answered, not_sent, unknown or not_started. Results that were recorded before are passed over; '
+'returns how many were not.';
+
+-- The answer's meaning, before anything is written. A 2xx answer without a message id may still be an accepted message.
+CREATE OR REPLACE FUNCTION _wa_read_result(
+    p_result jsonb, OUT verdict text, OUT wamid text, OUT state text, OUT wa_id text, OUT code integer, OUT error text,
+    OUT max_retries integer, OUT wait interval
+)
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_answer jsonb := p_result -> 'answer';
+    v_status integer := (p_result ->> 'status')::integer;
+    v_rule wa_error_rules;
+BEGIN
+    CASE p_result ->> 'outcome'
+        WHEN 'not_started' THEN
+            verdict := 'not_started';
+        WHEN 'not_sent' THEN
+            verdict := 'retry';
+            error := 'could not reach the provider: ' || coalesce(p_result ->> 'error', 'no connection');
+        WHEN 'unknown' THEN
+            verdict := 'unknown';
+            error := 'no answer: ' || coalesce(p_result ->> 'error', 'connection lost');
+        ELSE
+            wamid := v_answer #>> '{messages,0,id}';
+            IF v_status BETWEEN 200 AND 299 AND wamid IS NOT NULL THEN
+                verdict := 'accepted';
+                state := CASE WHEN v_answer #>> '{messages,0,message_status}' = 'held_for_quality_assessment'
+                    THEN 'held' ELSE 'accepted' END;
+                wa_id := v_answer #>> '{contacts,0,wa_id}';
+                RETURN;
+            END IF;
+            wamid := NULL;
+            IF v_answer #>> '{error,code}' ~ '^\d{1,9}$' THEN
+                code := (v_answer #>> '{error,code}')::integer;
+            END IF;
+            SELECT * INTO v_rule FROM classify_wa_error(code, v_status);
+            verdict := v_rule.action;
+            max_retries := v_rule.max_retries;
+            wait := v_rule.wait;
+            error := coalesce(
+                v_answer #>> '{error,error_data,details}', v_answer #>> '{error,message}', 'HTTP status ' || v_status
+            );
+    END CASE;
+    IF (p_result ->> 'retry_after')::double precision > 0 THEN
+        wait := greatest(wait, make_interval(secs => least((p_result ->> 'retry_after')::double precision, 86400)));
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_read_result(jsonb) IS
+'Internal: what one result means: accepted, not_started, unknown, or an action of wa_error_rules.';
+
+CREATE OR REPLACE FUNCTION _wa_complete_organization(p_org uuid, p_results jsonb) RETURNS integer
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_now timestamptz := clock_timestamp();
+    v_done record;
+    v_messages bigint[];
+    v_recorded integer;
+BEGIN
+    -- The queue row's lock decides against an echo that settles the same row at this moment; the in-flight row tells whether
+    -- this attempt is still open. An answer that comes after we gave up on it is welcome too.
+    SELECT
+        count(*)::integer AS recorded,
+        array_agg(x.id) FILTER (WHERE x.verdict = 'accepted') AS accepted,
+        array_agg(x.wamid) FILTER (WHERE x.verdict = 'accepted') AS wamids,
+        array_agg(x.state) FILTER (WHERE x.verdict = 'accepted') AS states,
+        array_agg(x.contact_id) FILTER (WHERE x.verdict = 'accepted' AND x.wa_id <> ltrim(x.phone, '+')) AS learners,
+        array_agg(x.wa_id) FILTER (WHERE x.verdict = 'accepted' AND x.wa_id <> ltrim(x.phone, '+')) AS wa_ids,
+        array_agg(x.id) FILTER (WHERE x.verdict = 'not_started') AS unstarted,
+        array_agg(x.id) FILTER (WHERE x.verdict = 'unknown') AS unknown,
+        array_agg(x.error) FILTER (WHERE x.verdict = 'unknown') AS unknown_errors,
+        array_agg(x.contact_id) AS contacts,
+        jsonb_agg(jsonb_build_object(
+            'id', x.id, 'verdict', x.verdict, 'code', x.code, 'error', x.error, 'max_retries', x.max_retries,
+            'wait_s', extract(epoch FROM x.wait), 'retry_count', x.retry_count, 'number_id', x.number_id,
+            'contact_id', x.contact_id, 'template_id', x.template_id, 'class', x.class, 'expires_at', x.expires_at,
+            'has_fallback', x.has_fallback, 'is_open', x.is_open
+        )) FILTER (WHERE x.verdict NOT IN ('accepted', 'not_started', 'unknown')) AS refused
+    INTO v_done
+    FROM (
+        SELECT q.id, q.phone, q.retry_count, q.expires_at, q.fallback_template_name IS NOT NULL AND i.template_id IS NULL
+            AS has_fallback, i.number_id, coalesce(i.contact_id, q.contact_id) AS contact_id, i.template_id, i.class,
+            i.queue_id IS NOT NULL AS is_open, r.*
+        FROM jsonb_array_elements(p_results) e
+        JOIN wa_outbound_queue q ON q.organization_id = p_org AND q.id = (e ->> 'id')::uuid
+        LEFT JOIN wa_queue_inflight i ON i.organization_id = p_org AND i.queue_id = q.id
+            AND i.attempt = (e ->> 'attempt')::integer
+        CROSS JOIN LATERAL _wa_read_result(e) r
+        WHERE (e ->> 'org')::uuid = p_org AND q.attempt = (e ->> 'attempt')::integer
+            AND (i.queue_id IS NOT NULL OR (r.verdict = 'accepted' AND q.wa_message_id IS NULL))
+        ORDER BY q.id
+        FOR NO KEY UPDATE OF q
+    ) x;
+    IF v_done.recorded = 0 THEN
+        RETURN 0;
+    END IF;
+
+    IF v_done.accepted IS NOT NULL THEN
+        v_messages := _wa_finish_messages(
+            p_org, v_done.accepted, v_done.wamids, v_done.states,
+            array_fill(NULL::text, ARRAY[cardinality(v_done.accepted)]),
+            array_fill(NULL::text, ARRAY[cardinality(v_done.accepted)])
+        );
+        PERFORM _wa_attach_early_statuses(p_org, v_messages);
+        IF v_done.learners IS NOT NULL THEN
+            PERFORM _wa_learn_wa_id(p_org, v_done.learners, v_done.wa_ids);
+        END IF;
+        PERFORM _wa_hold_for_delivery(p_org, v_messages, v_now);
+    END IF;
+    IF v_done.unstarted IS NOT NULL THEN
+        PERFORM _wa_refund_pairs(p_org, v_done.unstarted);
+        PERFORM _wa_requeue(p_org, v_done.unstarted, NULL, NULL, false);
+    END IF;
+    IF v_done.unknown IS NOT NULL THEN
+        PERFORM _wa_await_outcome(p_org, v_done.unknown, v_done.unknown_errors);
+    END IF;
+    IF v_done.refused IS NOT NULL THEN
+        PERFORM _wa_answer_errors(p_org, v_done.refused, v_now);
+    END IF;
+    PERFORM _wa_release_in_order(p_org, v_done.contacts);
+    RETURN v_done.recorded;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_complete_organization(uuid, jsonb) IS
+'Internal: records the results of one organization; those of others in the batch are passed over.';
+
+CREATE OR REPLACE FUNCTION _wa_release_in_order(p_org uuid, p_contact_ids bigint[]) RETURNS void
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    UPDATE wa_queue_due d SET due_at = clock_timestamp(), hold_reason = NULL
+    WHERE d.organization_id = p_org AND d.contact_id = ANY (p_contact_ids) AND d.hold_reason = 'in_order'
+        AND NOT EXISTS (
+            SELECT FROM wa_pair_rates r
+            WHERE r.organization_id = p_org AND r.number_id = d.number_id AND r.contact_id = d.contact_id
+                AND r.wait_until > clock_timestamp()
+        )
+$$;
+
+COMMENT ON FUNCTION _wa_release_in_order(uuid, bigint[]) IS
+'Internal: lets go of rows that waited for an earlier message to the same recipient.';
+
+CREATE OR REPLACE FUNCTION _wa_refund_pairs(p_org uuid, p_ids uuid[]) RETURNS void
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    UPDATE wa_pair_rates r
+    SET clear_at = r.clear_at - interval '6 seconds' * i.n, burst_count = greatest(0, r.burst_count - i.n)
+    FROM (
+        SELECT f.number_id, f.contact_id, count(*)::integer AS n FROM wa_queue_inflight f
+        WHERE f.organization_id = p_org AND f.queue_id = ANY (p_ids)
+        GROUP BY f.number_id, f.contact_id
+    ) i
+    WHERE r.organization_id = p_org AND r.number_id = i.number_id AND r.contact_id = i.contact_id
+$$;
+
+COMMENT ON FUNCTION _wa_refund_pairs(uuid, uuid[]) IS
+'Internal: gives back the pair rate of rows that were granted but never started.';
+
+CREATE OR REPLACE FUNCTION _wa_hold_for_delivery(p_org uuid, p_message_ids bigint[], p_now timestamptz) RETURNS void
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    UPDATE wa_pair_rates r SET wait_until = p_now + o.order_wait
+    FROM wa_organizations o, wa_messages m
+    WHERE o.id = p_org AND o.order_mode = 'delivered'
+        AND m.organization_id = p_org AND m.id = ANY (p_message_ids) AND m.state IN ('accepted', 'held', 'sent')
+        AND r.organization_id = p_org AND r.number_id = m.number_id AND r.contact_id = m.contact_id
+$$;
+
+COMMENT ON FUNCTION _wa_hold_for_delivery(uuid, bigint[], timestamptz) IS
+'Internal: where the organization wants it, makes the next message to a recipient wait until this one is delivered.';
+
+-- Called by the statuses room: a delivery, or a failure, frees the next message to the recipient.
+CREATE OR REPLACE FUNCTION _wa_release_after_status(p_org uuid, p_message_ids bigint[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM wa_organizations o WHERE o.id = p_org AND o.order_mode = 'delivered') THEN
+        RETURN;
+    END IF;
+    UPDATE wa_pair_rates r SET wait_until = NULL
+    FROM wa_messages m
+    WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids)
+        AND m.state IN ('delivered', 'read', 'played', 'failed')
+        AND r.organization_id = p_org AND r.number_id = m.number_id AND r.contact_id = m.contact_id;
+    PERFORM _wa_release_in_order(p_org, array_agg(m.contact_id)) FROM wa_messages m
+    WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids);
+END
+$$;
+
+COMMENT ON FUNCTION _wa_release_after_status(uuid, bigint[]) IS
+'Internal: frees what waited for the delivery of the given messages.';
+
+-- due_at stays what it was for a row that was handed back, so that it keeps its place before later ones.
+CREATE OR REPLACE FUNCTION _wa_requeue(
+    p_org uuid, p_ids uuid[], p_due_at timestamptz[], p_errors text[], p_is_retry boolean
+) RETURNS void
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    WITH again AS (
+        SELECT * FROM unnest(p_ids, p_due_at, p_errors) u (id, due_at, error)
+    ),
+    landed AS (
+        DELETE FROM wa_queue_inflight i USING again a
+        WHERE i.organization_id = p_org AND i.queue_id = a.id
+        RETURNING i.queue_id, i.number_id, i.contact_id, i.class, i.template_id, a.due_at, a.error
+    ),
+    reset AS (
+        UPDATE wa_outbound_queue q
+        SET status = 'pending', retry_count = q.retry_count + p_is_retry::integer, last_error = coalesce(l.error, q.last_error),
+            claimed_at = CASE WHEN p_is_retry THEN q.claimed_at END, change_no = q.change_no + 1
+        FROM landed l
+        WHERE q.organization_id = p_org AND q.id = l.queue_id
+        RETURNING q.id, q.scheduled_at
+    )
+    INSERT INTO wa_queue_due (organization_id, number_id, class, due_at, queue_id, contact_id, template_id, hold_reason)
+    SELECT p_org, l.number_id, l.class, coalesce(l.due_at, r.scheduled_at), l.queue_id, l.contact_id, l.template_id,
+        CASE WHEN l.due_at IS NOT NULL THEN 'retry' END
+    FROM landed l JOIN reset r ON r.id = l.queue_id
+$$;
+
+COMMENT ON FUNCTION _wa_requeue(uuid, uuid[], timestamptz[], text[], boolean) IS
+'Internal: puts rows in flight back into the queue: at a later time with an error, or at once and uncounted when they were '
+'never started.';
+
+CREATE OR REPLACE FUNCTION _wa_await_outcome(p_org uuid, p_ids uuid[], p_errors text[]) RETURNS void
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    WITH doubtful AS (
+        UPDATE wa_queue_inflight i
+        SET is_unknown = true, deadline_at = i.claimed_at + o.unknown_grace
+        FROM wa_organizations o
+        WHERE o.id = p_org AND i.organization_id = p_org AND i.queue_id = ANY (p_ids)
+        RETURNING i.queue_id
+    )
+    UPDATE wa_outbound_queue q SET last_error = u.error, change_no = q.change_no + 1
+    FROM unnest(p_ids, p_errors) u (id, error), doubtful d
+    WHERE q.organization_id = p_org AND q.id = u.id AND d.queue_id = u.id
+$$;
+
+COMMENT ON FUNCTION _wa_await_outcome(uuid, uuid[], text[]) IS
+'Internal: marks rows whose outcome is unknown; a status webhook settles them, or maintain_wa_dispatch() after the grace.';
+
+REVOKE ALL ON FUNCTION complete_wa_messages(uuid, jsonb), _wa_read_result(jsonb), _wa_complete_organization(uuid, jsonb),
+_wa_release_in_order(uuid, bigint[]), _wa_refund_pairs(uuid, uuid[]), _wa_hold_for_delivery(uuid, bigint[], timestamptz),
+_wa_release_after_status(uuid, bigint[]), _wa_requeue(uuid, uuid[], timestamptz[], text[], boolean),
+_wa_await_outcome(uuid, uuid[], text[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION complete_wa_messages(uuid, jsonb) TO wa_dispatcher;

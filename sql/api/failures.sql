@@ -1,0 +1,188 @@
+-- What follows from an error of the provider, and from no answer at all.
+
+CREATE OR REPLACE FUNCTION _wa_answer_errors(p_org uuid, p_errors jsonb, p_now timestamptz) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_error record;
+    v_due timestamptz;
+    v_fails boolean;
+BEGIN
+    -- Row by row: errors are rare, each has consequences of its own, and their order does not matter.
+    FOR v_error IN
+        SELECT * FROM jsonb_to_recordset(p_errors) AS e (
+            id uuid, verdict text, code integer, error text, max_retries integer, wait_s double precision,
+            retry_count integer, number_id bigint, contact_id bigint, template_id uuid, class smallint,
+            expires_at timestamptz, has_fallback boolean, is_open boolean
+        )
+        WHERE e.is_open
+    LOOP
+        v_due := greatest(
+            p_now + _wa_backoff(v_error.retry_count, random()), p_now + make_interval(secs => coalesce(v_error.wait_s, 0))
+        );
+        CASE v_error.verdict
+            WHEN 'wait_number' THEN
+                v_due := p_now + make_interval(secs => coalesce(v_error.wait_s, 1) * power(2, least(v_error.retry_count, 8)));
+                PERFORM _wa_pause_number(p_org, v_error.number_id, 'number', v_error.error, v_due);
+            WHEN 'wait_account' THEN
+                v_due := p_now + make_interval(secs => coalesce(v_error.wait_s, 300));
+                PERFORM _wa_pause_number(p_org, v_error.number_id, 'account', v_error.error, v_due);
+            WHEN 'wait_recipient' THEN
+                -- Meta asks for 4^n seconds.
+                v_due := greatest(p_now + make_interval(secs => least(power(4, v_error.retry_count + 1), 3600)), v_due);
+                UPDATE wa_pair_rates r SET clear_at = greatest(r.clear_at, v_due), burst_count = 45
+                WHERE r.organization_id = p_org AND r.number_id = v_error.number_id
+                    AND r.contact_id = v_error.contact_id;
+            WHEN 'pause_number', 'pause_account', 'pause_token' THEN
+                PERFORM _wa_pause_number(
+                    p_org, v_error.number_id, replace(v_error.verdict, 'pause_', ''),
+                    format('%s (code %s)', v_error.error, v_error.code),
+                    p_now + make_interval(secs => v_error.wait_s)
+                );
+                v_due := p_now;
+            WHEN 'opt_out' THEN
+                PERFORM _wa_opt_out_contacts(p_org, ARRAY[v_error.contact_id], 'marketing', v_error.error, 'provider');
+            WHEN 'stop_template' THEN
+                UPDATE wa_templates t
+                SET blocked_reason = format('%s (code %s)', v_error.error, v_error.code), blocked_at = p_now,
+                    blocked_until = p_now + make_interval(secs => v_error.wait_s)
+                WHERE t.organization_id = p_org AND t.id = v_error.template_id;
+            WHEN 'need_template' THEN
+                UPDATE wa_conversation_windows w SET window_denied_at = p_now
+                WHERE w.organization_id = p_org AND w.number_id = v_error.number_id
+                    AND w.contact_id = v_error.contact_id;
+                v_due := p_now;
+            ELSE NULL;
+        END CASE;
+        v_fails := v_error.verdict IN ('fail', 'fail_recipient', 'opt_out', 'stop_template')
+            OR (v_error.verdict = 'need_template' AND NOT v_error.has_fallback)
+            OR v_error.retry_count >= v_error.max_retries
+            OR (v_error.expires_at <= v_due AND v_error.verdict NOT LIKE 'pause%');
+        IF v_fails THEN
+            PERFORM _wa_fail_messages(
+                p_org, ARRAY[v_error.id],
+                CASE WHEN v_error.verdict = 'need_template' THEN 'window_closed' ELSE coalesce(v_error.code::text, 'expired') END,
+                v_error.error
+            );
+        ELSE
+            PERFORM _wa_requeue(p_org, ARRAY[v_error.id], ARRAY[v_due], ARRAY[v_error.error], true);
+        END IF;
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_answer_errors(uuid, jsonb, timestamptz) IS
+'Internal: applies the actions of wa_error_rules to refused messages: retry, wait, pause, stop, opt out or fail.';
+
+CREATE OR REPLACE FUNCTION maintain_wa_dispatch(p_dispatcher_id uuid) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_org record;
+    v_lost bigint := 0;
+    v_settled bigint := 0;
+BEGIN
+    UPDATE wa_dispatchers SET seen_at = clock_timestamp(), stopped_at = NULL WHERE id = p_dispatcher_id;
+    -- One process at a time is enough, and keeps two from settling the same rows.
+    IF NOT pg_try_advisory_xact_lock(_wa_gate() + 1) THEN
+        RETURN '{}';
+    END IF;
+    PERFORM _wa_require_installation();
+    FOR v_org IN
+        SELECT i.organization_id AS id, array_agg(i.queue_id) FILTER (WHERE NOT i.is_unknown) AS lost,
+            array_agg(i.queue_id) FILTER (WHERE i.is_unknown) AS unknown
+        FROM (SELECT * FROM wa_queue_inflight i WHERE i.deadline_at <= clock_timestamp() LIMIT 1000) i
+        GROUP BY i.organization_id
+    LOOP
+        IF v_org.lost IS NOT NULL THEN
+            -- Its dispatcher died or lost us: the request may have left.
+            PERFORM _wa_await_outcome(v_org.id, v_org.lost, array_fill(
+                'the dispatcher did not report'::text, ARRAY[cardinality(v_org.lost)]));
+            v_lost := v_lost + cardinality(v_org.lost);
+        END IF;
+        IF v_org.unknown IS NOT NULL THEN
+            v_settled := v_settled + _wa_give_up_waiting(v_org.id, v_org.unknown, clock_timestamp());
+        END IF;
+    END LOOP;
+    PERFORM _wa_assign_numbers(o.organization_id)
+    FROM (SELECT DISTINCT d.organization_id FROM wa_queue_due d WHERE d.number_id IS NULL) o;
+    RETURN jsonb_build_object('lost', v_lost, 'settled', v_settled);
+END
+$$;
+
+COMMENT ON FUNCTION maintain_wa_dispatch(uuid) IS
+'A dispatcher''s heartbeat. Also: leases that ran out become outcome unknown, and unknown outcomes whose grace is over are '
+'failed or, where the row asks for it, sent again.';
+
+CREATE OR REPLACE FUNCTION _wa_give_up_waiting(p_org uuid, p_ids uuid[], p_now timestamptz) RETURNS integer
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_ripe record;
+BEGIN
+    -- While the number's webhooks arrive, their silence about a message tells something; else only a long wait does.
+    UPDATE wa_queue_inflight i
+    SET deadline_at = least(i.claimed_at + o.unknown_grace_silent, p_now + greatest(o.unknown_grace / 10, '1 second'))
+    FROM wa_phone_numbers n, wa_organizations o
+    WHERE i.organization_id = p_org AND i.queue_id = ANY (p_ids) AND o.id = p_org
+        AND n.organization_id = p_org AND n.id = i.number_id
+        AND coalesce(n.last_webhook_at, '-infinity') <= i.claimed_at
+        AND i.claimed_at + o.unknown_grace_silent > p_now;
+    SELECT
+        array_agg(q.id) FILTER (WHERE NOT x.retries) AS failed,
+        array_agg(q.id) FILTER (WHERE x.retries) AS retried,
+        count(*)::integer AS total
+    INTO v_ripe
+    FROM wa_queue_inflight i
+    JOIN wa_outbound_queue q ON q.organization_id = p_org AND q.id = i.queue_id
+    JOIN wa_organizations o ON o.id = p_org
+    CROSS JOIN LATERAL (
+        SELECT coalesce(q.on_unknown, o.on_unknown) = 'retry' AND coalesce(q.expires_at, 'infinity') > p_now AS retries
+    ) x
+    WHERE i.organization_id = p_org AND i.queue_id = ANY (p_ids) AND i.is_unknown AND i.deadline_at <= p_now;
+    IF v_ripe.retried IS NOT NULL THEN
+        PERFORM _wa_requeue(
+            p_org, v_ripe.retried, array_fill(p_now, ARRAY[cardinality(v_ripe.retried)]),
+            array_fill('outcome unknown, sent again'::text, ARRAY[cardinality(v_ripe.retried)]), true
+        );
+    END IF;
+    PERFORM _wa_fail_messages(
+        p_org, v_ripe.failed, 'outcome_unknown',
+        'no answer and no status webhook: it may have arrived; a status that comes later corrects this'
+    );
+    RETURN v_ripe.total;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_give_up_waiting(uuid, uuid[], timestamptz) IS
+'Internal: ends the wait for unknown outcomes whose grace is over.';
+
+CREATE OR REPLACE FUNCTION get_wa_next_due() RETURNS TABLE (next_due_at timestamptz, is_contended boolean)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+    SELECT
+        least(
+            min(b.held_until),
+            (
+                SELECT min(d.due_at)
+                FROM wa_lanes l
+                CROSS JOIN generate_series(1, 6) c (class)
+                CROSS JOIN LATERAL (
+                    SELECT d.due_at FROM wa_queue_due d
+                    WHERE d.organization_id = l.organization_id AND d.number_id = l.number_id AND d.class = c.class
+                        AND d.due_at > clock_timestamp()
+                    ORDER BY d.due_at LIMIT 1
+                ) d
+            )
+        ),
+        coalesce(bool_or(b.held_until IS NULL), false)
+    FROM _wa_busy_lanes(clock_timestamp()) b
+$$;
+
+COMMENT ON FUNCTION get_wa_next_due() IS
+'When the next row becomes due or a held lane is free; is_contended: a lane has due rows that another dispatcher may be '
+'claiming at this moment, so ask again soon.';
+
+REVOKE ALL ON FUNCTION _wa_answer_errors(uuid, jsonb, timestamptz), maintain_wa_dispatch(uuid),
+_wa_give_up_waiting(uuid, uuid[], timestamptz), get_wa_next_due() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION maintain_wa_dispatch(uuid), get_wa_next_due() TO wa_dispatcher;

@@ -1,0 +1,225 @@
+-- Why a message has not gone, what would be sent, and how the queue stands.
+
+CREATE OR REPLACE FUNCTION _wa_explain(
+    p_message wa_outbound_queue, OUT reason text, OUT held_until timestamptz, OUT explanation text, OUT hint text
+)
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_now timestamptz := clock_timestamp();
+    v_org wa_organizations;
+    v_due wa_queue_due;
+    v_flight wa_queue_inflight;
+    v_judged record;
+    v_block record;
+    v_state wa_lane_states;
+BEGIN
+    SELECT o.* INTO v_org FROM wa_organizations o WHERE o.id = p_message.organization_id;
+    SELECT d.* INTO v_due FROM wa_queue_due d
+    WHERE d.organization_id = p_message.organization_id AND d.queue_id = p_message.id;
+    SELECT i.* INTO v_flight FROM wa_queue_inflight i
+    WHERE i.organization_id = p_message.organization_id AND i.queue_id = p_message.id;
+    IF p_message.status NOT IN ('pending', 'sending') THEN
+        reason := coalesce(p_message.error_code, p_message.status);
+        explanation := CASE p_message.status
+            WHEN 'sent' THEN 'accepted by the provider'
+            WHEN 'cancelled' THEN coalesce('cancelled: ' || p_message.last_error, 'cancelled')
+            ELSE p_message.last_error END;
+        hint := CASE p_message.status
+            WHEN 'sent' THEN 'SELECT state, state_history FROM wa_messages WHERE queue_id = ...; shows its delivery.'
+            ELSE 'retry_wa_messages() queues it again once the cause is gone.' END;
+        RETURN;
+    ELSIF v_flight.is_unknown THEN
+        reason := 'outcome_unknown';
+        held_until := v_flight.deadline_at;
+        explanation := coalesce(p_message.last_error, 'no answer') || '; waiting for a status webhook that tells';
+        hint := 'It is not sent twice. wa_organizations.unknown_grace sets the wait, on_unknown what follows.';
+        RETURN;
+    ELSIF v_flight.queue_id IS NOT NULL THEN
+        reason := 'sending';
+        held_until := v_flight.deadline_at;
+        explanation := 'handed to a dispatcher at ' || v_flight.claimed_at;
+        hint := 'SELECT * FROM wa_dispatchers; shows which are alive.';
+        RETURN;
+    ELSIF v_due.number_id IS NULL THEN
+        reason := 'no_number';
+        explanation := 'no business number to send from';
+        hint := 'SELECT register_wa_phone_number(phone_number_id, display_phone, waba_id);';
+        RETURN;
+    END IF;
+    SELECT * INTO v_judged FROM _wa_judge_due(v_org.id, ARRAY[p_message.id], v_org.window_margin, v_now);
+    SELECT * INTO v_block FROM _wa_lane_block(v_org.id, v_due.number_id, v_now);
+    SELECT * INTO v_state FROM _wa_lane_state(v_org.id, v_due.number_id);
+    IF NOT (SELECT i.is_sending_enabled FROM wa_installations i) THEN
+        reason := 'sending_disabled';
+        explanation := 'sending is switched off: ' || coalesce((SELECT i.sending_note FROM wa_installations i), '');
+        hint := 'A wa_admin resumes with set_wa_sending(true).';
+    ELSIF v_block.hold_reason IS NOT NULL THEN
+        reason := v_block.hold_reason;
+        held_until := CASE WHEN v_block.held_until > v_now + interval '1 second' THEN v_block.held_until END;
+        explanation := CASE v_block.hold_reason
+            WHEN 'panic' THEN 'panic mode: ' || coalesce((
+                SELECT p.reason FROM wa_panic_modes p
+                WHERE p.organization_id = v_org.id AND p.active AND coalesce(p.number_id, v_due.number_id) = v_due.number_id
+                LIMIT 1), '')
+            ELSE (SELECT format('the business number is %s: %s',
+                    CASE WHEN n.pause_scope IS NULL THEN n.status ELSE 'paused' END, coalesce(n.pause_reason, ''))
+                FROM wa_phone_numbers n WHERE n.organization_id = v_org.id AND n.id = v_due.number_id) END;
+        hint := CASE v_block.hold_reason WHEN 'panic' THEN 'resolve_wa_panic() ends it.'
+            ELSE 'Settle the cause, then resume_wa_number().' END;
+    ELSIF p_message.scheduled_at > v_now THEN
+        reason := 'scheduled';
+        held_until := p_message.scheduled_at;
+        explanation := 'scheduled for later';
+        hint := 'reschedule_wa_messages(now(), ids => ...) sends it at once.';
+    ELSIF v_judged.refusal IS NOT NULL THEN
+        reason := v_judged.refusal;
+        explanation := _wa_refusal_text(v_judged.refusal) || '; it will fail when it is claimed';
+        hint := _wa_refusal_hint(v_judged.refusal);
+    ELSIF v_judged.hold_until IS NOT NULL THEN
+        reason := v_judged.hold_reason;
+        held_until := v_judged.hold_until;
+        explanation := 'Meta restricts this kind of message of the account';
+        hint := 'SELECT * FROM wa_account_events WHERE field = ''account_update'';';
+    ELSIF v_due.hold_reason IS NOT NULL AND v_due.due_at > v_now THEN
+        reason := v_due.hold_reason;
+        held_until := v_due.due_at;
+        explanation := CASE v_due.hold_reason
+            WHEN 'recipient_rate' THEN 'one message in 6 seconds to a recipient, after a burst the debt first (Meta''s pair rate)'
+            WHEN 'in_order' THEN 'an earlier message to the same recipient goes first'
+            WHEN 'messaging_limit' THEN 'the portfolio''s messaging limit of unique recipients in 24 hours is reached'
+            ELSE 'waits for its next try: ' || coalesce(p_message.last_error, '') END;
+        hint := CASE v_due.hold_reason WHEN 'messaging_limit' THEN 'The limit rises with quality; SELECT * FROM wa_portfolios;'
+            ELSE 'Nothing to do.' END;
+    ELSIF v_state.held_until > v_now AND v_state.hold_reason = 'organization_rate' AND v_due.class % 2 = 0 THEN
+        reason := 'organization_rate';
+        held_until := v_state.held_until;
+        explanation := format('the organization''s %s messages a minute are used up', v_org.rate_limit_per_minute);
+        hint := 'wa_organizations.rate_limit_per_minute sets the limit; NULL switches it off.';
+    ELSIF NOT EXISTS (
+        SELECT FROM wa_dispatchers p WHERE p.stopped_at IS NULL AND p.seen_at > v_now - interval '30 seconds'
+    ) THEN
+        reason := 'no_dispatcher';
+        explanation := 'no dispatcher is running';
+        hint := 'Start bin/wa dispatch.';
+    ELSE
+        reason := 'waiting';
+        explanation := 'due; its turn comes with the number''s throughput';
+        hint := 'SELECT * FROM wa_queue_health;';
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_explain(wa_outbound_queue) IS 'Internal: why a message has not gone, until when, and the way out.';
+
+CREATE OR REPLACE FUNCTION explain_wa_message(id uuid)
+RETURNS TABLE (status text, reason text, held_until timestamptz, explanation text, hint text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_message wa_outbound_queue := _wa_visible_message($1);
+BEGIN
+    RETURN QUERY SELECT v_message.status, e.reason, e.held_until, e.explanation, e.hint FROM _wa_explain(v_message) e;
+END
+$$;
+
+COMMENT ON FUNCTION explain_wa_message(uuid) IS
+'Why a message has not gone: a word, until when it is held, a sentence, and the way out.';
+
+CREATE OR REPLACE FUNCTION _wa_visible_message(p_id uuid) RETURNS wa_outbound_queue
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_message wa_outbound_queue;
+BEGIN
+    SELECT q.* INTO v_message
+    FROM wa_organizations o
+    JOIN wa_outbound_queue q ON q.organization_id = o.id AND q.id = p_id
+    WHERE _wa_caller_sees(o.id);
+    IF v_message.id IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'P0002',
+            MESSAGE = format('no queued message with the id %s', p_id),
+            HINT = 'RETURNING id of your INSERT gives it.';
+    END IF;
+    RETURN v_message;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_visible_message(uuid) IS 'Internal: a queue row that the caller may see; raises P0002 otherwise.';
+
+CREATE OR REPLACE FUNCTION preview_wa_request(id uuid) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_message wa_outbound_queue := _wa_visible_message($1);
+    v_template wa_templates;
+BEGIN
+    SELECT t.* INTO v_template
+    FROM wa_templates t
+    WHERE t.organization_id = v_message.organization_id AND t.id = coalesce(
+        (SELECT d.template_id FROM wa_queue_due d
+            WHERE d.organization_id = v_message.organization_id AND d.queue_id = v_message.id),
+        (SELECT i.template_id FROM wa_queue_inflight i
+            WHERE i.organization_id = v_message.organization_id AND i.queue_id = v_message.id),
+        (SELECT p.id FROM _wa_pick_template(
+            v_message.organization_id, v_message.template_name, v_message.template_language, NULL) p
+            WHERE v_message.type = 'template')
+    );
+    RETURN _wa_build_request(
+        v_message.id, v_message.attempt + (v_message.status = 'pending')::integer, v_message.phone, v_message.type,
+        v_message.text_body, v_message.content, v_message.reply_to,
+        CASE WHEN v_message.type = 'template' THEN v_message.template_params ELSE v_message.fallback_template_params END,
+        v_template
+    );
+END
+$$;
+
+COMMENT ON FUNCTION preview_wa_request(uuid) IS
+'The request body that is, or would be, sent to the provider for a queued message.';
+
+CREATE OR REPLACE VIEW wa_queue_health WITH (security_barrier = true) AS
+SELECT
+    n.organization_id, n.id AS number_id, n.phone_number_id, n.display_phone,
+    coalesce(d.due, 0) AS due, coalesce(d.scheduled, 0) AS scheduled, coalesce(d.held, 0) AS held, d.oldest_due_at,
+    coalesce(f.in_flight, 0) AS in_flight, coalesce(f.unknown, 0) AS outcome_unknown,
+    coalesce(b.hold_reason, CASE WHEN s.held_until > clock_timestamp() THEN s.hold_reason END, d.hold_reason)
+        AS hold_reason,
+    coalesce(b.held_until, CASE WHEN s.held_until > clock_timestamp() THEN s.held_until END, d.held_until)
+        AS held_until,
+    n.pause_reason, s.served_at AS last_claim_at,
+    (SELECT count(*) FROM wa_dispatchers p
+        WHERE p.stopped_at IS NULL AND p.seen_at > clock_timestamp() - interval '30 seconds') AS dispatchers
+FROM (
+    SELECT p.organization_id, p.id, p.phone_number_id, p.display_phone, p.pause_reason FROM wa_phone_numbers p
+    UNION ALL
+    -- What waits for a first number.
+    SELECT DISTINCT q.organization_id, NULL::bigint, NULL::text, NULL::text, 'no business number is registered'
+    FROM wa_queue_due q WHERE q.number_id IS NULL
+) n
+LEFT JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE q.due_at <= clock_timestamp()) AS due,
+        count(*) FILTER (WHERE q.due_at > clock_timestamp() AND q.hold_reason IS NULL) AS scheduled,
+        count(*) FILTER (WHERE q.due_at > clock_timestamp() AND q.hold_reason IS NOT NULL) AS held,
+        min(q.due_at) FILTER (WHERE q.due_at <= clock_timestamp()) AS oldest_due_at,
+        mode() WITHIN GROUP (ORDER BY q.hold_reason) FILTER (WHERE q.due_at > clock_timestamp()) AS hold_reason,
+        min(q.due_at) FILTER (WHERE q.due_at > clock_timestamp() AND q.hold_reason IS NOT NULL) AS held_until
+    FROM wa_queue_due q
+    WHERE q.organization_id = n.organization_id AND q.number_id IS NOT DISTINCT FROM n.id
+) d ON true
+LEFT JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE NOT i.is_unknown) AS in_flight, count(*) FILTER (WHERE i.is_unknown) AS unknown
+    FROM wa_queue_inflight i WHERE i.organization_id = n.organization_id AND i.number_id = n.id
+) f ON true
+LEFT JOIN LATERAL _wa_lane_block(n.organization_id, n.id, clock_timestamp()) b ON true
+LEFT JOIN LATERAL _wa_lane_state(n.organization_id, n.id) s ON true
+WHERE n.organization_id = ANY (_wa_visible_organizations());
+
+COMMENT ON VIEW wa_queue_health IS
+'One row per business number: what is due, scheduled, held (why and until when) and in flight, and how many dispatchers run.';
+
+REVOKE ALL ON FUNCTION _wa_explain(wa_outbound_queue), explain_wa_message(uuid), _wa_visible_message(uuid),
+preview_wa_request(uuid) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION explain_wa_message(uuid), preview_wa_request(uuid) TO wa_app, wa_admin;
+GRANT SELECT ON wa_queue_health TO wa_app, wa_admin, wa_analyst;

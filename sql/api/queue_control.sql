@@ -1,0 +1,197 @@
+-- Cancelling, rescheduling and retrying what is queued, by id, reference or phone.
+
+CREATE OR REPLACE FUNCTION _wa_caller_sees(p_org uuid) RETURNS boolean
+LANGUAGE sql STABLE
+RETURN CASE
+    WHEN pg_has_role(coalesce(nullif(current_setting('role'), 'none'), session_user::text)::name, 'wa_admin', 'MEMBER')
+        THEN true
+    ELSE p_org = _wa_caller_organization()
+END;
+
+COMMENT ON FUNCTION _wa_caller_sees(uuid) IS
+'Internal: whether the caller of a SECURITY DEFINER function may see an organization''s rows.';
+
+CREATE OR REPLACE FUNCTION _wa_select_queued(
+    p_org uuid, p_ids uuid[], p_reference text, p_phone text, p_statuses text[]
+) RETURNS uuid[]
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    IF num_nonnulls(p_ids, p_reference, p_phone) <> 1 THEN
+        RAISE EXCEPTION USING ERRCODE = '22023',
+            MESSAGE = 'give either ids, a reference or a phone',
+            HINT = 'For example: cancel_wa_messages(reference => ''order-42'').';
+    END IF;
+    IF p_ids IS NOT NULL THEN
+        RETURN ARRAY(
+            SELECT q.id FROM wa_outbound_queue q
+            WHERE q.organization_id = p_org AND q.id = ANY (p_ids) AND q.status = ANY (p_statuses)
+        );
+    ELSIF p_reference IS NOT NULL THEN
+        RETURN ARRAY(
+            SELECT q.id FROM wa_outbound_queue q
+            WHERE q.organization_id = p_org AND q.reference = p_reference AND q.status = ANY (p_statuses)
+        );
+    END IF;
+    -- Waiting rows are found by their contact; ended ones by their entry in the ledger, or by the number itself.
+    RETURN ARRAY(
+        SELECT d.queue_id FROM wa_queue_due d
+        WHERE d.organization_id = p_org AND d.contact_id = _wa_find_contact(p_org, p_phone)
+            AND 'pending' = ANY (p_statuses)
+        UNION
+        SELECT q.id FROM wa_messages m
+        JOIN wa_outbound_queue q ON q.organization_id = p_org AND q.id = m.queue_id
+        WHERE m.organization_id = p_org AND m.contact_id = _wa_find_contact(p_org, p_phone)
+            AND m.status = 'failed' AND q.status = ANY (p_statuses) AND q.status = 'failed'
+    );
+END
+$$;
+
+COMMENT ON FUNCTION _wa_select_queued(uuid, uuid[], text, text, text[]) IS
+'Internal: ids of queued rows by id, reference or phone (exactly one of them given) that have one of the statuses.';
+
+CREATE OR REPLACE FUNCTION cancel_wa_messages(
+    ids uuid[] DEFAULT NULL, reference text DEFAULT NULL, phone text DEFAULT NULL
+) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_org uuid := _wa_caller_organization();
+    v_ids uuid[] := _wa_select_queued(v_org, $1, $2, $3, ARRAY['pending']);
+    v_cancelled integer;
+BEGIN
+    UPDATE wa_outbound_queue q SET status = 'cancelled'
+    WHERE q.organization_id = v_org AND q.id = ANY (v_ids) AND q.status = 'pending';
+    GET DIAGNOSTICS v_cancelled = ROW_COUNT;
+    RETURN v_cancelled;
+END
+$$;
+
+COMMENT ON FUNCTION cancel_wa_messages(uuid[], text, text) IS
+'Cancels pending messages by ids, by reference or by phone; returns how many. What is being sent already is not touched.';
+
+CREATE OR REPLACE FUNCTION reschedule_wa_messages(
+    scheduled_at timestamptz, ids uuid[] DEFAULT NULL, reference text DEFAULT NULL, phone text DEFAULT NULL
+) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_org uuid := _wa_caller_organization();
+    v_ids uuid[] := _wa_select_queued(v_org, $2, $3, $4, ARRAY['pending']);
+    v_moved integer;
+BEGIN
+    IF $1 IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = '22004', MESSAGE = 'scheduled_at must not be NULL',
+            HINT = 'Give the time, for example now() + interval ''1 hour''.';
+    END IF;
+    -- An expiry that was reckoned from the old time moves along.
+    UPDATE wa_outbound_queue q
+    SET scheduled_at = $1,
+        expires_at = CASE WHEN q.expires_at = 'infinity' THEN q.expires_at ELSE q.expires_at + ($1 - q.scheduled_at) END
+    WHERE q.organization_id = v_org AND q.id = ANY (v_ids) AND q.status = 'pending';
+    GET DIAGNOSTICS v_moved = ROW_COUNT;
+    RETURN v_moved;
+END
+$$;
+
+COMMENT ON FUNCTION reschedule_wa_messages(timestamptz, uuid[], text, text) IS
+'Moves pending messages, by ids, reference or phone, to another time, and their expiry with it; returns how many.';
+
+CREATE OR REPLACE FUNCTION retry_wa_messages(
+    ids uuid[] DEFAULT NULL, reference text DEFAULT NULL, phone text DEFAULT NULL
+) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_org wa_organizations;
+    v_ids uuid[];
+    v_doubtful integer;
+BEGIN
+    SELECT o.* INTO v_org FROM wa_organizations o WHERE o.id = _wa_caller_organization();
+    v_ids := _wa_select_queued(v_org.id, $1, $2, $3, ARRAY['failed', 'cancelled']);
+    SELECT count(*) INTO v_doubtful FROM wa_outbound_queue q
+    WHERE q.organization_id = v_org.id AND q.id = ANY (v_ids) AND q.error_code IN ('outcome_unknown', 'in_doubt');
+    IF v_doubtful > 0 THEN
+        RAISE WARNING USING MESSAGE = format('%s of these messages may have been sent before', v_doubtful),
+            HINT = 'Their outcome was never reported; the recipient may get them twice.';
+    END IF;
+    -- The row lock: two retries of one row queue it once.
+    WITH revived AS (
+        UPDATE wa_outbound_queue q
+        SET status = 'pending', retry_count = 0, last_error = NULL, error_code = NULL, processed_at = NULL,
+            wa_message_id = NULL, claimed_at = NULL,
+            expires_at = CASE WHEN q.expires_at <= clock_timestamp()
+                THEN clock_timestamp() + (q.expires_at - q.scheduled_at) ELSE q.expires_at END,
+            scheduled_at = greatest(q.scheduled_at, clock_timestamp()), change_no = q.change_no + 1
+        WHERE q.organization_id = v_org.id AND q.id = ANY (v_ids) AND q.status IN ('failed', 'cancelled')
+        RETURNING q.*
+    ),
+    queued AS (
+        INSERT INTO wa_queue_due (organization_id, number_id, class, due_at, queue_id, contact_id, template_id)
+        SELECT v_org.id, n.id, _wa_queue_class(r.priority, _wa_is_metered(t.id, t.category)), r.scheduled_at, r.id,
+            c.contact_id, t.id
+        FROM revived r
+        CROSS JOIN LATERAL _wa_contact_of(v_org.id, r.phone) c
+        LEFT JOIN wa_phone_numbers n ON n.organization_id = v_org.id AND n.id = coalesce(
+            (SELECT p.id FROM wa_phone_numbers p
+                WHERE p.organization_id = v_org.id AND p.phone_number_id = r.phone_number_id),
+            _wa_number_for(v_org.id, c.contact_id)
+        )
+        LEFT JOIN LATERAL _wa_pick_template(v_org.id, r.template_name, r.template_language, n.waba_id) t
+            ON r.type = 'template'
+        RETURNING queue_id
+    )
+    SELECT array_agg(k.queue_id) INTO v_ids FROM queued k;
+    IF v_ids IS NULL THEN
+        RETURN 0;
+    END IF;
+    PERFORM _wa_refuse_rows(v_org, v_ids);
+    PERFORM _wa_notify_dispatchers();
+    RETURN cardinality(v_ids);
+END
+$$;
+
+COMMENT ON FUNCTION retry_wa_messages(uuid[], text, text) IS
+'Queues failed or cancelled messages again, by ids, reference or phone; returns how many. They are judged anew; those whose '
+'outcome was unknown are named in a WARNING.';
+
+CREATE OR REPLACE FUNCTION _wa_cancel_due(p_org uuid, p_contact_ids bigint[], p_scope text, p_reason text)
+RETURNS integer
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    WITH unwanted AS (
+        -- Queue row first, then its due row, as everywhere: a row that is being claimed is waited for, and then not there.
+        SELECT q.id FROM wa_queue_due d
+        JOIN wa_outbound_queue q ON q.organization_id = p_org AND q.id = d.queue_id AND q.status = 'pending'
+        LEFT JOIN wa_templates t ON t.organization_id = p_org AND t.id = d.template_id
+        WHERE d.organization_id = p_org AND d.contact_id = ANY (p_contact_ids)
+            AND (p_scope = 'all' OR t.category = 'MARKETING')
+        ORDER BY q.id
+        FOR NO KEY UPDATE OF q
+    ),
+    dropped AS (
+        DELETE FROM wa_queue_due d USING unwanted u
+        WHERE d.organization_id = p_org AND d.queue_id = u.id
+    ),
+    cancelled AS (
+        UPDATE wa_outbound_queue q
+        SET status = 'cancelled', error_code = 'opted_out', last_error = p_reason,
+            processed_at = clock_timestamp(), change_no = q.change_no + 1
+        FROM unwanted u
+        WHERE q.organization_id = p_org AND q.id = u.id
+        RETURNING 1
+    )
+    SELECT count(*)::integer FROM cancelled
+$$;
+
+COMMENT ON FUNCTION _wa_cancel_due(uuid, bigint[], text, text) IS
+'Internal: cancels what waits for contacts that opted out, by scope; returns how many.';
+
+REVOKE ALL ON FUNCTION _wa_caller_sees(uuid), _wa_select_queued(uuid, uuid[], text, text, text[]),
+cancel_wa_messages(uuid[], text, text), reschedule_wa_messages(timestamptz, uuid[], text, text),
+retry_wa_messages(uuid[], text, text), _wa_cancel_due(uuid, bigint[], text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION cancel_wa_messages(uuid[], text, text),
+reschedule_wa_messages(timestamptz, uuid[], text, text), retry_wa_messages(uuid[], text, text) TO wa_app, wa_admin;
