@@ -144,11 +144,12 @@ BEGIN
                 '"..."}, "body": [...]}.'
             ELSE 'Give {"header": {"link": "https://..."}, "body": [...]}, or {"id": "<media id>"}.'
         END];
-    ELSIF jsonb_typeof(v_object) <> 'object' OR CASE v_kind
-        WHEN 'location' THEN jsonb_typeof(v_object -> 'latitude') IS NULL OR jsonb_typeof(v_object -> 'longitude') IS NULL
-        ELSE (v_object ? 'id') = (v_object ? 'link')
-            OR (v_object ? 'link' AND (v_object ->> 'link') !~* '^https?://') IS NOT FALSE
-    END THEN
+    ELSIF jsonb_typeof(v_object) <> 'object' OR (
+        v_kind = 'location' AND NOT v_object ?& ARRAY['latitude', 'longitude']
+        OR v_kind <> 'location' AND (
+            (v_object ? 'id') = (v_object ? 'link') OR v_object ->> 'link' !~* '^https?://'
+        )
+    ) THEN
         problem := ARRAY['WA008', format('the header''s %s is not complete', v_kind), CASE v_kind
             WHEN 'location' THEN 'It needs latitude, longitude, name and address.'
             ELSE 'It needs either the id of an uploaded file or a link with http(s).'
