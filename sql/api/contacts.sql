@@ -166,6 +166,20 @@ $$;
 COMMENT ON FUNCTION _wa_find_contact(uuid, text) IS
 'Internal: the contact with a telephone number, in any form that people type, or with a user id; NULL when there is none.';
 
+-- A set of at most one, so that it is inlined into a join: the queue's insert finds a contact for every row with it.
+CREATE OR REPLACE FUNCTION _wa_contact_of(p_org uuid, p_recipient text) RETURNS TABLE (contact_id bigint)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT i.contact_id FROM wa_contact_identities i
+    WHERE i.organization_id = p_org AND i.is_current
+        AND i.kind = CASE WHEN left(p_recipient, 1) = '+' THEN 'phone' ELSE 'user_id' END
+        AND i.value = CASE WHEN left(p_recipient, 1) = '+' THEN _wa_phone_key(p_recipient) ELSE p_recipient END;
+END;
+
+COMMENT ON FUNCTION _wa_contact_of(uuid, text) IS
+'Internal: the contact of a number in E.164 or a user id; no row when there is none.';
+REVOKE ALL ON FUNCTION _wa_contact_of(uuid, text) FROM PUBLIC;
+
 CREATE OR REPLACE FUNCTION _wa_learn_wa_id(p_org uuid, p_contact_ids bigint[], p_wa_ids text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
