@@ -4,9 +4,9 @@ The rules, in the order in which they are tried:
 
 * A number with "+" is international and stays what it is; only what is not part of E.164 goes: a trunk zero
   after the country code, Argentina's 15 after an area code, Mexico's retired 1 after +52.
-* Without "+" and with a region: the region's international prefix, else its national form. A national
-  Argentine number is taken for a mobile (WhatsApp users are) and gets the 9; a national Brazilian mobile of
-  eight digits gets its ninth.
+* Without "+" and with a region: the region's international prefix, else its national form, unless that is
+  doubtful and eleven digits or more are a valid international number. A national Argentine number is taken
+  for a mobile (WhatsApp users are) and gets the 9, a national Brazilian mobile of eight digits its ninth.
 * Else the digits are an international number whose "+" is missing, if they can hardly be anything else.
 
 What the library's is_possible_number accepts is accepted, within E.164's length of 7 to 15 digits.
@@ -169,6 +169,15 @@ def make_phone_parser(
             return "+55" + national[:2] + "9" + national[2:]
         return country
 
+    def is_rather_foreign(parsed: object, digits: str) -> bool:
+        """Whether digits that are doubtful as a national number are certain as an international one."""
+        if len(digits) < 11 or digits.startswith("0") or library.is_valid_number(parsed):
+            return False
+        try:
+            return bool(library.is_valid_number(library.parse("+" + digits, None)))
+        except library.NumberParseException:
+            return False
+
     def complete_local(digits: str, region: str, area_code: str | None) -> str:
         """A local form made complete (Argentina's mobiles, Mexico's old prefixes), else unchanged."""
         if region == "AR" and area_code:
@@ -194,7 +203,7 @@ def make_phone_parser(
             if parsed.country_code_source != library.CountryCodeSource.FROM_DEFAULT_COUNTRY:
                 return e164(parsed)
             number = with_national_rules(parsed)
-            if number is not None:
+            if number is not None and not is_rather_foreign(parsed, digits):
                 return number
         try:
             return without_plus(digits)

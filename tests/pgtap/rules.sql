@@ -3,11 +3,16 @@ SELECT no_plan();
 
 -- The window, at its edges.
 SELECT ok(
-    _wa_window_open('2026-01-01 12:00Z', '2026-01-02 11:59:59.999Z', '0'), 'open until 24 hours after the message'
+    _wa_window_open('2026-01-01 12:00Z', '2026-01-02 11:59:59.999Z', '0'),
+    'open until 24 hours after the message'
 );
 SELECT ok(NOT _wa_window_open('2026-01-01 12:00Z', '2026-01-02 12:00Z', '0'), 'closed at 24 hours sharp');
-SELECT ok(_wa_window_open('2026-01-01 12:00Z', '2026-01-02 11:58:59Z', '60 s'), 'the margin closes it early: before');
-SELECT ok(NOT _wa_window_open('2026-01-01 12:00Z', '2026-01-02 11:59Z', '60 s'), 'the margin closes it early: after');
+SELECT ok(
+    _wa_window_open('2026-01-01 12:00Z', '2026-01-02 11:58:59Z', '60 s'), 'the margin closes it early: before'
+);
+SELECT ok(
+    NOT _wa_window_open('2026-01-01 12:00Z', '2026-01-02 11:59Z', '60 s'), 'the margin closes it early: after'
+);
 SELECT is(_wa_window_open(NULL, now(), '0'), FALSE, 'a customer who never wrote has no window');
 SELECT ok(
     _wa_window_open('2026-03-28 12:00 Europe/Berlin', '2026-03-29 12:30 Europe/Berlin', '0'),
@@ -23,7 +28,8 @@ SELECT results_eq(
 SELECT is(_wa_status_rank('held'), _wa_status_rank('accepted'), 'held counts as accepted');
 SELECT is(_wa_status_rank('warning'), NULL, 'an unknown state has no rank');
 SELECT is(
-    ARRAY[_wa_priority_rank('high'), _wa_priority_rank('normal'), _wa_priority_rank('low'), _wa_priority_rank('x')],
+    (SELECT array_agg(_wa_priority_rank(name) ORDER BY place)
+        FROM unnest('{high,normal,low,x}'::text[]) WITH ORDINALITY AS p (name, place)),
     ARRAY[0, 1, 2, NULL], 'priorities'
 );
 SELECT is(_wa_backoff(1, 0), interval '5 s', 'the first wait is at least 5 s');
@@ -35,15 +41,19 @@ SELECT ok(
     'no wait is outside 5 s to 15 min'
 ) FROM generate_series(-1, 40) AS attempt, generate_series(0, 10) AS chance;
 
-SELECT matches(_wa_uuid7(now())::text, '^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-', 'a version 7 UUID');
+SELECT matches(
+    _wa_uuid7(now())::text, '^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-', 'a version 7 UUID'
+);
 SELECT is(
-    left(_wa_uuid7('2022-02-22 19:22:22Z')::text, 18), '017f22e2-79b0-7000', 'the time of the example in RFC 9562'
+    left(_wa_uuid7('2022-02-22 19:22:22Z')::text, 18), '017f22e2-79b0-7000',
+    'the time of the example in RFC 9562'
 );
 SELECT is(
     (SELECT array_agg(step ORDER BY id) FROM (
         SELECT step, _wa_uuid7('2026-01-01 00:00:00.998Z'::timestamptz + step * interval '1 us') AS id
         FROM generate_series(1, 3000) AS step) AS made),
-    (SELECT array_agg(step) FROM generate_series(1, 3000) AS step), 'microseconds sort, over the end of a second too'
+    (SELECT array_agg(step) FROM generate_series(1, 3000) AS step),
+    'microseconds sort, over the end of a second too'
 );
 SELECT is(count(DISTINCT _wa_uuid7('2026-01-01Z')), 1000::bigint, 'ids of one moment differ')
 FROM generate_series(1, 1000);
@@ -54,17 +64,20 @@ SELECT is(_wa_to_timestamp(value), NULL, 'no plausible time: ' || value::text)
 FROM (VALUES ('"soon"'::jsonb), ('0'), ('-1749416383'), ('1749416383000'), ('"9999999999"'), ('null'), ('{}'),
     ('1e400')) AS v (value);
 
-SELECT ok(_wa_is_opt_out_word(word), 'opts out: ' || word)
+SELECT ok(_wa_is_opt_out_word(word), 'opts out: ' || btrim(word, E'\n'))
 FROM unnest(ARRAY['STOP', 'stop', ' Stop! ', '«Stop».', 'unsubscribe', 'Cancel', 'END', 'quit',
     E'\nstop\u00a0']) AS word;
 SELECT ok(NOT _wa_is_opt_out_word(word), 'does not: ' || word)
 FROM unnest(ARRAY['', 'stop it', 'nonstop', 'STOPP', 'éstop', 'START', repeat('.', 50) || 'stop']) AS word;
 SELECT is(_wa_is_opt_out_word(NULL), FALSE, 'no text opts nobody out');
-SELECT ok(_wa_is_opt_in_word(' start. ') AND NOT _wa_is_opt_in_word('restart') AND NOT _wa_is_opt_in_word(NULL),
+SELECT ok(
+    _wa_is_opt_in_word(' start. ') AND NOT _wa_is_opt_in_word('restart') AND NOT _wa_is_opt_in_word(NULL),
     'START, as the whole text, opts in');
 
 -- Template texts.
-SELECT is(_wa_template_placeholders('Hi {{2}}, {{1}} and {{ 2 }} {{10}}'), '{1,2,10}', 'numbers in their order');
+SELECT is(
+    _wa_template_placeholders('Hi {{2}}, {{1}} and {{ 2 }} {{10}}'), '{1,2,10}', 'numbers in their order'
+);
 SELECT is(_wa_template_placeholders('{{name}} {{code}} {{name}}'), '{name,code}', 'names as they come');
 SELECT is(_wa_template_placeholders('none {1} {{}} {{a b}}'), '{}', 'no placeholders');
 SELECT is(_wa_template_placeholders(NULL), '{}', 'no text');
@@ -77,13 +90,15 @@ FROM (VALUES (NULL, 'missing'), ('', 'empty'), ('  ', 'empty'), (E'a\nb', 'newli
 -- Contents: what passes.
 CREATE FUNCTION pg_temp.buttons(VARIADIC p_titles text[]) RETURNS jsonb
 LANGUAGE sql
-RETURN (SELECT jsonb_build_object('type', 'button', 'body', '{"text": "x"}'::jsonb, 'action', jsonb_build_object(
+RETURN (SELECT jsonb_build_object('type', 'button', 'body', '{"text": "x"}'::jsonb,
+    'action', jsonb_build_object(
     'buttons', jsonb_agg(jsonb_build_object('type', 'reply', 'reply', jsonb_build_object(
         'id', place, 'title', title)) ORDER BY place)))
 FROM (SELECT place::text AS place, title FROM unnest(p_titles) WITH ORDINALITY AS t (title, place)) AS made);
 CREATE FUNCTION pg_temp.list(p_sections int, p_rows int) RETURNS jsonb
 LANGUAGE sql
-RETURN (SELECT jsonb_build_object('type', 'list', 'body', '{"text": "x"}'::jsonb, 'action', jsonb_build_object(
+RETURN (SELECT jsonb_build_object('type', 'list', 'body', '{"text": "x"}'::jsonb,
+    'action', jsonb_build_object(
     'button', 'Choose', 'sections', jsonb_agg(jsonb_build_object('title', 'S' || section, 'rows', (
         SELECT jsonb_agg(jsonb_build_object('id', section || '-' || place, 'title', 'T'))
         FROM generate_series(1, p_rows) AS place)))))
@@ -105,10 +120,12 @@ INSERT INTO fine VALUES
 ('reaction', '{"message_id": "wamid.x", "emoji": ""}'),
 ('template', '{"name": "t", "language": {"code": "en_US"}, "components": []}'),
 ('interactive', pg_temp.buttons('A', 'B', 'C')),
-('interactive', pg_temp.buttons('A') || '{"header": {"type": "image", "image": {"id": "1"}}, "footer": {"text": "f"}}'),
+('interactive', pg_temp.buttons('A')
+    || '{"header": {"type": "image", "image": {"id": "1"}}, "footer": {"text": "f"}}'),
 ('interactive', pg_temp.list(10, 1)),
 ('interactive', pg_temp.list(1, 10) #- '{action,sections,0,title}'),
-('interactive', pg_temp.list(1, 1) || jsonb_build_object('body', jsonb_build_object('text', repeat('x', 4096)))),
+('interactive', pg_temp.list(1, 1)
+    || jsonb_build_object('body', jsonb_build_object('text', repeat('x', 4096)))),
 ('interactive', '{"type": "cta_url", "body": {"text": "x"}, "action": {"name": "cta_url",
     "parameters": {"display_text": "Open", "url": "https://x.example/"}}}'),
 ('interactive', '{"type": "flow", "body": {"text": "x"}, "action": {"name": "flow",
@@ -116,11 +133,14 @@ INSERT INTO fine VALUES
 ('interactive',
     '{"type": "location_request_message", "body": {"text": "x"}, "action": {"name": "send_location"}}'),
 ('interactive', '{"type": "product", "action": {"catalog_id": "1", "product_retailer_id": "2"}}'),
-('interactive', '{"type": "product_list", "header": {"type": "text", "text": "h"}, "body": {"text": "x"}, "action":
-    {"catalog_id": "1", "sections": [{"title": "S", "product_items": [{"product_retailer_id": "2"}]}]}}'),
+('interactive', '{"type": "product_list", "header": {"type": "text", "text": "h"}, "body": {"text": "x"},
+    "action": {"catalog_id": "1", "sections":
+        [{"title": "S", "product_items": [{"product_retailer_id": "2"}]}]}}'),
 ('interactive', '{"type": "catalog_message", "body": {"text": "x"}, "action": {"name": "catalog_message"}}'),
 ('interactive', '{"type": "order_details", "body": {"text": "x"}, "action": {"name": "review_and_pay"}}');
-SELECT is(_wa_check_content(type, content), NULL, format('fine: %s %s', type, left(content::text, 60))) FROM fine;
+SELECT is(
+    _wa_check_content(type, content), NULL, format('fine: %s %s', type, left(content::text, 60))
+) FROM fine;
 
 -- Contents: what does not, and what is said.
 CREATE TEMPORARY TABLE wrong (type text, content jsonb, said text);
@@ -185,7 +205,8 @@ INSERT INTO wrong VALUES
 ('interactive', jsonb_set(pg_temp.list(2, 1), '{action,sections,1,rows,0,id}', '"1-1"'), 'id is used twice'),
 ('interactive', jsonb_set(pg_temp.list(1, 1), '{action,sections,0,rows,0,title}', to_jsonb(repeat('x', 25))),
     'at most 24'),
-('interactive', jsonb_set(pg_temp.list(1, 1), '{action,sections,0,rows,0,description}', to_jsonb(repeat('x', 73))),
+('interactive',
+    jsonb_set(pg_temp.list(1, 1), '{action,sections,0,rows,0,description}', to_jsonb(repeat('x', 73))),
     'at most 72'),
 ('interactive', jsonb_set(pg_temp.list(1, 1), '{action,sections,0,rows}', '[]'), 'not empty'),
 ('interactive', jsonb_set(pg_temp.list(1, 1), '{action,button}', to_jsonb(repeat('x', 21))), 'at most 20'),
@@ -198,7 +219,8 @@ INSERT INTO wrong VALUES
 ('interactive', '{"type": "location_request_message", "body": {"text": "x"}, "action": {"name": "x"}}',
     'action.name must be send_location'),
 ('interactive', '{"type": "product", "action": {"catalog_id": "1"}}', 'product_retailer_id is missing'),
-('interactive', '{"type": "product_list", "body": {"text": "x"}, "action": {"catalog_id": "1"}}', 'header is missing');
+('interactive', '{"type": "product_list", "body": {"text": "x"}, "action": {"catalog_id": "1"}}',
+    'header is missing');
 SELECT matches(_wa_check_content(type, content), said, format('%s: %s', type, said)) FROM wrong;
 
 SELECT * FROM finish();

@@ -9,7 +9,9 @@ SELECT ok(
     verify_wa_signature('{}', 'sha256=' || _wa_hmac_sha256_hex('{}', 'new'), ARRAY['old', 'new', NULL]),
     'any of several secrets will do'
 );
-SELECT ok(NOT verify_wa_signature('{} ', 'sha256=' || _wa_hmac_sha256_hex('{}', 'k'), ARRAY['k']), 'one byte more');
+SELECT ok(
+    NOT verify_wa_signature('{} ', 'sha256=' || _wa_hmac_sha256_hex('{}', 'k'), ARRAY['k']), 'one byte more'
+);
 SELECT is(verify_wa_signature('{}', NULL, ARRAY['k']), FALSE, 'no header: false, not NULL');
 SELECT is(verify_wa_signature(NULL, 'sha256=zz', NULL), FALSE, 'garbage: false, not an error');
 
@@ -43,8 +45,10 @@ SELECT results_eq(
     $$ VALUES ('error', 'the body is not UTF-8') $$, 'what is no text is one row'
 );
 SELECT results_eq(
-    $$ SELECT log_id, atom, kind FROM _wa_split_webhooks(ARRAY[7, 8], ARRAY['{"messages": [{}, {}]}', 'x']::bytea[]) $$,
-    $$ VALUES (7::bigint, 1, 'message'), (7, 2, 'message'), (8, 1, 'error') $$, 'a batch keeps its bodies apart'
+    $$ SELECT log_id, atom, kind 
+        FROM _wa_split_webhooks(ARRAY[7, 8], ARRAY['{"messages": [{}, {}]}', 'x']::bytea[]) $$,
+    $$ VALUES (7::bigint, 1, 'message'), (7, 2, 'message'), (8, 1, 'error') $$,
+    'a batch keeps its bodies apart'
 );
 
 SELECT * FROM finish();

@@ -10,7 +10,7 @@ from typing import Any
 
 import plpython_source
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 source = plpython_source.load("split_webhook")
@@ -285,11 +285,13 @@ def assert_rows(atoms: list[Any]) -> None:
                 assert "\0" not in json.loads(text) if isinstance(json.loads(text), str) else stored.encode()
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_no_bytes_at_all_make_it_raise(raw: bytes) -> None:
     assert_rows(source.split_webhook(raw))
 
 
+@settings(deadline=None)
 @given(wild_bodies | json_values)
 def test_no_json_at_all_makes_it_raise(document: Any) -> None:
     assert_rows(split(document))
@@ -324,12 +326,14 @@ def found(atoms: list[Any]) -> Counter[tuple[str, str]]:
     return Counter((atom.kind, json.loads(atom.payload)["id"]) for atom in atoms if atom.error is None)
 
 
+@settings(deadline=None)
 @given(valid_bodies())
 def test_every_atom_is_in_exactly_one_row(made: tuple[dict[str, Any], list[tuple[str, str]]]) -> None:
     document, expected = made
     assert found(split(document)) == Counter(expected)
 
 
+@settings(deadline=None)
 @given(valid_bodies(), st.data(), st.none() | st.integers() | st.text() | st.lists(st.integers()))
 def test_one_poisoned_atom_harms_no_other(
     made: tuple[dict[str, Any], list[tuple[str, str]]], data: st.DataObject, poison: Any
