@@ -124,7 +124,7 @@ BEGIN
             LEFT JOIN LATERAL _wa_check_queue_row(
                 v_org.id, r.error_code, r.phone, r.phone_number_id, r.named_number_id, r.type, r.text_body,
                 r.content, r.template_name, r.template_language, p.waba_id, r.template_params, t.id
-            ) b ON NOT (
+            ) b ON NOT coalesce(
                 -- The usual text and the usual template need no function call.
                 r.error_code IS NULL AND (r.phone_number_id IS NULL OR r.named_number_id IS NOT NULL)
                 AND CASE r.type
@@ -132,7 +132,8 @@ BEGIN
                     WHEN 'template' THEN r.content IS NULL AND t.is_plain
                         AND _wa_are_plain_params(r.template_params, cardinality(t.body_placeholders))
                     ELSE false
-                END
+                END,
+                false
             )
         ),
         queued AS (
@@ -146,13 +147,15 @@ BEGIN
             count(*) FILTER (WHERE c.bad IS NOT NULL) AS bad,
             count(*) AS row_count,
             count(*) FILTER (WHERE _wa_is_metered(c.template_id, c.category)) AS metered,
-            (array_agg(c.problem ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL))[1:10] AS details,
-            (array_agg(c.bad ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL))[1:10] AS sqlstates,
-            (array_agg(c.hint ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL))[1:10] AS hints
+            (array_agg(format('%s: %s', quote_ident(c.phone), c.problem) ORDER BY c.id)
+                FILTER (WHERE c.bad IS NOT NULL))[1:10] AS details,
+            (array_agg(ARRAY[c.bad, c.problem, c.hint] ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL))[1:1] AS first
         INTO v_sum
         FROM checked c;
         IF v_sum.bad > 0 THEN
-            PERFORM _wa_raise_bad_rows(v_sum.bad, v_sum.row_count, v_sum.details, v_sum.sqlstates[1], v_sum.hints[1]);
+            PERFORM _wa_raise_bad_rows(
+                v_sum.bad, v_sum.row_count, v_sum.details, v_sum.first[1][1], v_sum.first[1][2], v_sum.first[1][3]
+            );
         END IF;
         PERFORM _wa_refuse_rows(v_org, array_agg(n.id)) FROM new_rows n WHERE n.organization_id = v_org.id;
         PERFORM _wa_warn_of_wait(v_org, v_sum.metered);
@@ -195,7 +198,7 @@ DECLARE
 BEGIN
     IF p_mark IS NOT NULL THEN
         sqlstate := p_mark;
-        problem := format('not a phone number or business-scoped user id: "%s"', p_phone);
+        problem := 'not a phone number or business-scoped user id';
         hint := 'Give the number with + and country code, or set wa_organizations.default_region for national forms.';
     ELSIF p_phone_number_id IS NOT NULL AND p_number_id IS NULL THEN
         sqlstate := 'WA010';
@@ -240,23 +243,23 @@ COMMENT ON FUNCTION _wa_check_queue_row(
 ) IS 'Internal: what is malformed about a row, as SQLSTATE, sentence and hint; all NULL when it is fine.';
 
 CREATE OR REPLACE FUNCTION _wa_raise_bad_rows(
-    p_bad bigint, p_row_count bigint, p_details text[], p_sqlstate text, p_hint text
+    p_bad bigint, p_row_count bigint, p_details text[], p_sqlstate text, p_problem text, p_hint text
 ) RETURNS void
 LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
 AS $$
 BEGIN
     RAISE EXCEPTION USING
         ERRCODE = p_sqlstate,
-        MESSAGE = CASE WHEN p_row_count = 1 THEN p_details[1]
-            ELSE format('%s of %s messages refused; the first: %s', p_bad, p_row_count, p_details[1]) END,
+        MESSAGE = CASE WHEN p_row_count = 1 THEN p_problem
+            ELSE format('%s of %s messages refused; the first: %s', p_bad, p_row_count, p_problem) END,
         DETAIL = array_to_string(p_details, E'\n'),
         HINT = p_hint,
         TABLE = 'wa_outbound_queue';
 END
 $$;
 
-COMMENT ON FUNCTION _wa_raise_bad_rows(bigint, bigint, text[], text, text) IS
-'Internal: raises one error for all bad rows of a statement, naming the first ten.';
+COMMENT ON FUNCTION _wa_raise_bad_rows(bigint, bigint, text[], text, text, text) IS
+'Internal: raises one error for all bad rows of a statement. Values stand in the DETAIL only, the first ten.';
 
 -- Insert and reschedule share it. A row that is due now must be allowed now; opt-outs and templates count at any time.
 CREATE OR REPLACE FUNCTION _wa_refuse_rows(p_org wa_organizations, p_ids uuid[]) RETURNS void
@@ -268,7 +271,7 @@ DECLARE
 BEGIN
     FOR v_record IN
         SELECT j.refusal, array_agg(j.queue_id) AS ids,
-            array_agg(format('%s: %s', q.phone, _wa_refusal_text(j.refusal)) ORDER BY q.id) AS details,
+            array_agg(format('%s: %s', quote_ident(q.phone), _wa_refusal_text(j.refusal)) ORDER BY q.id) AS details,
             coalesce(q.on_refusal, (p_org).on_refusal) AS on_refusal, count(*) AS refused
         FROM _wa_judge_due((p_org).id, p_ids, (p_org).window_margin, v_now) j
         JOIN wa_outbound_queue q ON q.organization_id = (p_org).id AND q.id = j.queue_id
@@ -281,7 +284,8 @@ BEGIN
         IF v_record.on_refusal = 'raise' THEN
             PERFORM _wa_raise_bad_rows(
                 v_record.refused, cardinality(p_ids), v_record.details[1:10],
-                _wa_refusal_sqlstate(v_record.refusal), _wa_refusal_hint(v_record.refusal)
+                _wa_refusal_sqlstate(v_record.refusal), _wa_refusal_text(v_record.refusal),
+                _wa_refusal_hint(v_record.refusal)
             );
         END IF;
         PERFORM _wa_fail_messages((p_org).id, v_record.ids, v_record.refusal, _wa_refusal_text(v_record.refusal));
@@ -418,7 +422,7 @@ REVOKE ALL ON FUNCTION tg_wa_outbound_queue__prepare(), tg_wa_outbound_queue__en
 tg_wa_outbound_queue__change(), tg_wa_outbound_queue__recheck(), tg_wa_outbound_queue__delete(),
 _wa_queue_class(text, boolean), _wa_is_metered(uuid, text),
 _wa_check_queue_row(uuid, text, text, text, bigint, text, text, jsonb, text, text, text, jsonb, uuid),
-_wa_raise_bad_rows(bigint, bigint, text[], text, text), _wa_refuse_rows(wa_organizations, uuid[]),
+_wa_raise_bad_rows(bigint, bigint, text[], text, text, text), _wa_refuse_rows(wa_organizations, uuid[]),
 _wa_warn_of_wait(wa_organizations, bigint), _wa_notify_dispatchers() FROM PUBLIC;
 GRANT SELECT, INSERT ON wa_outbound_queue TO wa_app;
 GRANT UPDATE (scheduled_at, expires_at, priority, status, reference, metadata, customer_id, on_refusal, on_unknown)
