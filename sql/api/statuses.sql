@@ -196,7 +196,7 @@ CREATE OR REPLACE FUNCTION _wa_react_to_failures(p_org uuid, p_status_ids bigint
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
-    v_opted_out bigint[];
+    v_rule record;
 BEGIN
     IF NOT EXISTS (
         SELECT FROM wa_message_statuses s
@@ -215,19 +215,37 @@ BEGIN
         GROUP BY m.contact_id, m.number_id
     ) d
     WHERE w.organization_id = p_org AND w.contact_id = d.contact_id AND w.number_id = d.number_id;
-    SELECT array_agg(DISTINCT m.contact_id) INTO v_opted_out
-    FROM wa_message_statuses s
-    JOIN wa_messages m ON m.organization_id = p_org AND m.id = s.message_id
-    JOIN wa_error_rules r ON r.code = s.error_code AND r.action = 'opt_out'
-    WHERE s.organization_id = p_org AND s.id = ANY (p_status_ids) AND s.status = 'failed' AND m.contact_id IS NOT NULL;
-    IF v_opted_out IS NOT NULL THEN
-        PERFORM _wa_opt_out_contacts(p_org, v_opted_out, 'marketing', 'the customer stopped marketing messages', 'provider');
-    END IF;
+    FOR v_rule IN
+        SELECT DISTINCT r.code, r.title, r.action, m.number_id, m.contact_id, m.template_name, m.template_language,
+            s.occurred_at + r.wait AS ends_at
+        FROM wa_message_statuses s
+        JOIN wa_messages m ON m.organization_id = p_org AND m.id = s.message_id
+        JOIN wa_error_rules r ON r.code = s.error_code
+            AND r.action IN ('opt_out', 'stop_template', 'pause_number', 'pause_account', 'pause_token')
+        WHERE s.organization_id = p_org AND s.id = ANY (p_status_ids) AND s.status = 'failed'
+    LOOP
+        CASE v_rule.action
+            WHEN 'opt_out' THEN
+                PERFORM _wa_opt_out_contacts(p_org, ARRAY[v_rule.contact_id], 'marketing', v_rule.title, 'provider');
+            WHEN 'stop_template' THEN
+                UPDATE wa_templates t SET blocked_reason = format('%s (code %s)', v_rule.title, v_rule.code),
+                    blocked_at = clock_timestamp(), blocked_until = v_rule.ends_at
+                WHERE t.organization_id = p_org AND t.name = v_rule.template_name AND t.language = v_rule.template_language
+                    AND coalesce(v_rule.ends_at > clock_timestamp(), true);
+            ELSE
+                CONTINUE WHEN v_rule.ends_at <= clock_timestamp();
+                PERFORM _wa_pause_number(
+                    p_org, v_rule.number_id, replace(v_rule.action, 'pause_', ''),
+                    format('%s (code %s)', v_rule.title, v_rule.code), v_rule.ends_at
+                );
+        END CASE;
+    END LOOP;
 END
 $$;
 
 COMMENT ON FUNCTION _wa_react_to_failures(uuid, bigint[]) IS
-'Internal: what a failed status teaches: that the window is closed, that the customer wants no marketing.';
+'Internal: what a failed status teaches, by wa_error_rules: the window is closed, the customer wants no marketing, a template '
+'or number must stop. A message that the provider had accepted is not sent again.';
 
 -- Statuses bring the user id of a customer whom we know by number, and the other way round.
 CREATE OR REPLACE FUNCTION _wa_learn_recipients(p_org uuid, p_status_ids bigint[]) RETURNS void

@@ -18,6 +18,14 @@ END;
 
 COMMENT ON FUNCTION _wa_message_text(text, jsonb) IS 'Internal: the words of a message that a person would read; NULL if none.';
 
+CREATE OR REPLACE FUNCTION _wa_read_message(p_message jsonb, OUT type text, OUT content jsonb)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT coalesce(p_message ->> 'type', 'unknown'), coalesce(nullif(p_message -> (p_message ->> 'type'), 'null'), '{}');
+END;
+
+COMMENT ON FUNCTION _wa_read_message(jsonb) IS 'Internal: the type of a message and the object named after it.';
+
 CREATE OR REPLACE FUNCTION _wa_apply_messages(p_org uuid, p_atoms _wa_webhook_atoms[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -35,10 +43,7 @@ BEGIN
                 coalesce(a.payload ->> 'from_user_id', a.contact ->> 'user_id'), a.payload ->> 'from'
             ) ORDER BY a.n) AS user_ids,
             array_agg(a.at ORDER BY a.n) AS ats
-        FROM unnest(p_atoms) WITH ORDINALITY a (
-            log_id, atom, place, kind, field, organization_id, number_id, waba_id, phone_number_id, display_phone,
-            received_at, at, payload, contact, dedupe_key, error, n
-        )
+        FROM _wa_number_atoms(p_atoms) a
     ) s
     CROSS JOIN LATERAL _wa_resolve_contacts(p_org, s.phones, s.user_ids, 'webhook', s.ats) r;
     IF array_position(v_contact_ids, NULL) IS NOT NULL THEN
@@ -66,20 +71,14 @@ BEGIN
                 'id', 'from', 'from_user_id', 'timestamp', 'type', 'group_id', 'referral', t.type
             ],
             a.at
-        FROM unnest(p_atoms) WITH ORDINALITY a (
-            log_id, atom, place, kind, field, organization_id, number_id, waba_id, phone_number_id, display_phone,
-            received_at, at, payload, contact, dedupe_key, error, n
-        )
+        FROM _wa_number_atoms(p_atoms) a
         JOIN wa_contacts c ON c.organization_id = p_org AND c.id = v_contact_ids[a.n]
         CROSS JOIN LATERAL (
             SELECT _wa_inbound_phone(coalesce(a.payload ->> 'from', a.contact ->> 'wa_id')) AS phone
         ) p
         LEFT JOIN wa_contact_identities i ON i.organization_id = p_org AND i.kind = 'phone' AND i.is_current
             AND i.value = _wa_phone_key(p.phone)
-        CROSS JOIN LATERAL (
-            SELECT coalesce(a.payload ->> 'type', 'unknown') AS type,
-                coalesce(a.payload -> (a.payload ->> 'type'), '{}') AS content
-        ) t
+        CROSS JOIN LATERAL _wa_read_message(a.payload) t
         ORDER BY a.n
         ON CONFLICT (organization_id, wa_message_id) DO NOTHING
         RETURNING id, provider_at
@@ -115,10 +114,7 @@ AS $$
                 a.contact #>> '{profile,username}' AS username, a.contact ->> 'wa_id' AS wa_id,
                 coalesce(a.payload ->> 'from_parent_user_id', a.contact ->> 'parent_user_id') AS parent_user_id,
                 coalesce(a.contact ->> 'identity_key_hash', a.payload #>> '{identity,hash}') AS identity_hash
-            FROM unnest(p_atoms) WITH ORDINALITY a (
-                log_id, atom, place, kind, field, organization_id, number_id, waba_id, phone_number_id, display_phone,
-                received_at, at, payload, contact, dedupe_key, error, n
-            )
+            FROM _wa_number_atoms(p_atoms) a
             JOIN unnest(p_contact_ids) WITH ORDINALITY c (contact_id, n) ON c.n = a.n
         ) n
         WHERE num_nonnulls(n.name, n.username, n.wa_id, n.parent_user_id, n.identity_hash) > 0
@@ -258,6 +254,7 @@ $$;
 COMMENT ON FUNCTION _wa_apply_system_messages(uuid, bigint[]) IS
 'Internal: what system messages say of a customer: a new number, a new user id, a new identity key.';
 
-REVOKE ALL ON FUNCTION _wa_message_text(text, jsonb), _wa_apply_messages(uuid, _wa_webhook_atoms[]),
+REVOKE ALL ON FUNCTION _wa_message_text(text, jsonb), _wa_read_message(jsonb),
+_wa_apply_messages(uuid, _wa_webhook_atoms[]),
 _wa_update_profiles(uuid, _wa_webhook_atoms[], bigint[]), _wa_heed_keywords(uuid, bigint[]),
 _wa_mark_amended(uuid, bigint[]), _wa_apply_system_messages(uuid, bigint[]) FROM PUBLIC;

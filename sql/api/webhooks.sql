@@ -12,6 +12,20 @@ WHERE false;
 
 COMMENT ON VIEW _wa_webhook_atoms IS 'Internal: the shape of an atom while it is processed. Never has rows.';
 
+CREATE OR REPLACE FUNCTION _wa_number_atoms(p_atoms _wa_webhook_atoms[]) RETURNS TABLE (
+    n bigint, number_id bigint, phone_number_id text, display_phone text, at timestamptz, payload jsonb, contact jsonb
+)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT a.n, a.number_id, a.phone_number_id, a.display_phone, a.at, a.payload, a.contact
+    FROM unnest(p_atoms) WITH ORDINALITY a (
+        log_id, atom, place, kind, field, organization_id, number_id, waba_id, phone_number_id, display_phone,
+        received_at, at, payload, contact, dedupe_key, error, n
+    );
+END;
+
+COMMENT ON FUNCTION _wa_number_atoms(_wa_webhook_atoms[]) IS 'Internal: atoms with their places in the array.';
+
 CREATE OR REPLACE FUNCTION ingest_wa_webhooks(p_bodies bytea[], p_sources text[], p_provider text DEFAULT 'meta')
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
@@ -267,7 +281,8 @@ COMMENT ON FUNCTION record_wa_webhook_rejection(text, text) IS
 'Counts a webhook request with a wrong or missing signature: one audit_log row per source and minute, in the default '
 'organization.';
 
-REVOKE ALL ON FUNCTION ingest_wa_webhooks(bytea[], text[], text), ingest_wa_webhook(bytea, text, text),
+REVOKE ALL ON _wa_webhook_atoms FROM PUBLIC;
+REVOKE ALL ON FUNCTION _wa_number_atoms(_wa_webhook_atoms[]), ingest_wa_webhooks(bytea[], text[], text), ingest_wa_webhook(bytea, text, text),
 process_wa_webhooks(integer), replay_wa_webhooks(bigint[]), _wa_process_logs(bigint[]), _wa_read_atoms(bigint[]),
 _wa_apply_atoms_safely(uuid, _wa_webhook_atoms[]), _wa_apply_atoms(uuid, _wa_webhook_atoms[]),
 record_wa_webhook_rejection(text, text) FROM PUBLIC;

@@ -50,6 +50,7 @@ CREATE TABLE wa_account_events (
 );
 
 CREATE INDEX wa_account_events_received_idx ON wa_account_events (organization_id, received_at);
+CREATE INDEX wa_account_events_field_idx ON wa_account_events (organization_id, field, occurred_at);
 
 CREATE TABLE audit_log (
     organization_id uuid NOT NULL DEFAULT current_wa_organization(),
