@@ -135,7 +135,9 @@ def make_phone_parser(
         reason = library.is_possible_number_with_reason(parsed)
         if reason not in (possible, local_only):
             raise refusal(reason)
-        return e164(parsed)
+        number = e164(parsed)
+        # The library takes one trunk prefix off at a time; what we give must read as itself.
+        return international(number[1:]) if len(number) <= len(digits) else number
 
     def without_plus(digits: str) -> str:
         """E.164 of digits that are an international number without its +. Raises PhoneError.
@@ -216,12 +218,12 @@ def make_phone_parser(
         if has_plus:
             return international(digits)
         if not region or not region.strip():
-            return without_plus(digits)
+            return international(without_plus(digits)[1:])
         iso = region.strip().upper()
         if iso not in library.SUPPORTED_REGIONS:
             raise PhoneError("the region is not known", "Give it as its ISO 3166 code, for example AR.")
         area = re.sub(r"\D", "", area_code or "").lstrip("0") or ("11" if iso == "AR" else None)
-        return national(digits, iso, area)
+        return international(national(digits, iso, area)[1:])
 
     @functools.lru_cache(maxsize=4096)
     def parse_phone(
