@@ -115,26 +115,27 @@ BEGIN
             CROSS JOIN LATERAL _wa_pick_template(v_org.id, k.name, k.language, k.waba_id) t
         ),
         checked AS (
-            SELECT r.*, t.id AS template_id, t.category, b.sqlstate AS bad, b.problem, b.hint
+            SELECT r.*, t.id AS template_id, t.category,
+                CASE
+                    -- The usual text and the usual template need no function call.
+                    WHEN r.error_code IS NULL AND (r.phone_number_id IS NULL OR r.named_number_id IS NOT NULL)
+                        AND r.content IS NULL
+                        AND CASE r.type
+                            WHEN 'text' THEN r.text_body ~ '\S' AND char_length(r.text_body) <= 4096
+                            WHEN 'template' THEN t.is_plain
+                                AND _wa_are_plain_params(r.template_params, cardinality(t.body_placeholders))
+                        END
+                        THEN NULL
+                    ELSE _wa_check_queue_row(
+                        v_org.id, r.error_code, r.phone_number_id, r.named_number_id, r.type, r.text_body, r.content,
+                        r.template_name, r.template_language, p.waba_id, r.template_params, t.id
+                    )
+                END AS bad
             FROM routed r
             LEFT JOIN wa_phone_numbers p ON p.organization_id = v_org.id AND p.id = r.number_id
             LEFT JOIN template t ON r.type = 'template' AND t.name = r.template_name
                 AND t.language IS NOT DISTINCT FROM r.template_language
                 AND t.waba_id IS NOT DISTINCT FROM p.waba_id
-            LEFT JOIN LATERAL _wa_check_queue_row(
-                v_org.id, r.error_code, r.phone, r.phone_number_id, r.named_number_id, r.type, r.text_body,
-                r.content, r.template_name, r.template_language, p.waba_id, r.template_params, t.id
-            ) b ON NOT coalesce(
-                -- The usual text and the usual template need no function call.
-                r.error_code IS NULL AND (r.phone_number_id IS NULL OR r.named_number_id IS NOT NULL)
-                AND CASE r.type
-                    WHEN 'text' THEN r.content IS NULL AND r.text_body ~ '\S' AND char_length(r.text_body) <= 4096
-                    WHEN 'template' THEN r.content IS NULL AND t.is_plain
-                        AND _wa_are_plain_params(r.template_params, cardinality(t.body_placeholders))
-                    ELSE false
-                END,
-                false
-            )
         ),
         queued AS (
             INSERT INTO wa_queue_due (organization_id, number_id, class, due_at, queue_id, contact_id, template_id)
@@ -147,14 +148,14 @@ BEGIN
             count(*) FILTER (WHERE c.bad IS NOT NULL) AS bad,
             count(*) AS row_count,
             count(*) FILTER (WHERE _wa_is_metered(c.template_id, c.category)) AS metered,
-            (array_agg(format('%s: %s', quote_ident(c.phone), c.problem) ORDER BY c.id)
+            (array_agg(format('%s: %s', quote_ident(c.phone), c.bad[2]) ORDER BY c.id)
                 FILTER (WHERE c.bad IS NOT NULL))[1:10] AS details,
-            (array_agg(ARRAY[c.bad, c.problem, c.hint] ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL))[1:1] AS first
+            (array_agg(to_jsonb(c.bad) ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL))[1] AS first
         INTO v_sum
         FROM checked c;
         IF v_sum.bad > 0 THEN
             PERFORM _wa_raise_bad_rows(
-                v_sum.bad, v_sum.row_count, v_sum.details, v_sum.first[1][1], v_sum.first[1][2], v_sum.first[1][3]
+                v_sum.bad, v_sum.row_count, v_sum.details, v_sum.first ->> 0, v_sum.first ->> 1, v_sum.first ->> 2
             );
         END IF;
         PERFORM _wa_refuse_rows(v_org, array_agg(n.id)) FROM new_rows n WHERE n.organization_id = v_org.id;
@@ -184,10 +185,10 @@ COMMENT ON FUNCTION _wa_queue_class(text, boolean) IS
 'Internal: the class of a due row: 1, 3, 5 for high, normal, low; one more when the organization''s rate counts it.';
 
 CREATE OR REPLACE FUNCTION _wa_check_queue_row(
-    p_org uuid, p_mark text, p_phone text, p_phone_number_id text, p_number_id bigint, p_type text, p_text_body text,
+    p_org uuid, p_mark text, p_phone_number_id text, p_number_id bigint, p_type text, p_text_body text,
     p_content jsonb, p_template_name text, p_template_language text, p_waba_id text, p_template_params jsonb,
-    p_template_id uuid, OUT sqlstate text, OUT problem text, OUT hint text
-) RETURNS record
+    p_template_id uuid
+) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
 DECLARE
@@ -195,52 +196,53 @@ DECLARE
         'text', 'template', 'image', 'document', 'audio', 'video', 'sticker', 'interactive', 'location', 'contacts',
         'reaction'
     ];
+    v_sqlstate text;
+    v_problem text;
+    v_hint text;
 BEGIN
     IF p_mark IS NOT NULL THEN
-        sqlstate := p_mark;
-        problem := 'not a phone number or business-scoped user id';
-        hint := 'Give the number with + and country code, or set wa_organizations.default_region for national forms.';
+        v_sqlstate := p_mark;
+        v_problem := 'not a phone number or business-scoped user id';
+        v_hint := 'Give the number with + and country code, or set wa_organizations.default_region for national forms.';
     ELSIF p_phone_number_id IS NOT NULL AND p_number_id IS NULL THEN
-        sqlstate := 'WA010';
-        problem := format('no business number with the id "%s"', p_phone_number_id);
-        hint := 'SELECT phone_number_id FROM wa_phone_numbers; register_wa_phone_number() adds one.';
+        v_sqlstate := 'WA010';
+        v_problem := format('no business number with the id "%s"', p_phone_number_id);
+        v_hint := 'SELECT phone_number_id FROM wa_phone_numbers; register_wa_phone_number() adds one.';
     ELSIF NOT p_type = ANY (v_types) THEN
-        sqlstate := 'WA009';
-        problem := CASE WHEN p_type = '' THEN 'no text_body, template_name or type with content given'
+        v_sqlstate := 'WA009';
+        v_problem := CASE WHEN p_type = '' THEN 'no text_body, template_name or type with content given'
             ELSE format('unknown message type "%s"', p_type) END;
-        hint := format('Known types: %s.', array_to_string(v_types, ', '));
+        v_hint := format('Known types: %s.', array_to_string(v_types, ', '));
     ELSIF p_type = 'template' THEN
         IF p_template_name IS NULL THEN
-            sqlstate := 'WA009';
-            problem := 'a template message needs template_name';
-            hint := 'SELECT name, language FROM wa_templates;';
+            v_sqlstate := 'WA009';
+            v_problem := 'a template message needs template_name';
+            v_hint := 'SELECT name, language FROM wa_templates;';
         ELSIF p_template_id IS NULL OR NOT coalesce(p_content ? 'components', false) THEN
-            SELECT c.sqlstate, c.problem, c.hint INTO sqlstate, problem, hint
+            SELECT c.sqlstate, c.problem, c.hint INTO v_sqlstate, v_problem, v_hint
             FROM _wa_check_template_params(
                 p_org, p_template_name, p_template_language, p_waba_id, p_template_params
             ) c;
         END IF;
     ELSIF p_type = 'text' AND (p_text_body IS NULL OR p_text_body !~ '\S') THEN
-        sqlstate := 'WA008';
-        problem := 'text_body is empty';
-        hint := 'Give the text of the message.';
+        v_sqlstate := 'WA008';
+        v_problem := 'text_body is empty';
+        v_hint := 'Give the text of the message.';
     ELSE
-        problem := _wa_check_content(
+        v_problem := _wa_check_content(
             p_type, CASE p_type WHEN 'text' THEN coalesce(p_content, '{}') || jsonb_build_object('body', p_text_body)
                 ELSE p_content END
         );
-        sqlstate := CASE WHEN problem IS NULL THEN NULL WHEN problem ~ 'longer than|characters' THEN 'WA007' ELSE 'WA008' END;
-        hint := 'The limits are those of the Cloud API''s message types; see the reference.';
+        v_sqlstate := CASE WHEN v_problem IS NULL THEN NULL WHEN v_problem ~ 'longer than|characters' THEN 'WA007' ELSE 'WA008' END;
+        v_hint := 'The limits are those of the Cloud API''s message types; see the reference.';
     END IF;
-    IF sqlstate IS NULL THEN
-        problem := NULL;
-    END IF;
+    RETURN CASE WHEN v_sqlstate IS NOT NULL THEN ARRAY[v_sqlstate, v_problem, v_hint] END;
 END
 $$;
 
 COMMENT ON FUNCTION _wa_check_queue_row(
-    uuid, text, text, text, bigint, text, text, jsonb, text, text, text, jsonb, uuid
-) IS 'Internal: what is malformed about a row, as SQLSTATE, sentence and hint; all NULL when it is fine.';
+    uuid, text, text, bigint, text, text, jsonb, text, text, text, jsonb, uuid
+) IS 'Internal: what is malformed about a row: SQLSTATE, sentence and hint; NULL when it is fine.';
 
 CREATE OR REPLACE FUNCTION _wa_raise_bad_rows(
     p_bad bigint, p_row_count bigint, p_details text[], p_sqlstate text, p_problem text, p_hint text
@@ -421,7 +423,7 @@ FOR EACH ROW EXECUTE FUNCTION tg_wa_outbound_queue__delete();
 REVOKE ALL ON FUNCTION tg_wa_outbound_queue__prepare(), tg_wa_outbound_queue__enqueue(),
 tg_wa_outbound_queue__change(), tg_wa_outbound_queue__recheck(), tg_wa_outbound_queue__delete(),
 _wa_queue_class(text, boolean), _wa_is_metered(uuid, text),
-_wa_check_queue_row(uuid, text, text, text, bigint, text, text, jsonb, text, text, text, jsonb, uuid),
+_wa_check_queue_row(uuid, text, text, bigint, text, text, jsonb, text, text, text, jsonb, uuid),
 _wa_raise_bad_rows(bigint, bigint, text[], text, text, text), _wa_refuse_rows(wa_organizations, uuid[]),
 _wa_warn_of_wait(wa_organizations, bigint), _wa_notify_dispatchers() FROM PUBLIC;
 GRANT SELECT, INSERT ON wa_outbound_queue TO wa_app;
