@@ -181,7 +181,7 @@ def test_what_was_read_once_reads_the_same_again(text: str, region: str | None) 
 
 
 def library_reads(phone: str) -> str | None:
-    """What the library makes of an international number, read until it stays the same; None if not possible."""
+    """What the library makes of an international number, read until it stays; None if not possible."""
     try:
         parsed = phonenumbers.parse(phone)
     except phonenumbers.NumberParseException:
