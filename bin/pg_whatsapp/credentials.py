@@ -101,6 +101,11 @@ class Credentials:
                 hint="bin/wa secrets set access_token --number ID",
             )
             return None
+        if not (token.isascii() and token.isprintable()):
+            self._complain(
+                number, "the access token has characters that no header can hold", phone_number_id=number
+            )
+            return None
         base = self._settings.base_url(provider)
         headers = {"content-type": "application/json", "accept": "application/json"}
         if provider == "360dialog":

@@ -77,6 +77,8 @@ class Dispatcher:
         self._work = asyncio.Event()
         self._stopping = False
         self._failure: BaseException | None = None
+        self._look_again: asyncio.TimerHandle | None = None
+        self._claimed_at = 0.0
         self._busy_until = 0.0
         self._second = (0.0, 0)
         self._rate = 0.0
@@ -184,11 +186,11 @@ class Dispatcher:
 
     async def _claim(self, limit: int) -> int | None:
         """Claim up to limit messages into the sender; their number, None if refused for now."""
-        asked_at = monotonic()
         try:
-            # Sent first, so that the wait for a connection does not count against the grant.
+            # First, so that the wait for a connection does not count against the grant.
             await self._claims.get()
             asked_at = monotonic()
+            self._claimed_at = asked_at
             rows = await self._claims.fetch(_CLAIM, self.id, limit)
         except errors.UnavailableError:
             return None
@@ -258,9 +260,14 @@ class Dispatcher:
     # -- beside claiming
 
     def _after_record(self) -> None:
-        # A recorded result may have freed the next message to the same recipient.
-        if self._sender.is_idle and not self._recorder.pending:
-            self._work.set()
+        # A recorded result may have freed the next message to a recipient: look, but not after each batch.
+        if self._look_again is None:
+            due = max(0.0, self._claimed_at + QUICKEST_POLL_S - monotonic())
+            self._look_again = asyncio.get_running_loop().call_later(due, self._look)
+
+    def _look(self) -> None:
+        self._look_again = None
+        self._work.set()
 
     async def _maintain(self) -> None:
         refresh_at = monotonic() + REFRESH_TOKENS_EVERY_S

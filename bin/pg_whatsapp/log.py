@@ -17,9 +17,19 @@ _DIGITS = re.compile(r"\+?\d[\d\s().-]{6,}\d")
 _PHONE_DIGITS = 8
 # A value under one of these names is never written, whatever it holds.
 _SECRET_NAMES = re.compile(r"(body|text|phone|recipient|token|secret|password|payload|params|dsn|conninfo)$")
-# Ids of the provider and our own: digits, but nobody's phone number.
+# Ids of the provider and our own, addresses: digits, but nobody's phone number.
 _ID_NAMES = frozenset(
-    {"phone_number_id", "waba_id", "queue_id", "organization_id", "dispatcher", "timestamp", "version", "url"}
+    {
+        "phone_number_id",
+        "waba_id",
+        "queue_id",
+        "organization_id",
+        "dispatcher",
+        "timestamp",
+        "version",
+        "host",
+        "source",
+    }
 )
 MASK = "[hidden]"
 

@@ -17,6 +17,8 @@ import orjson
 from pyreqwest.client import ClientBuilder
 from pyreqwest.compatibility.httpx import HttpxTransport
 
+from pg_whatsapp import __version__
+
 CONNECT_TIMEOUT_S = 5.0
 # Providers close idle connections after a minute or more; one that is closed while a request enters it costs
 # an unknown outcome, so ours go first.
@@ -56,6 +58,7 @@ def open_transport() -> httpx.AsyncBaseTransport:
     # No redirects: a POST that followed one would be sent twice.
     client = (
         ClientBuilder()
+        .user_agent(f"pg_whatsapp/{__version__}")
         .http1_only()
         .follow_redirects(False)
         .connect_timeout(timedelta(seconds=CONNECT_TIMEOUT_S))
