@@ -275,7 +275,7 @@ DECLARE
     v_text text := p_params::text;
 BEGIN
     RETURN jsonb_typeof(p_params) = 'array' AND jsonb_array_length(p_params) = p_count AND length(v_text) <= 1024
-        AND v_text ~ '^\[(("[^ "\\][^"\\]*"|-?[0-9.]+)(, |\]$))*$' AND position('     ' IN v_text) = 0;
+        AND v_text ~ '^\[(("[^\s"\\][^"\\]*"|-?[0-9.]+)(, |\]$))*$' AND position('     ' IN v_text) = 0;
 END
 $$;
 
