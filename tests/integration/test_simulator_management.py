@@ -161,8 +161,8 @@ def test_media_go_up_and_down_with_a_url_that_expires(simulator: SimulatorProces
 
 
 def test_credentials_and_unknown_objects(simulator: SimulatorProcess) -> None:
-    hello = {"messaging_product": "whatsapp", "to": PHONE, "type": "template"}
-    hello["template"] = {"name": "hello_world", "language": {"code": "en_US"}}  # type: ignore[assignment]
+    hello: dict[str, Any] = {"messaging_product": "whatsapp", "to": PHONE, "type": "template"}
+    hello["template"] = {"name": "hello_world", "language": {"code": "en_US"}}
     path = f"{simulator.url}/v25.0/{NUMBER}/messages"
     assert refused(httpx.post(path, json=hello)) == (401, 190, None)
     simulator.post("numbers", phone_number_id=NUMBER, access_token="right", api_key="d360")
