@@ -104,6 +104,7 @@ BEGIN
             v_settled := v_settled + _wa_give_up_waiting(v_org.id, v_org.unknown, clock_timestamp());
         END IF;
     END LOOP;
+    PERFORM _wa_expire_panics(clock_timestamp());
     PERFORM _wa_assign_numbers(o.organization_id)
     FROM (SELECT DISTINCT d.organization_id FROM wa_queue_due d WHERE d.number_id IS NULL) o;
     RETURN jsonb_build_object('lost', v_lost, 'settled', v_settled);

@@ -82,19 +82,6 @@ COMMENT ON FUNCTION resolve_wa_panic(uuid, text) IS
 'Ends the stops of what the role may see, of one organization with all its numbers, or of one number only. Returns how '
 'many it ended.';
 
-CREATE OR REPLACE FUNCTION _wa_is_panic(p_org uuid, p_number_id bigint, p_now timestamptz) RETURNS boolean
-LANGUAGE sql STABLE PARALLEL SAFE
-BEGIN ATOMIC
-    SELECT EXISTS (
-        SELECT FROM wa_panic_modes p
-        WHERE p.organization_id = p_org AND p.active AND (p.number_id IS NULL OR p.number_id = p_number_id)
-            AND (p.auto_resolve_at IS NULL OR p.auto_resolve_at > p_now)
-    );
-END;
-
-COMMENT ON FUNCTION _wa_is_panic(uuid, bigint, timestamptz) IS
-'Internal: whether an emergency stop covers a business number at a time.';
-
 CREATE OR REPLACE FUNCTION _wa_expire_panics(p_now timestamptz) RETURNS integer
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -154,7 +141,7 @@ FOR EACH ROW WHEN (OLD.is_sending_enabled IS DISTINCT FROM NEW.is_sending_enable
 EXECUTE FUNCTION tg_wa_installations__audit();
 
 REVOKE ALL ON FUNCTION trigger_wa_panic(text, uuid, text, interval), _wa_panic_organizations(uuid),
-resolve_wa_panic(uuid, text), _wa_is_panic(uuid, bigint, timestamptz), _wa_expire_panics(timestamptz),
+resolve_wa_panic(uuid, text), _wa_expire_panics(timestamptz),
 tg_wa_panic_modes__audit(), tg_wa_installations__audit() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION trigger_wa_panic(text, uuid, text, interval), _wa_panic_organizations(uuid),
 resolve_wa_panic(uuid, text) TO wa_app, wa_admin;
