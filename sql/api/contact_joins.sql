@@ -165,6 +165,7 @@ LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_from wa_contacts;
+    v_from_is_newer boolean;
 BEGIN
     IF p_from = p_into THEN
         RETURN;
@@ -174,6 +175,16 @@ BEGIN
     IF NOT FOUND THEN
         RETURN;
     END IF;
+
+    SELECT coalesce(
+        max(m.provider_at) FILTER (WHERE m.contact_id = p_from)
+        > coalesce(max(m.provider_at) FILTER (WHERE m.contact_id = p_into), '-infinity'),
+        false
+    )
+    INTO v_from_is_newer
+    FROM wa_messages m
+    WHERE m.organization_id = p_org AND m.contact_id IN (p_from, p_into) AND m.direction = 'inbound'
+        AND m.message_type <> 'system';
 
     UPDATE wa_contact_identities SET contact_id = p_into WHERE organization_id = p_org AND contact_id = p_from;
 
@@ -244,8 +255,10 @@ BEGIN
         user_id = coalesce(user_id, v_from.user_id),
         parent_user_id = coalesce(parent_user_id, v_from.parent_user_id),
         wa_id = coalesce(wa_id, v_from.wa_id),
-        profile_name = coalesce(profile_name, v_from.profile_name),
-        username = coalesce(username, v_from.username),
+        profile_name = CASE WHEN v_from_is_newer THEN coalesce(v_from.profile_name, profile_name)
+            ELSE coalesce(profile_name, v_from.profile_name) END,
+        username = CASE WHEN v_from_is_newer THEN coalesce(v_from.username, username)
+            ELSE coalesce(username, v_from.username) END,
         customer_id = coalesce(customer_id, v_from.customer_id),
         identity_hash = coalesce(identity_hash, v_from.identity_hash),
         created_at = least(created_at, v_from.created_at),

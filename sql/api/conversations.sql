@@ -100,7 +100,7 @@ BEGIN
                 SELECT count(*) FROM wa_messages c
                 WHERE c.organization_id = w.organization_id AND c.contact_id = w.contact_id
                     AND c.number_id = w.number_id AND c.direction = 'inbound' AND c.group_id IS NULL
-                    AND _wa_opens_window(c.message_type)
+                    AND _wa_opens_window(c.message_type) AND (c.message_type <> 'call' OR c.content ? 'connect')
                     AND c.provider_at > greatest(w.last_business_message_at, excluded.last_business_message_at)
             )
         END,

@@ -102,53 +102,48 @@ $$;
 COMMENT ON FUNCTION _wa_apply_messages(uuid, _wa_webhook_atoms[]) IS
 'Internal: records inbound messages, each once, and everything that follows from them.';
 
--- Called before the windows move, whose time tells whether a message is newer than what is known.
+-- The newest message's word counts, whatever the order of arrival; the ledger tells whether there is a newer one.
 CREATE OR REPLACE FUNCTION _wa_update_profiles(p_org uuid, p_atoms _wa_webhook_atoms[], p_contact_ids bigint[])
 RETURNS void
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
-    WITH newest AS (
-        SELECT DISTINCT ON (n.contact_id) n.*
-        FROM (
-            SELECT c.contact_id, a.at, a.contact #>> '{profile,name}' AS name,
-                a.contact #>> '{profile,username}' AS username, a.contact ->> 'wa_id' AS wa_id,
-                coalesce(a.payload ->> 'from_parent_user_id', a.contact ->> 'parent_user_id') AS parent_user_id,
-                coalesce(a.contact ->> 'identity_key_hash', a.payload #>> '{identity,hash}') AS identity_hash
-            FROM _wa_number_atoms(p_atoms) a
-            JOIN unnest(p_contact_ids) WITH ORDINALITY c (contact_id, n) ON c.n = a.n
-        ) n
-        WHERE num_nonnulls(n.name, n.username, n.wa_id, n.parent_user_id, n.identity_hash) > 0
-        ORDER BY n.contact_id, n.at DESC
+    WITH told AS (
+        SELECT DISTINCT ON (c.contact_id) c.contact_id, a.at, a.contact #>> '{profile,name}' AS profile_name,
+            a.contact #>> '{profile,username}' AS username, a.contact ->> 'wa_id' AS wa_id,
+            coalesce(a.payload ->> 'from_parent_user_id', a.contact ->> 'parent_user_id') AS parent_user_id,
+            coalesce(a.contact ->> 'identity_key_hash', a.payload #>> '{identity,hash}') AS identity_hash
+        FROM _wa_number_atoms(p_atoms) a
+        JOIN unnest(p_contact_ids) WITH ORDINALITY c (contact_id, n) ON c.n = a.n
+        WHERE a.contact IS NOT NULL
+        ORDER BY c.contact_id, a.at DESC
     ),
-    wanted AS (
-        SELECT n.contact_id,
-            CASE WHEN k.is_news THEN coalesce(n.name, c.profile_name) ELSE coalesce(c.profile_name, n.name) END AS name,
-            CASE WHEN k.is_news THEN coalesce(n.username, c.username) ELSE coalesce(c.username, n.username) END AS username,
-            CASE WHEN k.is_news THEN coalesce(n.wa_id, c.wa_id) ELSE coalesce(c.wa_id, n.wa_id) END AS wa_id,
-            coalesce(n.parent_user_id, c.parent_user_id) AS parent_user_id,
-            CASE
-                WHEN k.is_news THEN coalesce(n.identity_hash, c.identity_hash)
-                ELSE coalesce(c.identity_hash, n.identity_hash)
-            END AS identity_hash
-        FROM newest n
-        JOIN wa_contacts c ON c.organization_id = p_org AND c.id = n.contact_id
-        CROSS JOIN LATERAL (
-            SELECT NOT EXISTS (
-                SELECT FROM wa_conversation_windows w
-                WHERE w.organization_id = p_org AND w.contact_id = n.contact_id AND w.last_customer_message_at > n.at
-            ) AS is_news
-        ) k
+    news AS (
+        SELECT t.*, NOT EXISTS (
+            SELECT FROM wa_messages m
+            WHERE m.organization_id = p_org AND m.contact_id = t.contact_id AND m.direction = 'inbound'
+                AND m.message_type <> 'system' AND m.provider_at > t.at
+        ) AS is_newest
+        FROM told t
+        JOIN wa_contacts c ON c.organization_id = p_org AND c.id = t.contact_id
+        WHERE (t.profile_name, t.username, t.wa_id, t.parent_user_id, t.identity_hash)
+            IS DISTINCT FROM (c.profile_name, c.username, c.wa_id, c.parent_user_id, c.identity_hash)
     )
-    UPDATE wa_contacts c SET profile_name = w.name, username = w.username, wa_id = w.wa_id,
-        parent_user_id = w.parent_user_id, identity_hash = w.identity_hash, updated_at = clock_timestamp()
-    FROM wanted w
-    WHERE c.organization_id = p_org AND c.id = w.contact_id
-        AND (c.profile_name, c.username, c.wa_id, c.parent_user_id, c.identity_hash)
-        IS DISTINCT FROM (w.name, w.username, w.wa_id, w.parent_user_id, w.identity_hash)
+    UPDATE wa_contacts c SET
+        profile_name = CASE WHEN n.is_newest THEN coalesce(n.profile_name, c.profile_name)
+            ELSE coalesce(c.profile_name, n.profile_name) END,
+        username = CASE WHEN n.is_newest THEN coalesce(n.username, c.username) ELSE coalesce(c.username, n.username) END,
+        wa_id = CASE WHEN n.is_newest THEN coalesce(n.wa_id, c.wa_id) ELSE coalesce(c.wa_id, n.wa_id) END,
+        parent_user_id = coalesce(n.parent_user_id, c.parent_user_id),
+        identity_hash = CASE WHEN n.is_newest THEN coalesce(n.identity_hash, c.identity_hash)
+            ELSE coalesce(c.identity_hash, n.identity_hash) END,
+        updated_at = clock_timestamp()
+    FROM news n
+    WHERE c.organization_id = p_org AND c.id = n.contact_id
+        AND (n.is_newest OR num_nulls(c.profile_name, c.username, c.wa_id, c.parent_user_id, c.identity_hash) > 0)
 $$;
 
 COMMENT ON FUNCTION _wa_update_profiles(uuid, _wa_webhook_atoms[], bigint[]) IS
-'Internal: what webhooks tell of a customer besides the message; the newest message''s word counts.';
+'Internal: name, user name, wa_id and identity key of customers, as their newest message tells.';
 
 -- The word stands alone and is unqualified, so it is taken at its word: no message at all (scope all). Meta's own switch
 -- for offers only is user_preferences, which sets the scope marketing.
