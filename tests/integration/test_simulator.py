@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
-from simulated import NUMBER, SimulatorProcess, WebhookReceiver, wait_until
+from message_examples import MESSAGES, TEMPLATES
+from simulated import BIN, NUMBER, SimulatorProcess, WebhookReceiver, wait_until
 
 SECRET = "app-secret"
 PHONE = "+16505551234"
@@ -59,6 +65,18 @@ def test_a_template_is_accepted_journaled_and_told_about_up_to_read(
     (entry,) = simulator.get("journal", callback="q:42:")["entries"]
     assert (entry["wamid"], entry["template"], entry["callback"]) == (sent, "hello_world", "q:42:1")
     assert entry["sha256"] == hashlib.sha256(answer.request.content).hexdigest()
+
+
+def test_every_type_goes_through_and_keeps_its_callback_data(simulator: SimulatorProcess) -> None:
+    simulator.post("settings", window="off", pair=False, throughput=False, statuses=["sent"])
+    for name, registered in TEMPLATES.items():
+        simulator.post("templates", name=name, **registered)
+    for name, message in MESSAGES.items():
+        body = {"biz_opaque_callback_data": name} | message
+        assert wamid(simulator.send(**body)).startswith("wamid."), name
+    types = simulator.get("journal", format="summary")["by_type"]
+    assert sum(types.values()) == len(MESSAGES)
+    assert set(types) == {message["type"] for message in MESSAGES.values()}
 
 
 def test_free_form_needs_a_customer_who_wrote(simulator: SimulatorProcess, receiver: WebhookReceiver) -> None:
@@ -222,6 +240,43 @@ def test_the_journal_and_the_window_survive_a_kill(
     assert simulator.stop() == 0
     simulator.start()
     assert simulator.get("stats")["webhooks"]["pending"] == 0
+
+
+def test_what_was_answered_before_a_kill_is_in_the_journal(simulator: SimulatorProcess) -> None:
+    simulator.post("settings", throughput=False)
+    answered: list[str] = []
+
+    def send(worker: int) -> None:
+        with contextlib.suppress(httpx.TransportError):
+            for i in range(100_000):
+                answer = simulator.send(to=f"+1650{worker}{i:06d}", type="template", template=TEMPLATE)
+                answered.append(wamid(answer))
+
+    with ThreadPoolExecutor(4) as pool:
+        senders = [pool.submit(send, worker) for worker in range(4)]
+        wait_until(lambda: len(answered) > 200)
+        simulator.process.kill()
+        for sender in senders:
+            sender.result(timeout=30)
+    simulator.kill()
+    simulator.start()
+    summary = simulator.get("journal", format="summary")
+    kept = {entry["wamid"] for entry in simulator.get("journal", limit=10_000)["entries"]}
+    assert set(answered) <= kept
+    assert summary["accepted"] - len(answered) <= 4, "only what was in flight may be there without an answer"
+
+
+def test_two_simulators_cannot_share_a_state_directory(simulator: SimulatorProcess) -> None:
+    second = subprocess.run(
+        [sys.executable, "-m", "pg_whatsapp", "simulate", "--port", "0", "--state-dir", simulator.state_dir],
+        env={**os.environ, "PYTHONPATH": str(BIN)},
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert second.returncode == 1
+    assert b"state_directory_unusable" in second.stderr
+    assert second.stdout == b""
 
 
 def test_reset_forgets_everything(simulator: SimulatorProcess) -> None:

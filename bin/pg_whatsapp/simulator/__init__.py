@@ -45,7 +45,11 @@ async def _serve(
     latency_ms = options.pop("latency_ms", 0.0)
     if options.pop("sink", False):
         return await _listen(host, port, Server(Sink(latency_ms).handle), ready, stop)
-    simulator = Simulator(state_dir, **options)
+    try:
+        simulator = Simulator(state_dir, **options)
+    except OSError as error:
+        _log.error("state_directory_unusable", reason=error.strerror)
+        return 1
     flusher = asyncio.create_task(_flush(simulator))
     try:
         if resumed := simulator.resume():

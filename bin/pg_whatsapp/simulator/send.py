@@ -22,7 +22,7 @@ from .limits import Limits
 from .settings import Settings
 from .state import Number, State, Template
 from .statuses import Statuses
-from .validation.messages import Outgoing, Receipt, parse, addressee
+from .validation.messages import Outgoing, Receipt, addressee, parse
 from .validation.template import check_status, check_template
 
 _HTML_503 = (

@@ -6,6 +6,7 @@ call returns: it survives the simulator being killed, though not the machine los
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,10 @@ import orjson
 
 
 class LineFile:
-    """A file of JSON objects, one a line."""
+    """A file of JSON objects, one a line, which one process has at a time.
+
+    Raises OSError where the file cannot be opened or another process has it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -23,6 +27,7 @@ class LineFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         # 0600: the records name phone numbers
         self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._end_torn_line()
 
     def _end_torn_line(self) -> None:
