@@ -40,10 +40,14 @@ WHERE s.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
 
 CREATE OR REPLACE VIEW wa_outbound_queue_masked WITH (security_barrier = true) AS
 SELECT
-    q.organization_id, q.id, q.contact_id, _wa_mask_phone(q.phone) AS phone, q.type, q.template_name,
+    q.organization_id, q.id, coalesce(q.contact_id, d.contact_id, i.contact_id, m.contact_id) AS contact_id,
+    _wa_mask_phone(q.phone) AS phone, q.type, q.template_name,
     q.template_language, q.priority, q.status, q.scheduled_at, q.expires_at, q.phone_number_id, q.retry_count, q.attempt,
     q.error_code, q.claimed_at, q.processed_at, q.created_at
 FROM wa_outbound_queue q
+LEFT JOIN wa_queue_due d ON d.organization_id = q.organization_id AND d.queue_id = q.id
+LEFT JOIN wa_queue_inflight i ON i.organization_id = q.organization_id AND i.queue_id = q.id
+LEFT JOIN wa_messages m ON m.organization_id = q.organization_id AND m.queue_id = q.id
 WHERE q.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
 
 CREATE OR REPLACE VIEW wa_templates_masked WITH (security_barrier = true) AS
