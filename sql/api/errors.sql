@@ -107,6 +107,6 @@ COMMENT ON FUNCTION classify_wa_error(integer, integer) IS
 'A 5xx answer without an error code leaves the outcome unknown.';
 
 REVOKE ALL ON FUNCTION classify_wa_error(integer, integer) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION classify_wa_error(integer, integer) TO wa_admin, wa_app, wa_analyst;
-GRANT SELECT ON wa_error_rules TO wa_app, wa_analyst;
+GRANT EXECUTE ON FUNCTION classify_wa_error(integer, integer) TO wa_admin, wa_app;
+GRANT SELECT ON wa_error_rules TO wa_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON wa_error_rules TO wa_admin;

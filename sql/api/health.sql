@@ -222,4 +222,4 @@ COMMENT ON VIEW wa_queue_health IS
 REVOKE ALL ON FUNCTION _wa_explain(wa_outbound_queue), explain_wa_message(uuid), _wa_visible_message(uuid),
 preview_wa_request(uuid) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION explain_wa_message(uuid), preview_wa_request(uuid) TO wa_app, wa_admin;
-GRANT SELECT ON wa_queue_health TO wa_app, wa_admin, wa_analyst;
+GRANT SELECT ON wa_queue_health TO wa_app, wa_admin;
