@@ -162,7 +162,7 @@ class _Connection(asyncio.Protocol):
         self.chunks.append(body)
 
     def on_message_complete(self) -> None:
-        if self.transport is None:
+        if self.transport is None or self.transport.is_closing():
             return
         path, _, query = self.url.decode("latin-1").partition("?")
         if "%" in path:
