@@ -69,7 +69,14 @@ def echo(wamid: str, recipient: str, at: int, kind: str = "text", content: Any =
     """A body with one message that was sent from the WhatsApp Business app."""
     if isinstance(content, str):
         content = {"body": content}
-    atom = {"from": DISPLAY_PHONE, "to": recipient, "id": wamid, "timestamp": str(at), "type": kind, kind: content}
+    atom = {
+        "from": DISPLAY_PHONE,
+        "to": recipient,
+        "id": wamid,
+        "timestamp": str(at),
+        "type": kind,
+        kind: content,
+    }
     return body("smb_message_echoes", value(message_echoes=[atom]))
 
 
@@ -89,5 +96,11 @@ def call(call_id: str, caller: str, at: int, event: str, **extra: Any) -> bytes:
 
 def preference(wa_id: str, at: int, choice: str) -> bytes:
     """A body with one choice about marketing messages."""
-    atom = {"wa_id": wa_id, "detail": choice, "category": "marketing_messages", "value": choice, "timestamp": at}
+    atom = {
+        "wa_id": wa_id,
+        "detail": choice,
+        "category": "marketing_messages",
+        "value": choice,
+        "timestamp": at,
+    }
     return body("user_preferences", value(contacts=[{"wa_id": wa_id}], user_preferences=[atom]))

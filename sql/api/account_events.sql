@@ -9,7 +9,8 @@ DECLARE
 BEGIN
     WITH stored AS (
         INSERT INTO wa_account_events (
-            organization_id, waba_id, phone_number_id, field, event, payload, dedupe_key, occurred_at, received_at
+            organization_id, waba_id, phone_number_id, field, event, payload, dedupe_key, occurred_at,
+            received_at
         )
         SELECT
             p_org, a.waba_id, a.phone_number_id, coalesce(a.field, a.kind),
@@ -22,7 +23,8 @@ BEGIN
                 )
             END,
             -- The contact tells who it was where the element itself does not.
-            a.payload || CASE WHEN a.contact IS NULL THEN '{}' ELSE jsonb_build_object('contact', a.contact) END,
+            a.payload || CASE WHEN a.contact IS NULL THEN '{}'
+                ELSE jsonb_build_object('contact', a.contact) END,
             a.dedupe_key, a.at, a.received_at
         FROM unnest(p_atoms) a
         ORDER BY a.at, a.log_id, a.atom
@@ -33,7 +35,8 @@ BEGIN
     PERFORM _wa_apply_preferences(p_org, v_new);
     FOR v_event IN
         SELECT e.* FROM wa_account_events e
-        WHERE e.organization_id = p_org AND e.id = ANY (v_new) AND e.field NOT IN ('messages', 'user_preferences')
+        WHERE e.organization_id = p_org AND e.id = ANY (v_new)
+            AND e.field NOT IN ('messages', 'user_preferences')
         ORDER BY e.occurred_at, e.id
     LOOP
         PERFORM _wa_apply_account_event(p_org, v_event);
@@ -42,7 +45,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_apply_account_events(uuid, _wa_webhook_atoms[]) IS
-'Internal: stores events of accounts, numbers, templates and preferences, each once, and applies the new ones.';
+'Internal: stores events of accounts, numbers, templates and preferences, each once, and applies the new '
+'ones.';
 
 CREATE OR REPLACE FUNCTION _wa_apply_preferences(p_org uuid, p_event_ids bigint[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -51,7 +55,8 @@ DECLARE
     v_preferences record;
     v_contact_ids bigint[];
 BEGIN
-    SELECT array_agg(_wa_inbound_phone(p.phone)) AS phones, array_agg(_wa_inbound_user_id(p.user_id, p.phone)) AS user_ids,
+    SELECT array_agg(_wa_inbound_phone(p.phone)) AS phones,
+        array_agg(_wa_inbound_user_id(p.user_id, p.phone)) AS user_ids,
         array_agg(p.occurred_at) AS ats, array_agg(p.event) AS choices
     INTO v_preferences
     FROM (
@@ -66,7 +71,8 @@ BEGIN
             -- The last choice counts, also when an earlier one is delivered late.
             AND NOT EXISTS (
                 SELECT FROM wa_account_events l
-                WHERE l.organization_id = p_org AND l.field = 'user_preferences' AND l.occurred_at > e.occurred_at
+                WHERE l.organization_id = p_org AND l.field = 'user_preferences'
+                    AND l.occurred_at > e.occurred_at
                     AND l.event IN ('stop', 'resume', 'signup') AND (
                         coalesce(l.payload ->> 'wa_id', l.payload #>> '{contact,wa_id}') = c.phone
                         OR coalesce(l.payload ->> 'user_id', l.payload #>> '{contact,user_id}') = c.user_id
@@ -84,13 +90,15 @@ BEGIN
         ORDER BY r.n
     );
     PERFORM _wa_opt_out_contacts(
-        p_org, array_agg(c.contact_id), 'marketing', 'the customer stopped marketing messages', 'user_preferences'
+        p_org, array_agg(c.contact_id), 'marketing', 'the customer stopped marketing messages',
+        'user_preferences'
     )
     FROM unnest(v_contact_ids, v_preferences.choices) c (contact_id, choice)
     WHERE c.choice = 'stop'
     HAVING count(*) > 0;
     PERFORM _wa_opt_in_contacts(
-        p_org, array_agg(c.contact_id), 'marketing', 'user_preferences', jsonb_build_object('preference', c.choice)
+        p_org, array_agg(c.contact_id), 'marketing', 'user_preferences',
+        jsonb_build_object('preference', c.choice)
     )
     FROM unnest(v_contact_ids, v_preferences.choices) c (contact_id, choice)
     WHERE c.choice IN ('resume', 'signup')
@@ -101,7 +109,8 @@ $$;
 COMMENT ON FUNCTION _wa_apply_preferences(uuid, bigint[]) IS
 'Internal: a customer''s choice to stop or resume marketing messages becomes an opt-out or consent.';
 
-REVOKE ALL ON FUNCTION _wa_apply_account_events(uuid, _wa_webhook_atoms[]), _wa_apply_preferences(uuid, bigint[])
+REVOKE ALL ON FUNCTION _wa_apply_account_events(uuid, _wa_webhook_atoms[]),
+_wa_apply_preferences(uuid, bigint[])
 FROM PUBLIC;
 GRANT SELECT ON wa_account_events TO wa_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON wa_account_events TO wa_admin;

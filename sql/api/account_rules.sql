@@ -1,4 +1,5 @@
--- What events of accounts and numbers change. An event that comes late does not undo a newer one about the same thing.
+-- What events of accounts and numbers change. An event that comes late does not undo a newer one about the
+-- same thing.
 
 CREATE OR REPLACE FUNCTION _wa_tier_limit(p_limit text) RETURNS integer
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -9,7 +10,8 @@ RETURN CASE
 END;
 
 COMMENT ON FUNCTION _wa_tier_limit(text) IS
-'Internal: a messaging limit as a number of recipients (TIER_2K or 2000: 2000; never used: 250); NULL for unlimited.';
+'Internal: a messaging limit as a number of recipients (TIER_2K or 2000: 2000; never used: 250); NULL for '
+'unlimited.';
 
 CREATE OR REPLACE FUNCTION _wa_event_numbers(p_org uuid, p_event wa_account_events) RETURNS bigint[]
 LANGUAGE sql STABLE SET search_path FROM CURRENT
@@ -18,7 +20,8 @@ AS $$
     FROM wa_phone_numbers n
     CROSS JOIN LATERAL (
         SELECT regexp_replace(
-            coalesce(p_event.payload ->> 'display_phone_number', p_event.payload ->> 'phone_number', ''), '[^0-9]', '', 'g'
+            coalesce(p_event.payload ->> 'display_phone_number', p_event.payload ->> 'phone_number', ''),
+            '[^0-9]', '', 'g'
         ) AS digits
     ) d
     WHERE n.organization_id = p_org AND n.waba_id = p_event.waba_id
@@ -69,15 +72,18 @@ BEGIN
             UPDATE wa_phone_numbers SET
                 quality_rating = CASE p_event.event WHEN 'FLAGGED' THEN 'RED' ELSE 'UNKNOWN' END,
                 updated_at = clock_timestamp()
-            WHERE organization_id = p_org AND id = ANY (v_numbers) AND p_event.event IN ('FLAGGED', 'UNFLAGGED');
+            WHERE organization_id = p_org AND id = ANY (v_numbers)
+                AND p_event.event IN ('FLAGGED', 'UNFLAGGED');
         WHEN 'business_capability_update' THEN
             PERFORM _wa_set_messaging_limit(p_org, v_numbers, coalesce(
-                v_value ->> 'max_daily_conversations_per_business', v_value ->> 'max_daily_conversation_per_phone'
+                v_value ->> 'max_daily_conversations_per_business',
+                v_value ->> 'max_daily_conversation_per_phone'
             ));
         WHEN 'phone_number_name_update' THEN
             UPDATE wa_phone_numbers SET
                 verified_name = CASE
-                    WHEN v_value ->> 'decision' = 'APPROVED' THEN coalesce(v_value ->> 'requested_verified_name', verified_name)
+                    WHEN v_value ->> 'decision' = 'APPROVED'
+                        THEN coalesce(v_value ->> 'requested_verified_name', verified_name)
                     ELSE verified_name
                 END,
                 name_status = v_value ->> 'decision', updated_at = clock_timestamp()
@@ -86,7 +92,8 @@ BEGIN
             UPDATE wa_phone_numbers SET
                 username = CASE v_value ->> 'status' WHEN 'deleted' THEN NULL ELSE v_value ->> 'username' END,
                 updated_at = clock_timestamp()
-            WHERE organization_id = p_org AND id = ANY (v_numbers) AND v_value ->> 'status' IN ('approved', 'deleted');
+            WHERE organization_id = p_org AND id = ANY (v_numbers)
+                AND v_value ->> 'status' IN ('approved', 'deleted');
         WHEN 'account_review_update' THEN
             CASE v_value ->> 'decision'
                 WHEN 'REJECTED' THEN
@@ -121,15 +128,18 @@ BEGIN
         FOR v_restriction IN
             -- Where no end is told, sending is tried again after a day; the answer will tell.
             SELECT r ->> 'restriction_type' AS type,
-                coalesce(_wa_to_timestamp(r -> 'expiration'), p_event.occurred_at + interval '24 hours') AS ends_at
+                coalesce(_wa_to_timestamp(r -> 'expiration'),
+                    p_event.occurred_at + interval '24 hours') AS ends_at
             FROM jsonb_path_query(p_event.payload, '$.restriction_info[*]') r
         LOOP
             UPDATE wa_phone_numbers SET
                 templates_blocked_until = CASE v_restriction.type
-                    WHEN 'RESTRICTED_BIZ_INITIATED_MESSAGING' THEN v_restriction.ends_at ELSE templates_blocked_until
+                    WHEN 'RESTRICTED_BIZ_INITIATED_MESSAGING' THEN v_restriction.ends_at
+                        ELSE templates_blocked_until
                 END,
                 replies_blocked_until = CASE v_restriction.type
-                    WHEN 'RESTRICTED_CUSTOMER_INITIATED_MESSAGING' THEN v_restriction.ends_at ELSE replies_blocked_until
+                    WHEN 'RESTRICTED_CUSTOMER_INITIATED_MESSAGING' THEN v_restriction.ends_at
+                        ELSE replies_blocked_until
                 END,
                 updated_at = clock_timestamp()
             WHERE organization_id = p_org AND id = ANY (p_numbers);
@@ -139,7 +149,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_apply_account_update(uuid, wa_account_events, bigint[]) IS
-'Internal: bans pause an account, reinstatement resumes it, restrictions block templates or replies until they end.';
+'Internal: bans pause an account, reinstatement resumes it, restrictions block templates or replies until '
+'they end.';
 
 CREATE OR REPLACE FUNCTION _wa_set_messaging_limit(p_org uuid, p_numbers bigint[], p_limit text) RETURNS void
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
@@ -147,7 +158,8 @@ AS $$
     UPDATE wa_portfolios p SET messaging_limit = p_limit, tier_limit = _wa_tier_limit(p_limit),
         updated_at = clock_timestamp()
     WHERE p.organization_id = p_org AND p_limit IS NOT NULL AND p.portfolio_id IN (
-        SELECT n.portfolio_id FROM wa_phone_numbers n WHERE n.organization_id = p_org AND n.id = ANY (p_numbers)
+        SELECT n.portfolio_id FROM wa_phone_numbers n WHERE n.organization_id = p_org
+            AND n.id = ANY (p_numbers)
     )
 $$;
 
@@ -161,14 +173,17 @@ AS $$
     FROM unnest(p_numbers) n (id)
 $$;
 
-COMMENT ON FUNCTION _wa_pause_account(uuid, bigint[], text) IS 'Internal: pauses the accounts of these numbers until resumed.';
+COMMENT ON FUNCTION _wa_pause_account(uuid, bigint[], text) IS
+'Internal: pauses the accounts of these numbers until resumed.';
 
 CREATE OR REPLACE FUNCTION _wa_resume_account(p_org uuid, p_numbers bigint[], p_reason text) RETURNS void
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
-    UPDATE wa_phone_numbers SET pause_scope = NULL, pause_reason = NULL, paused_at = NULL, paused_until = NULL,
+    UPDATE wa_phone_numbers SET pause_scope = NULL, pause_reason = NULL, paused_at = NULL,
+        paused_until = NULL,
         updated_at = clock_timestamp()
-    WHERE organization_id = p_org AND id = ANY (p_numbers) AND pause_scope = 'account' AND pause_reason = p_reason
+    WHERE organization_id = p_org AND id = ANY (p_numbers) AND pause_scope = 'account'
+        AND pause_reason = p_reason
 $$;
 
 COMMENT ON FUNCTION _wa_resume_account(uuid, bigint[], text) IS

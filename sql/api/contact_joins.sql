@@ -1,7 +1,7 @@
 -- Two contacts that turn out to be one person, and people who change their number or user id.
 
--- Evidence decides who is who: a user id seen with a number belongs to that number's contact. Only where both contacts have
--- a number and a user id of their own are they two people, and the number has changed hands.
+-- Evidence decides who is who: a user id seen with a number belongs to that number's contact. Only where both
+-- contacts have a number and a user id of their own are they two people, and the number has changed hands.
 CREATE OR REPLACE FUNCTION _wa_join_contact(
     p_org uuid, p_phone text, p_user_id text, p_source text, p_at timestamptz
 ) RETURNS bigint
@@ -9,7 +9,8 @@ LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_at timestamptz := coalesce(p_at, clock_timestamp());
-    v_found record := _wa_look_up_contacts(p_org, ARRAY[_wa_phone_key(p_phone)], ARRAY[p_user_id], ARRAY[p_at]);
+    v_found record := _wa_look_up_contacts(p_org, ARRAY[_wa_phone_key(p_phone)], ARRAY[p_user_id],
+        ARRAY[p_at]);
     v_by_phone wa_contacts;
     v_by_user wa_contacts;
 BEGIN
@@ -51,12 +52,14 @@ DECLARE
 BEGIN
     SELECT c.user_id, i.valid_from INTO v_current, v_since
     FROM wa_contacts c
-    LEFT JOIN wa_contact_identities i ON i.organization_id = p_org AND i.kind = 'user_id' AND i.value = c.user_id
+    LEFT JOIN wa_contact_identities i ON i.organization_id = p_org AND i.kind = 'user_id'
+        AND i.value = c.user_id
         AND i.is_current
     WHERE c.organization_id = p_org AND c.id = p_contact_id;
     -- Both stay findable: a person has another user id in each business portfolio.
     INSERT INTO wa_contact_identities (organization_id, contact_id, kind, value, source, valid_from, valid_to)
-    VALUES (p_org, p_contact_id, 'user_id', p_user_id, p_source, p_at, CASE WHEN p_at < v_since THEN v_since END)
+    VALUES (p_org, p_contact_id, 'user_id', p_user_id, p_source, p_at, CASE WHEN p_at < v_since
+        THEN v_since END)
     ON CONFLICT (organization_id, kind, value) WHERE is_current DO NOTHING;
     IF v_current IS NULL OR p_at >= v_since THEN
         UPDATE wa_contact_identities SET valid_to = p_at
@@ -85,7 +88,8 @@ BEGIN
     -- Whoever had the number before, and what this contact had before, become history.
     UPDATE wa_contact_identities SET is_current = false, valid_to = p_at
     WHERE organization_id = p_org AND kind = 'phone' AND is_current
-        AND ((value = v_key AND contact_id <> p_contact_id) OR (value <> v_key AND contact_id = p_contact_id));
+        AND ((value = v_key AND contact_id <> p_contact_id)
+            OR (value <> v_key AND contact_id = p_contact_id));
     UPDATE wa_contacts SET phone_e164 = NULL, phone_key = NULL, updated_at = clock_timestamp()
     WHERE organization_id = p_org AND phone_key = v_key AND id <> p_contact_id;
     INSERT INTO wa_contact_identities (organization_id, contact_id, kind, value, source, valid_from)
@@ -106,7 +110,8 @@ LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_found record := _wa_look_up_contacts(
-        p_org, ARRAY[_wa_phone_key(p_old_phone), _wa_phone_key(p_new_phone)], ARRAY[p_old_user_id, p_new_user_id],
+        p_org, ARRAY[_wa_phone_key(p_old_phone), _wa_phone_key(p_new_phone)], ARRAY[p_old_user_id,
+        p_new_user_id],
         ARRAY[p_at, p_at]
     );
     v_old bigint := coalesce(v_found.by_user[1], v_found.by_phone[1]);
@@ -122,7 +127,8 @@ BEGIN
     END IF;
     IF p_new_phone IS NOT NULL AND _wa_phone_key(p_new_phone) IS DISTINCT FROM _wa_phone_key(p_old_phone) THEN
         UPDATE wa_contact_identities SET is_current = false, valid_to = p_at
-        WHERE organization_id = p_org AND contact_id = v_new AND kind = 'phone' AND value = _wa_phone_key(p_old_phone)
+        WHERE organization_id = p_org AND contact_id = v_new AND kind = 'phone'
+            AND value = _wa_phone_key(p_old_phone)
             AND is_current;
         -- Webhooks that are still on their way from the old number must find the contact, too.
         IF NOT FOUND THEN
@@ -146,7 +152,8 @@ BEGIN
         END IF;
     END IF;
     IF p_old_user_id IS NOT NULL AND p_old_user_id IS DISTINCT FROM p_new_user_id THEN
-        INSERT INTO wa_contact_identities (organization_id, contact_id, kind, value, source, valid_from, valid_to)
+        INSERT INTO wa_contact_identities (organization_id, contact_id, kind, value, source, valid_from,
+            valid_to)
         VALUES (p_org, v_new, 'user_id', p_old_user_id, 'webhook', p_at - interval '1 second', p_at)
         ON CONFLICT (organization_id, kind, value) WHERE is_current DO NOTHING;
     END IF;
@@ -158,7 +165,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_change_number(uuid, text, text, text, text, timestamptz) IS
-'Internal: a customer changed number or user id at p_at. Old and new become one contact, whichever was seen first.';
+'Internal: a customer changed number or user id at p_at. Old and new become one contact, whichever was seen '
+'first.';
 
 CREATE OR REPLACE FUNCTION _wa_merge_contacts(p_org uuid, p_from bigint, p_into bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -186,7 +194,8 @@ BEGIN
     WHERE m.organization_id = p_org AND m.contact_id IN (p_from, p_into) AND m.direction = 'inbound'
         AND m.message_type <> 'system';
 
-    UPDATE wa_contact_identities SET contact_id = p_into WHERE organization_id = p_org AND contact_id = p_from;
+    UPDATE wa_contact_identities SET contact_id = p_into WHERE organization_id = p_org
+        AND contact_id = p_from;
 
     UPDATE wa_conversation_windows w SET
         last_customer_message_at = greatest(w.last_customer_message_at, f.last_customer_message_at),
@@ -210,13 +219,15 @@ BEGIN
     USING wa_conversation_windows w
     WHERE f.organization_id = p_org AND f.contact_id = p_from
         AND w.organization_id = p_org AND w.contact_id = p_into AND w.number_id = f.number_id;
-    UPDATE wa_conversation_windows SET contact_id = p_into WHERE organization_id = p_org AND contact_id = p_from;
+    UPDATE wa_conversation_windows SET contact_id = p_into WHERE organization_id = p_org
+        AND contact_id = p_from;
 
     -- One request in force per scope is enough; the other stays as history.
     UPDATE wa_opt_outs f SET revoked_at = clock_timestamp(), revoked_source = 'merged'
     FROM wa_opt_outs i
     WHERE f.organization_id = p_org AND f.contact_id = p_from AND f.revoked_at IS NULL
-        AND i.organization_id = p_org AND i.contact_id = p_into AND i.revoked_at IS NULL AND i.scope = f.scope;
+        AND i.organization_id = p_org AND i.contact_id = p_into AND i.revoked_at IS NULL
+            AND i.scope = f.scope;
     UPDATE wa_opt_outs SET contact_id = p_into WHERE organization_id = p_org AND contact_id = p_from;
     UPDATE wa_opt_ins SET contact_id = p_into WHERE organization_id = p_org AND contact_id = p_from;
 
@@ -235,11 +246,14 @@ BEGIN
     INSERT INTO wa_pair_rates AS r (
         organization_id, number_id, contact_id, burst_started_at, burst_count, clear_at, wait_until, throttles
     )
-    SELECT p_org, f.number_id, p_into, f.burst_started_at, f.burst_count, f.clear_at, f.wait_until, f.throttles
+    SELECT p_org, f.number_id, p_into, f.burst_started_at, f.burst_count, f.clear_at, f.wait_until,
+        f.throttles
     FROM wa_pair_rates f WHERE f.organization_id = p_org AND f.contact_id = p_from
     ON CONFLICT (organization_id, number_id, contact_id) DO UPDATE SET
-        burst_count = r.burst_count + excluded.burst_count, clear_at = greatest(r.clear_at, excluded.clear_at),
-        wait_until = greatest(r.wait_until, excluded.wait_until), throttles = greatest(r.throttles, excluded.throttles);
+        burst_count = r.burst_count + excluded.burst_count,
+        clear_at = greatest(r.clear_at, excluded.clear_at),
+        wait_until = greatest(r.wait_until, excluded.wait_until),
+        throttles = greatest(r.throttles, excluded.throttles);
     DELETE FROM wa_pair_rates WHERE organization_id = p_org AND contact_id = p_from;
     INSERT INTO wa_tier_usages AS u (organization_id, portfolio_id, contact_id, last_at)
     SELECT p_org, f.portfolio_id, p_into, f.last_at
@@ -270,8 +284,11 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_merge_contacts(uuid, bigint, bigint) IS
-'Internal: makes one contact of two; messages, windows, consent, queued rows and limits move, the id that goes is audited.';
+'Internal: makes one contact of two; messages, windows, consent, queued rows and limits move, the id that '
+'goes is audited.';
 
 REVOKE ALL ON FUNCTION _wa_join_contact(uuid, text, text, text, timestamptz),
-_wa_add_user_id(uuid, bigint, text, text, timestamptz), _wa_set_contact_phone(uuid, bigint, text, text, timestamptz),
-_wa_change_number(uuid, text, text, text, text, timestamptz), _wa_merge_contacts(uuid, bigint, bigint) FROM PUBLIC;
+_wa_add_user_id(uuid, bigint, text, text, timestamptz),
+_wa_set_contact_phone(uuid, bigint, text, text, timestamptz),
+_wa_change_number(uuid, text, text, text, text, timestamptz), _wa_merge_contacts(uuid, bigint, bigint)
+FROM PUBLIC;

@@ -1,12 +1,13 @@
--- Customers: found by telephone number or by business-scoped user id. wa_contact_identities is the one way in; it
--- holds telephone numbers as keys (see _wa_phone_key), so that every spelling finds the same contact.
+-- Customers: found by telephone number or by business-scoped user id. wa_contact_identities is the one way
+-- in; it holds telephone numbers as keys (see _wa_phone_key), so that every spelling finds the same contact.
 
 CREATE OR REPLACE FUNCTION _wa_inbound_phone(p_id text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN CASE WHEN p_id ~ '^\+?[0-9]{1,20}$' THEN '+' || ltrim(p_id, '+') END;
 
 COMMENT ON FUNCTION _wa_inbound_phone(text) IS
-'Internal: a provider''s wa_id as a number with +. Never refused by a numbering plan; NULL for what is no number.';
+'Internal: a provider''s wa_id as a number with +. Never refused by a numbering plan; NULL for what is no '
+'number.';
 
 CREATE OR REPLACE FUNCTION _wa_inbound_user_id(p_user_id text, p_id text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -15,12 +16,15 @@ RETURN coalesce(nullif(p_user_id, ''), CASE WHEN _wa_inbound_phone(p_id) IS NULL
 COMMENT ON FUNCTION _wa_inbound_user_id(text, text) IS
 'Internal: the user id of a webhook. A sender id that is no number is taken as one, rather than lost.';
 
--- A telephone number may be handed on to somebody else: its former holder still owns what was sent before that. A user
--- id never changes hands, so that it always finds its contact.
+-- A telephone number may be handed on to somebody else: its former holder still owns what was sent before
+-- that. A user id never changes hands, so that it always finds its contact.
 CREATE OR REPLACE FUNCTION _wa_look_up_contacts(
-    p_org uuid, p_keys text[], p_user_ids text[], p_ats timestamptz[], OUT by_phone bigint[], OUT by_user bigint[]
+    p_org uuid, p_keys text[], p_user_ids text[], p_ats timestamptz[], OUT by_phone bigint[],
+    OUT by_user bigint[]
 )
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off
 AS $$
 BEGIN
     SELECT array_agg(i.contact_id ORDER BY k.n) INTO by_phone
@@ -54,7 +58,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_look_up_contacts(uuid, text[], text[], timestamptz[]) IS
-'Internal: the contacts that number keys and user ids find, in the order given. With times, a number finds who had it then.';
+'Internal: the contacts that number keys and user ids find, in the order given. With times, a number finds '
+'who had it then.';
 
 CREATE OR REPLACE FUNCTION _wa_resolve_contacts(
     p_org uuid, p_phones text[], p_user_ids text[], p_source text, p_ats timestamptz[] DEFAULT NULL
@@ -76,10 +81,12 @@ BEGIN
     END IF;
     v_found := _wa_look_up_contacts(p_org, v_keys, v_user_ids, p_ats);
     IF EXISTS (
-        SELECT FROM unnest(v_found.by_phone, v_found.by_user, v_keys, v_user_ids) f (by_phone, by_user, key, user_id)
+        SELECT FROM unnest(v_found.by_phone, v_found.by_user, v_keys, v_user_ids) f (by_phone, by_user, key,
+            user_id)
         WHERE f.by_phone IS NULL AND f.by_user IS NULL AND num_nonnulls(f.key, f.user_id) > 0
     ) THEN
-        -- Sorted, so that two statements that create the same contacts wait for each other in one direction only.
+        -- Sorted, so that two statements that create the same contacts wait for each other in one direction
+        -- only.
         INSERT INTO wa_contacts (organization_id, phone_e164, phone_key, user_id)
         SELECT p_org, min(f.phone), f.key, f.user_id
         FROM unnest(v_found.by_phone, v_found.by_user, p_phones, v_keys, v_user_ids)
@@ -135,8 +142,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_resolve_contacts(uuid, text[], text[], text, timestamptz[]) IS
-'Internal: the contact of each pair of number (E.164) and user id, either of which may be NULL; creates what is missing and '
-'joins two contacts that turn out to be one. With times, a number finds who had it then.';
+'Internal: the contact of each pair of number (E.164) and user id, either of which may be NULL; creates '
+'what is missing and joins two contacts that turn out to be one. With times, a number finds who had it then.';
 
 CREATE OR REPLACE FUNCTION _wa_find_contact(p_org uuid, p_recipient text) RETURNS bigint
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
@@ -153,7 +160,8 @@ BEGIN
     -- What is stored is found as it stands; only what people type has to be read first.
     FOR v_try IN 1..2 LOOP
         SELECT i.contact_id INTO v_id FROM wa_contact_identities i
-        WHERE i.organization_id = p_org AND i.kind = 'phone' AND i.value = _wa_phone_key(v_phone) AND i.is_current;
+        WHERE i.organization_id = p_org AND i.kind = 'phone' AND i.value = _wa_phone_key(v_phone)
+            AND i.is_current;
         EXIT WHEN v_id IS NOT NULL OR v_try = 2;
         SELECT try_normalize_phone_e164(p_recipient, o.default_region, o.default_area_code) INTO v_phone
         FROM wa_organizations o WHERE o.id = p_org;
@@ -164,16 +172,19 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_find_contact(uuid, text) IS
-'Internal: the contact with a telephone number, in any form that people type, or with a user id; NULL when there is none.';
+'Internal: the contact with a telephone number, in any form that people type, or with a user id; NULL when '
+'there is none.';
 
--- A set of at most one, so that it is inlined into a join: the queue's insert finds a contact for every row with it.
+-- A set of at most one, so that it is inlined into a join: the queue's insert finds a contact for every row
+-- with it.
 CREATE OR REPLACE FUNCTION _wa_contact_of(p_org uuid, p_recipient text) RETURNS TABLE (contact_id bigint)
 LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT i.contact_id FROM wa_contact_identities i
     WHERE i.organization_id = p_org AND i.is_current
         AND i.kind = CASE WHEN left(p_recipient, 1) = '+' THEN 'phone' ELSE 'user_id' END
-        AND i.value = CASE WHEN left(p_recipient, 1) = '+' THEN _wa_phone_key(p_recipient) ELSE p_recipient END;
+        AND i.value = CASE WHEN left(p_recipient, 1) = '+' THEN _wa_phone_key(p_recipient)
+            ELSE p_recipient END;
 END;
 
 COMMENT ON FUNCTION _wa_contact_of(uuid, text) IS

@@ -18,19 +18,25 @@ JOIN wa_phone_numbers n ON n.organization_id = w.organization_id AND n.id = w.nu
 JOIN wa_organizations o ON o.id = w.organization_id;
 
 COMMENT ON VIEW wa_conversations IS
-'One row per business number and customer. is_within_24h, is_sendable and is_free_entry_point are worked out when read.';
-COMMENT ON COLUMN wa_conversations.is_within_24h IS 'Whether the customer wrote or called in the last 24 hours, to the second.';
+'One row per business number and customer. is_within_24h, is_sendable and is_free_entry_point are worked '
+'out when read.';
+COMMENT ON COLUMN wa_conversations.is_within_24h IS
+'Whether the customer wrote or called in the last 24 hours, to the second.';
 COMMENT ON COLUMN wa_conversations.is_sendable IS
-'Whether the window allows free-form messages now: it closes window_margin early, and when the provider said so.';
-COMMENT ON COLUMN wa_conversations.is_free_entry_point IS 'Whether messages are free of charge after a click on an advertisement.';
+'Whether the window allows free-form messages now: it closes window_margin early, and when the provider '
+'said so.';
+COMMENT ON COLUMN wa_conversations.is_free_entry_point IS
+'Whether messages are free of charge after a click on an advertisement.';
 COMMENT ON COLUMN wa_conversations.unread_count IS 'Messages of the customer since the business last wrote.';
 
--- Meta does not document the rest as opening the window; an unsupported message is still one that the customer wrote.
+-- Meta does not document the rest as opening the window; an unsupported message is still one that the
+-- customer wrote.
 CREATE OR REPLACE FUNCTION _wa_opens_window(p_type text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN p_type NOT IN ('reaction', 'system', 'edit', 'revoke', 'request_welcome');
 
-COMMENT ON FUNCTION _wa_opens_window(text) IS 'Internal: whether an inbound message of this type opens the 24-hour window.';
+COMMENT ON FUNCTION _wa_opens_window(text) IS
+'Internal: whether an inbound message of this type opens the 24-hour window.';
 
 CREATE OR REPLACE FUNCTION _wa_record_customer_messages(p_org uuid, p_message_ids bigint[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -63,7 +69,8 @@ BEGIN
             ELSE coalesce(w.user_id, excluded.user_id)
         END,
         entry_point = CASE
-            WHEN excluded.entry_point_opened_at >= coalesce(w.entry_point_opened_at, '-infinity') THEN excluded.entry_point
+            WHEN excluded.entry_point_opened_at >= coalesce(w.entry_point_opened_at, '-infinity')
+                THEN excluded.entry_point
             ELSE w.entry_point
         END,
         -- A new click starts over: the free time runs from the answer to it.
@@ -84,7 +91,8 @@ CREATE OR REPLACE FUNCTION _wa_record_business_messages(p_org uuid, p_message_id
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 BEGIN
-    INSERT INTO wa_conversation_windows AS w (organization_id, number_id, contact_id, last_business_message_at)
+    INSERT INTO wa_conversation_windows AS w (organization_id, number_id, contact_id,
+        last_business_message_at)
     SELECT p_org, m.number_id, m.contact_id, max(coalesce(m.provider_at, m.sent_at))
     FROM wa_messages m
     WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids) AND m.direction = 'outbound'
@@ -100,8 +108,10 @@ BEGIN
                 SELECT count(*) FROM wa_messages c
                 WHERE c.organization_id = w.organization_id AND c.contact_id = w.contact_id
                     AND c.number_id = w.number_id AND c.direction = 'inbound' AND c.group_id IS NULL
-                    AND _wa_opens_window(c.message_type) AND (c.message_type <> 'call' OR c.content ? 'connect')
-                    AND c.provider_at > greatest(w.last_business_message_at, excluded.last_business_message_at)
+                    AND _wa_opens_window(c.message_type)
+                        AND (c.message_type <> 'call' OR c.content ? 'connect')
+                    AND c.provider_at > greatest(w.last_business_message_at,
+                        excluded.last_business_message_at)
             )
         END,
         updated_at = clock_timestamp();
@@ -143,7 +153,8 @@ AS $$
         (
             SELECT w.number_id FROM wa_conversation_windows w
             WHERE w.organization_id = p_org AND w.contact_id = p_contact_id
-            ORDER BY greatest(w.last_customer_message_at, w.last_business_message_at) DESC NULLS LAST, w.id DESC
+            ORDER BY greatest(w.last_customer_message_at, w.last_business_message_at) DESC NULLS LAST,
+            w.id DESC
             LIMIT 1
         ),
         (SELECT o.default_number_id FROM wa_organizations o WHERE o.id = p_org)
@@ -151,7 +162,8 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION _wa_number_for(uuid, bigint) IS
-'Internal: the business number that writes to a contact when none is named: that of the newest conversation, else the default.';
+'Internal: the business number that writes to a contact when none is named: that of the newest '
+'conversation, else the default.';
 
 CREATE OR REPLACE FUNCTION _wa_can_send_freeform(
     p_org uuid, p_contact_id bigint, p_number_id bigint, p_now timestamptz
@@ -166,7 +178,8 @@ AS $$
             AND (w.window_denied_at IS NULL OR w.window_denied_at < w.last_customer_message_at)
     ) AND NOT EXISTS (
         SELECT FROM wa_opt_outs x
-        WHERE x.organization_id = p_org AND x.contact_id = p_contact_id AND x.scope = 'all' AND x.revoked_at IS NULL
+        WHERE x.organization_id = p_org AND x.contact_id = p_contact_id AND x.scope = 'all'
+            AND x.revoked_at IS NULL
     )
 $$;
 
@@ -181,13 +194,14 @@ DECLARE
     v_contact_id bigint := _wa_find_contact(v_org, p_phone);
 BEGIN
     RETURN v_contact_id IS NOT NULL
-        AND _wa_can_send_freeform(v_org, v_contact_id, _wa_number_for(v_org, v_contact_id), clock_timestamp());
+        AND _wa_can_send_freeform(v_org, v_contact_id, _wa_number_for(v_org, v_contact_id),
+            clock_timestamp());
 END
 $$;
 
 COMMENT ON FUNCTION can_send_freeform_wa(text) IS
-'Whether a free-form message may be sent to a phone number (any usual form) or user id now, from the number that a queued '
-'row would take.';
+'Whether a free-form message may be sent to a phone number (any usual form) or user id now, from the number '
+'that a queued row would take.';
 
 CREATE OR REPLACE FUNCTION can_send_freeform_wa(p_phone text, p_phone_number_id text, p_now timestamptz)
 RETURNS boolean
@@ -201,8 +215,8 @@ BEGIN
     WHERE n.organization_id = v_org AND n.phone_number_id = p_phone_number_id;
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'WA010',
-            MESSAGE = format('no business number with the id "%s"', p_phone_number_id),
-            HINT = 'SELECT phone_number_id, display_phone FROM wa_phone_numbers;';
+        MESSAGE = format('no business number with the id "%s"', p_phone_number_id),
+        HINT = 'SELECT phone_number_id, display_phone FROM wa_phone_numbers;';
     END IF;
     RETURN _wa_can_send_freeform(v_org, _wa_find_contact(v_org, p_phone), v_number_id, p_now);
 END
@@ -218,7 +232,8 @@ RETURN can_send_freeform_wa(p_phone, p_phone_number_id, clock_timestamp());
 COMMENT ON FUNCTION can_send_freeform_wa(text, text) IS
 'Whether a free-form message may be sent to a phone number or user id now, from the given business number.';
 
-CREATE OR REPLACE FUNCTION update_wa_conversation(p_phone text, p_user text, p_from_customer boolean) RETURNS bigint
+CREATE OR REPLACE FUNCTION update_wa_conversation(p_phone text, p_user text, p_from_customer boolean)
+    RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 DECLARE
@@ -234,8 +249,8 @@ BEGIN
         coalesce(nullif(current_setting('role'), 'none'), session_user::text)::name, 'wa_admin', 'MEMBER'
     ) THEN
         RAISE EXCEPTION USING ERRCODE = '42501',
-            MESSAGE = 'only wa_admin may open a window by hand',
-            HINT = 'A message of the customer opens it. To try things out, let the simulator write as the customer.';
+        MESSAGE = 'only wa_admin may open a window by hand',
+        HINT = 'A message of the customer opens it; to try things out, let the simulator write as one.';
     END IF;
     v_contact_id := _wa_find_contact(v_org.id, p_phone);
     IF v_contact_id IS NULL THEN
@@ -249,18 +264,18 @@ BEGIN
     WHERE n.organization_id = v_org.id AND n.id = _wa_number_for(v_org.id, v_contact_id);
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'WA010',
-            MESSAGE = 'the organization has no business number',
-            HINT = 'SELECT register_wa_phone_number(phone_number_id, display_phone, waba_id);';
+        MESSAGE = 'the organization has no business number',
+        HINT = 'SELECT register_wa_phone_number(phone_number_id, display_phone, waba_id);';
     END IF;
     IF p_from_customer AND NOT v_number.is_test THEN
         IF NOT v_org.allow_manual_window THEN
             RAISE EXCEPTION USING ERRCODE = 'WA501',
-                MESSAGE = format('a window of number %s may not be opened by hand', v_number.phone_number_id),
-                DETAIL = 'Meta does not know of it and would refuse free-form messages.',
-                HINT = 'Use a number registered with is_test, or set allow_manual_window of the organization.';
+            MESSAGE = format('a window of number %s may not be opened by hand', v_number.phone_number_id),
+            DETAIL = 'Meta does not know of it and would refuse free-form messages.',
+            HINT = 'Use a number registered with is_test, or set the organization''s allow_manual_window.';
         END IF;
         RAISE WARNING USING MESSAGE = format('window of number %s opened by hand', v_number.phone_number_id),
-            DETAIL = 'Meta does not know of it and will refuse free-form messages unless the customer did write.';
+        DETAIL = 'Meta does not know of it and refuses free-form messages unless the customer did write.';
     END IF;
     INSERT INTO wa_conversation_windows AS w (
         organization_id, number_id, contact_id, last_customer_message_at, last_business_message_at
@@ -279,23 +294,27 @@ BEGIN
     VALUES (
         v_org.id, CASE WHEN p_from_customer THEN 'window_opened_by_hand' ELSE 'conversation_updated' END,
         'wa_conversations', v_id,
-        jsonb_build_object('user', p_user, 'contact_id', v_contact_id, 'phone_number_id', v_number.phone_number_id)
+        jsonb_build_object('user', p_user, 'contact_id', v_contact_id, 'phone_number_id',
+            v_number.phone_number_id)
     );
     RETURN v_id;
 END
 $$;
 
 COMMENT ON FUNCTION update_wa_conversation(text, text, boolean) IS
-'Records by hand that the customer (true: opens the 24-hour window; wa_admin only, on test numbers unless the organization '
-'allows it) or the business (false) has just written. p_user names who asked; audited. Returns the conversation''s id.';
+'Records by hand that the customer (true: opens the 24-hour window; wa_admin only, on test numbers unless '
+'the organization allows it) or the business (false) has just written. p_user names who asked; audited. '
+'Returns the conversation''s id.';
 
 REVOKE ALL ON wa_conversations FROM PUBLIC;
 REVOKE ALL ON FUNCTION _wa_opens_window(text), _wa_record_customer_messages(uuid, bigint[]),
-_wa_record_business_messages(uuid, bigint[]), _wa_refresh_entry_points(uuid, bigint[]), _wa_number_for(uuid, bigint),
+_wa_record_business_messages(uuid, bigint[]), _wa_refresh_entry_points(uuid, bigint[]),
+_wa_number_for(uuid, bigint),
 _wa_can_send_freeform(uuid, bigint, bigint, timestamptz), can_send_freeform_wa(text),
 can_send_freeform_wa(text, text, timestamptz), can_send_freeform_wa(text, text),
 update_wa_conversation(text, text, boolean) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_number_for(uuid, bigint), _wa_can_send_freeform(uuid, bigint, bigint, timestamptz),
+GRANT EXECUTE ON FUNCTION _wa_number_for(uuid, bigint),
+_wa_can_send_freeform(uuid, bigint, bigint, timestamptz),
 can_send_freeform_wa(text), can_send_freeform_wa(text, text, timestamptz), can_send_freeform_wa(text, text),
 update_wa_conversation(text, text, boolean) TO wa_admin, wa_app;
 GRANT SELECT ON wa_conversations, wa_conversation_windows TO wa_app, wa_admin;

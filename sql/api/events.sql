@@ -1,7 +1,7 @@
 -- The application's own feed: inbound messages and status changes, at least once, in one order.
 
--- Rows get their place only here, after their commit and under a lock. An identity value alone would let a reader pass one
--- whose transaction commits late.
+-- Rows get their place only here, after their commit and under a lock. An identity value alone would let a
+-- reader pass one whose transaction commits late.
 CREATE OR REPLACE FUNCTION _wa_place_events(p_org uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
@@ -28,7 +28,8 @@ $$;
 COMMENT ON FUNCTION _wa_place_events(uuid) IS 'Internal: gives committed events their positions.';
 
 CREATE OR REPLACE FUNCTION read_wa_events(p_consumer text, p_limit integer DEFAULT 100) RETURNS TABLE (
-    "position" bigint, kind text, status text, occurred_at timestamptz, message_id bigint, queue_id uuid, reference text,
+    "position" bigint, kind text, status text, occurred_at timestamptz, message_id bigint, queue_id uuid,
+    reference text,
     wa_message_id text, direction text, message_type text, contact_id bigint, phone_e164 text, user_id text,
     phone_number_id text, content_text text, content jsonb, error_code integer, error_title text
 )
@@ -43,12 +44,15 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = '22023', MESSAGE = 'the consumer must have a name';
     END IF;
     PERFORM _wa_place_events(v_org);
-    INSERT INTO wa_event_consumers (organization_id, consumer) VALUES (v_org, p_consumer) ON CONFLICT DO NOTHING;
+    INSERT INTO wa_event_consumers (organization_id, consumer) VALUES (v_org, p_consumer) ON CONFLICT
+        DO NOTHING;
     SELECT c.acked_position INTO v_acked FROM wa_event_consumers c
     WHERE c.organization_id = v_org AND c.consumer = p_consumer;
     RETURN QUERY
-    SELECT e.position, e.kind, e.status, e.occurred_at, e.message_id, m.queue_id, m.reference, m.wa_message_id, m.direction,
-        m.message_type, m.contact_id, m.phone_e164, m.user_id, m.phone_number_id, m.content_text, m.content, m.error_code,
+    SELECT e.position, e.kind, e.status, e.occurred_at, e.message_id, m.queue_id, m.reference,
+        m.wa_message_id, m.direction,
+        m.message_type, m.contact_id, m.phone_e164, m.user_id, m.phone_number_id, m.content_text, m.content,
+        m.error_code,
         m.error_title
     FROM wa_events e
     LEFT JOIN wa_messages m ON m.organization_id = v_org AND m.id = e.message_id
@@ -59,8 +63,8 @@ END
 $$;
 
 COMMENT ON FUNCTION read_wa_events(text, integer) IS
-'Inbound messages and status changes after what the consumer has acknowledged, in order, each with its message as it is now. '
-'Reading again gives the same rows until ack_wa_events().';
+'Inbound messages and status changes after what the consumer has acknowledged, in order, each with its '
+'message as it is now. Reading again gives the same rows until ack_wa_events().';
 
 CREATE OR REPLACE FUNCTION ack_wa_events(p_consumer text, p_position bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
@@ -77,17 +81,19 @@ BEGIN
     RETURNING c.acked_position INTO v_last;
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = '22023',
-            MESSAGE = format('no consumer "%s"', p_consumer),
-            HINT = 'A consumer is made by its first read_wa_events().';
+        MESSAGE = format('no consumer "%s"', p_consumer),
+        HINT = 'A consumer is made by its first read_wa_events().';
     END IF;
     RETURN v_last;
 END
 $$;
 
 COMMENT ON FUNCTION ack_wa_events(text, bigint) IS
-'Acknowledges all events up to a position; returns the position that is acknowledged now. It never moves back.';
+'Acknowledges all events up to a position; returns the position that is acknowledged now. It never moves '
+'back.';
 
-REVOKE ALL ON FUNCTION _wa_place_events(uuid), read_wa_events(text, integer), ack_wa_events(text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION _wa_place_events(uuid), read_wa_events(text, integer), ack_wa_events(text, bigint)
+FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION read_wa_events(text, integer), ack_wa_events(text, bigint) TO wa_admin, wa_app;
 GRANT SELECT ON wa_events, wa_event_consumers TO wa_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON wa_events, wa_event_consumers TO wa_admin;

@@ -1,5 +1,5 @@
--- Delivery states. Every status is stored once; the ledger's state is the highest that was reported, so that repeated, late
--- and out-of-order webhooks change nothing twice.
+-- Delivery states. Every status is stored once; the ledger's state is the highest that was reported, so that
+-- repeated, late and out-of-order webhooks change nothing twice.
 
 CREATE OR REPLACE FUNCTION _wa_apply_statuses(p_org uuid, p_atoms _wa_webhook_atoms[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -16,11 +16,13 @@ BEGIN
 
     -- Before the send's answer was recorded, the echo of our callback data is what tells the message.
     FOR v_echo IN
-        SELECT a.number_id, array_agg(c.parts[1]::uuid) AS queue_ids, array_agg(c.parts[2]::integer) AS attempts,
+        SELECT a.number_id, array_agg(c.parts[1]::uuid) AS queue_ids,
+            array_agg(c.parts[2]::integer) AS attempts,
             array_agg(a.payload ->> 'id') AS wamids
         FROM unnest(p_atoms) a
         CROSS JOIN LATERAL regexp_match(
-            a.payload ->> 'biz_opaque_callback_data', '^q:([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):([0-9]{1,9})$'
+            a.payload ->> 'biz_opaque_callback_data',
+            '^q:([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):([0-9]{1,9})$'
         ) c (parts)
         WHERE c.parts IS NOT NULL AND NOT EXISTS (
             SELECT FROM wa_messages m
@@ -29,23 +31,28 @@ BEGIN
         GROUP BY a.number_id
         ORDER BY a.number_id
     LOOP
-        PERFORM _wa_settle_from_echo(p_org, v_echo.number_id, v_echo.queue_ids, v_echo.attempts, v_echo.wamids);
+        PERFORM _wa_settle_from_echo(p_org, v_echo.number_id, v_echo.queue_ids, v_echo.attempts,
+            v_echo.wamids);
     END LOOP;
 
     WITH recorded AS (
         INSERT INTO wa_message_statuses (
-            organization_id, message_id, queue_id, wa_message_id, status, participant, occurred_at, received_at,
-            recipient_id, recipient_user_id, error_code, error_title, error_message, pricing, conversation, payload
+            organization_id, message_id, queue_id, wa_message_id, status, participant, occurred_at,
+            received_at,
+            recipient_id, recipient_user_id, error_code, error_title, error_message, pricing, conversation,
+            payload
         )
         SELECT
             p_org, m.id, m.queue_id, a.payload ->> 'id',
             CASE a.kind WHEN 'status' THEN a.payload ->> 'status' ELSE lower(a.payload ->> 'status') END,
-            coalesce(a.payload ->> 'recipient_participant_id', a.payload ->> 'recipient_participant_user_id', ''),
+            coalesce(a.payload ->> 'recipient_participant_id', a.payload ->> 'recipient_participant_user_id',
+                ''),
             a.at, a.received_at, a.payload ->> 'recipient_id', a.payload ->> 'recipient_user_id',
             CASE WHEN e.error ->> 'code' ~ '^[0-9]{1,9}$' THEN (e.error ->> 'code')::integer END,
             e.error ->> 'title', coalesce(e.error #>> '{error_data,details}', e.error ->> 'message'),
             a.payload -> 'pricing', a.payload -> 'conversation',
-            a.payload - ARRAY['id', 'status', 'timestamp', 'recipient_id', 'recipient_user_id', 'pricing', 'conversation']
+            a.payload - ARRAY['id', 'status', 'timestamp', 'recipient_id', 'recipient_user_id', 'pricing',
+            'conversation']
         FROM unnest(p_atoms) a
         LEFT JOIN wa_messages m ON m.organization_id = p_org AND m.wa_message_id = a.payload ->> 'id'
             AND m.direction = 'outbound'
@@ -100,7 +107,8 @@ BEGIN
     moved AS (
         UPDATE wa_messages m SET
             state = CASE WHEN c.is_forward THEN s.state ELSE m.state END,
-            status = CASE WHEN NOT c.is_forward THEN m.status WHEN s.state = 'failed' THEN 'failed' ELSE 'sent' END,
+            status = CASE WHEN NOT c.is_forward THEN m.status WHEN s.state = 'failed' THEN 'failed'
+                ELSE 'sent' END,
             -- An error explains a failed state only; the history keeps one that a later delivery overtook.
             error_code = CASE
                 WHEN NOT c.is_forward THEN m.error_code WHEN s.state = 'failed' THEN s.error_code
@@ -145,8 +153,8 @@ $$;
 COMMENT ON FUNCTION _wa_advance_messages(uuid, bigint[]) IS
 'Internal: takes newly recorded statuses into their messages and writes the events.';
 
--- A status and the answer that names its message may be recorded at the same time, each unseen by the other; whichever comes
--- next (this call after an answer, or the next processing of webhooks) brings them together.
+-- A status and the answer that names its message may be recorded at the same time, each unseen by the other;
+-- whichever comes next (this call after an answer, or the next processing of webhooks) brings them together.
 CREATE OR REPLACE FUNCTION _wa_attach_early_statuses(p_org uuid, p_message_ids bigint[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -216,7 +224,8 @@ BEGIN
     ) d
     WHERE w.organization_id = p_org AND w.contact_id = d.contact_id AND w.number_id = d.number_id;
     FOR v_rule IN
-        SELECT DISTINCT r.code, r.title, r.action, m.number_id, m.contact_id, m.template_name, m.template_language,
+        SELECT DISTINCT r.code, r.title, r.action, m.number_id, m.contact_id, m.template_name,
+            m.template_language,
             s.occurred_at + r.wait AS ends_at
         FROM wa_message_statuses s
         JOIN wa_messages m ON m.organization_id = p_org AND m.id = s.message_id
@@ -226,11 +235,13 @@ BEGIN
     LOOP
         CASE v_rule.action
             WHEN 'opt_out' THEN
-                PERFORM _wa_opt_out_contacts(p_org, ARRAY[v_rule.contact_id], 'marketing', v_rule.title, 'provider');
+                PERFORM _wa_opt_out_contacts(p_org, ARRAY[v_rule.contact_id], 'marketing', v_rule.title,
+                    'provider');
             WHEN 'stop_template' THEN
                 UPDATE wa_templates t SET blocked_reason = format('%s (code %s)', v_rule.title, v_rule.code),
                     blocked_at = clock_timestamp(), blocked_until = v_rule.ends_at
-                WHERE t.organization_id = p_org AND t.name = v_rule.template_name AND t.language = v_rule.template_language
+                WHERE t.organization_id = p_org AND t.name = v_rule.template_name
+                    AND t.language = v_rule.template_language
                     AND coalesce(v_rule.ends_at > clock_timestamp(), true);
             ELSE
                 CONTINUE WHEN v_rule.ends_at <= clock_timestamp();
@@ -244,8 +255,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_react_to_failures(uuid, bigint[]) IS
-'Internal: what a failed status teaches, by wa_error_rules: the window is closed, the customer wants no marketing, a template '
-'or number must stop. A message that the provider had accepted is not sent again.';
+'Internal: what a failed status teaches, by wa_error_rules: the window is closed, the customer wants no '
+'marketing, a template or number must stop. A message that the provider had accepted is not sent again.';
 
 -- Statuses bring the user id of a customer whom we know by number, and the other way round.
 CREATE OR REPLACE FUNCTION _wa_learn_recipients(p_org uuid, p_status_ids bigint[]) RETURNS void
@@ -256,7 +267,8 @@ DECLARE
     v_user_ids text[];
     v_ats timestamptz[];
 BEGIN
-    SELECT array_agg(l.phone), array_agg(l.recipient_user_id), array_agg(l.at) INTO v_phones, v_user_ids, v_ats
+    SELECT array_agg(l.phone), array_agg(l.recipient_user_id), array_agg(l.at) INTO v_phones, v_user_ids,
+        v_ats
     FROM (
         SELECT _wa_inbound_phone(s.recipient_id) AS phone, s.recipient_user_id, max(s.occurred_at) AS at
         FROM wa_message_statuses s
@@ -266,7 +278,8 @@ BEGIN
             AND _wa_inbound_phone(s.recipient_id) IS NOT NULL AND m.group_id IS NULL
             AND NOT EXISTS (
                 SELECT FROM wa_contact_identities i
-                WHERE i.organization_id = p_org AND i.kind = 'user_id' AND i.value = s.recipient_user_id AND i.is_current
+                WHERE i.organization_id = p_org AND i.kind = 'user_id' AND i.value = s.recipient_user_id
+                    AND i.is_current
                     AND i.contact_id = c.id AND c.phone_key IS NOT NULL
             )
             AND s.recipient_user_id IS NOT NULL

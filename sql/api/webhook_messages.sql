@@ -1,4 +1,5 @@
--- Inbound messages: the ledger row, the window it opens, the words that opt out, and what edits and system messages change.
+-- Inbound messages: the ledger row, the window it opens, the words that opt out, and what edits and system
+-- messages change.
 
 CREATE OR REPLACE FUNCTION _wa_message_text(p_type text, p_content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -7,7 +8,8 @@ RETURN CASE p_type
     WHEN 'button' THEN p_content ->> 'text'
     WHEN 'reaction' THEN p_content ->> 'emoji'
     WHEN 'interactive' THEN coalesce(
-        p_content #>> '{button_reply,title}', p_content #>> '{list_reply,title}', p_content #>> '{nfm_reply,body}'
+        p_content #>> '{button_reply,title}', p_content #>> '{list_reply,title}',
+        p_content #>> '{nfm_reply,body}'
     )
     WHEN 'order' THEN p_content ->> 'text'
     WHEN 'system' THEN p_content ->> 'body'
@@ -16,15 +18,18 @@ RETURN CASE p_type
     ELSE p_content ->> 'caption'
 END;
 
-COMMENT ON FUNCTION _wa_message_text(text, jsonb) IS 'Internal: the words of a message that a person would read; NULL if none.';
+COMMENT ON FUNCTION _wa_message_text(text, jsonb) IS
+'Internal: the words of a message that a person would read; NULL if none.';
 
 CREATE OR REPLACE FUNCTION _wa_read_message(p_message jsonb, OUT type text, OUT content jsonb)
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
-    SELECT coalesce(p_message ->> 'type', 'unknown'), coalesce(nullif(p_message -> (p_message ->> 'type'), 'null'), '{}');
+    SELECT coalesce(p_message ->> 'type', 'unknown'),
+        coalesce(nullif(p_message -> (p_message ->> 'type'), 'null'), '{}');
 END;
 
-COMMENT ON FUNCTION _wa_read_message(jsonb) IS 'Internal: the type of a message and the object named after it.';
+COMMENT ON FUNCTION _wa_read_message(jsonb) IS
+'Internal: the type of a message and the object named after it.';
 
 CREATE OR REPLACE FUNCTION _wa_apply_messages(p_org uuid, p_atoms _wa_webhook_atoms[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -38,7 +43,8 @@ BEGIN
     END IF;
     SELECT array_agg(r.contact_id ORDER BY r.n) INTO v_contact_ids
     FROM (
-        SELECT array_agg(_wa_inbound_phone(coalesce(a.payload ->> 'from', a.contact ->> 'wa_id')) ORDER BY a.n) AS phones,
+        SELECT array_agg(_wa_inbound_phone(coalesce(a.payload ->> 'from', a.contact ->> 'wa_id'))
+            ORDER BY a.n) AS phones,
             array_agg(_wa_inbound_user_id(
                 coalesce(a.payload ->> 'from_user_id', a.contact ->> 'user_id'), a.payload ->> 'from'
             ) ORDER BY a.n) AS user_ids,
@@ -52,19 +58,25 @@ BEGIN
 
     WITH recorded AS (
         INSERT INTO wa_messages (
-            organization_id, number_id, phone_number_id, contact_id, customer_id, phone_e164, user_id, group_id,
-            wa_message_id, direction, message_type, content, content_text, status, state, reply_to, referral, error_code,
+            organization_id, number_id, phone_number_id, contact_id, customer_id, phone_e164, user_id,
+            group_id,
+            wa_message_id, direction, message_type, content, content_text, status, state, reply_to, referral,
+            error_code,
             error_title, error_message, metadata, provider_at
         )
         SELECT
             p_org, a.number_id, a.phone_number_id, c.id, c.customer_id,
-            -- In the spelling under which the contact is known, so that ledger and conversations join by number.
+            -- In the spelling under which the contact is known, so that ledger and conversations join by
+            -- number.
             CASE WHEN i.contact_id = c.id THEN c.phone_e164 ELSE p.phone END,
             coalesce(a.payload ->> 'from_user_id', a.contact ->> 'user_id'), a.payload ->> 'group_id',
-            a.payload ->> 'id', 'inbound', t.type, t.content, _wa_message_text(t.type, t.content), 'received', 'received',
-            coalesce(t.content ->> 'original_message_id', t.content ->> 'message_id', a.payload #>> '{context,id}'),
+            a.payload ->> 'id', 'inbound', t.type, t.content, _wa_message_text(t.type, t.content),
+            'received', 'received',
+            coalesce(t.content ->> 'original_message_id', t.content ->> 'message_id',
+                a.payload #>> '{context,id}'),
             a.payload -> 'referral',
-            CASE WHEN a.payload #>> '{errors,0,code}' ~ '^[0-9]{1,9}$' THEN (a.payload #>> '{errors,0,code}')::integer END,
+            CASE WHEN a.payload #>> '{errors,0,code}' ~ '^[0-9]{1,9}$'
+                THEN (a.payload #>> '{errors,0,code}')::integer END,
             a.payload #>> '{errors,0,title}',
             coalesce(a.payload #>> '{errors,0,error_data,details}', a.payload #>> '{errors,0,message}'),
             a.payload - ARRAY[
@@ -102,8 +114,10 @@ $$;
 COMMENT ON FUNCTION _wa_apply_messages(uuid, _wa_webhook_atoms[]) IS
 'Internal: records inbound messages, each once, and everything that follows from them.';
 
--- The newest message's word counts, whatever the order of arrival; the ledger tells whether there is a newer one.
-CREATE OR REPLACE FUNCTION _wa_update_profiles(p_org uuid, p_atoms _wa_webhook_atoms[], p_contact_ids bigint[])
+-- The newest message's word counts, whatever the order of arrival; the ledger tells whether there is a newer
+-- one.
+CREATE OR REPLACE FUNCTION _wa_update_profiles(p_org uuid, p_atoms _wa_webhook_atoms[],
+    p_contact_ids bigint[])
 RETURNS void
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -131,7 +145,8 @@ AS $$
     UPDATE wa_contacts c SET
         profile_name = CASE WHEN n.is_newest THEN coalesce(n.profile_name, c.profile_name)
             ELSE coalesce(c.profile_name, n.profile_name) END,
-        username = CASE WHEN n.is_newest THEN coalesce(n.username, c.username) ELSE coalesce(c.username, n.username) END,
+        username = CASE WHEN n.is_newest THEN coalesce(n.username, c.username)
+            ELSE coalesce(c.username, n.username) END,
         wa_id = CASE WHEN n.is_newest THEN coalesce(n.wa_id, c.wa_id) ELSE coalesce(c.wa_id, n.wa_id) END,
         parent_user_id = coalesce(n.parent_user_id, c.parent_user_id),
         identity_hash = CASE WHEN n.is_newest THEN coalesce(n.identity_hash, c.identity_hash)
@@ -139,14 +154,15 @@ AS $$
         updated_at = clock_timestamp()
     FROM news n
     WHERE c.organization_id = p_org AND c.id = n.contact_id
-        AND (n.is_newest OR num_nulls(c.profile_name, c.username, c.wa_id, c.parent_user_id, c.identity_hash) > 0)
+        AND (n.is_newest OR num_nulls(c.profile_name, c.username, c.wa_id, c.parent_user_id,
+            c.identity_hash) > 0)
 $$;
 
 COMMENT ON FUNCTION _wa_update_profiles(uuid, _wa_webhook_atoms[], bigint[]) IS
 'Internal: name, user name, wa_id and identity key of customers, as their newest message tells.';
 
--- The word stands alone and is unqualified, so it is taken at its word: no message at all (scope all). Meta's own switch
--- for offers only is user_preferences, which sets the scope marketing.
+-- The word stands alone and is unqualified, so it is taken at its word: no message at all (scope all). Meta's
+-- own switch for offers only is user_preferences, which sets the scope marketing.
 CREATE OR REPLACE FUNCTION _wa_heed_keywords(p_org uuid, p_message_ids bigint[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -154,12 +170,15 @@ DECLARE
     v_out bigint[];
     v_in bigint[];
 BEGIN
-    SELECT array_agg(k.contact_id) FILTER (WHERE k.is_out), array_agg(k.contact_id) FILTER (WHERE NOT k.is_out)
+    SELECT array_agg(k.contact_id) FILTER (WHERE k.is_out), array_agg(k.contact_id)
+        FILTER (WHERE NOT k.is_out)
     INTO v_out, v_in
     FROM (
-        SELECT DISTINCT ON (m.contact_id) m.contact_id, m.provider_at, m.id, _wa_is_opt_out_word(m.content_text) AS is_out
+        SELECT DISTINCT ON (m.contact_id) m.contact_id, m.provider_at, m.id,
+            _wa_is_opt_out_word(m.content_text) AS is_out
         FROM wa_messages m
-        WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids) AND m.message_type = 'text' AND m.group_id IS NULL
+        WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids) AND m.message_type = 'text'
+            AND m.group_id IS NULL
             AND (_wa_is_opt_out_word(m.content_text) OR _wa_is_opt_in_word(m.content_text))
         ORDER BY m.contact_id, m.provider_at DESC, _wa_is_opt_out_word(m.content_text) DESC
     ) k
@@ -174,7 +193,8 @@ BEGIN
             END
     );
     IF v_out IS NOT NULL THEN
-        PERFORM _wa_opt_out_contacts(p_org, v_out, 'all', 'the customer wrote a word that opts out', 'keyword');
+        PERFORM _wa_opt_out_contacts(p_org, v_out, 'all', 'the customer wrote a word that opts out',
+            'keyword');
     END IF;
     IF v_in IS NOT NULL THEN
         PERFORM _wa_opt_in_contacts(p_org, v_in, 'all', 'keyword', jsonb_build_object('text', 'START'));
@@ -189,7 +209,8 @@ COMMENT ON FUNCTION _wa_heed_keywords(uuid, bigint[]) IS
 CREATE OR REPLACE FUNCTION _wa_mark_amended(p_org uuid, p_message_ids bigint[]) RETURNS void
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
-    UPDATE wa_messages o SET edited_at = greatest(o.edited_at, x.edited_at), deleted_at = least(o.deleted_at, x.deleted_at),
+    UPDATE wa_messages o SET edited_at = greatest(o.edited_at, x.edited_at),
+        deleted_at = least(o.deleted_at, x.deleted_at),
         updated_at = clock_timestamp()
     FROM (
         SELECT t.id, max(e.provider_at) FILTER (WHERE e.message_type = 'edit') AS edited_at,
@@ -200,7 +221,8 @@ AS $$
             UNION
             SELECT t.id, t.wa_message_id FROM wa_messages m
             JOIN wa_messages t ON t.organization_id = p_org AND t.wa_message_id = m.reply_to
-            WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids) AND m.message_type IN ('edit', 'revoke')
+            WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids)
+                AND m.message_type IN ('edit', 'revoke')
         ) t
         JOIN wa_messages e ON e.organization_id = p_org AND e.reply_to = t.wa_message_id
             AND e.message_type IN ('edit', 'revoke')
@@ -227,7 +249,8 @@ BEGIN
     LOOP
         PERFORM _wa_change_number(
             p_org, v_message.phone_e164,
-            coalesce(v_message.content ->> 'previous_user_id', nullif(v_message.user_id, v_message.content ->> 'user_id')),
+            coalesce(v_message.content ->> 'previous_user_id',
+                nullif(v_message.user_id, v_message.content ->> 'user_id')),
             _wa_inbound_phone(coalesce(v_message.content ->> 'wa_id', v_message.content ->> 'new_wa_id')),
             v_message.content ->> 'user_id', v_message.provider_at
         );
@@ -235,7 +258,8 @@ BEGIN
     UPDATE wa_contacts c SET identity_hash = h.hash, updated_at = clock_timestamp()
     FROM (
         SELECT DISTINCT ON (m.contact_id) m.contact_id,
-            coalesce(m.content ->> 'identity_key_hash', m.content ->> 'identity', m.metadata #>> '{identity,hash}') AS hash
+            coalesce(m.content ->> 'identity_key_hash', m.content ->> 'identity',
+                m.metadata #>> '{identity,hash}') AS hash
         FROM wa_messages m
         WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids) AND m.message_type = 'system'
             AND m.content ->> 'type' IN ('customer_identity_changed', 'user_identity_changed')

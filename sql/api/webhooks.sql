@@ -1,19 +1,24 @@
--- Webhooks: stored byte for byte, durably, before anything is read of them; taken apart and processed afterwards, and as
--- often as needed.
+-- Webhooks: stored byte for byte, durably, before anything is read of them; taken apart and processed
+-- afterwards, and as often as needed.
 
--- Only its row type is used: one atom of a webhook with what is known of it, in the arrays that processing hands on.
+-- Only its row type is used: one atom of a webhook with what is known of it, in the arrays that processing
+-- hands on.
 CREATE OR REPLACE VIEW _wa_webhook_atoms AS
 SELECT
-    NULL::bigint AS log_id, NULL::integer AS atom, NULL::integer AS place, NULL::text AS kind, NULL::text AS field,
-    NULL::uuid AS organization_id, NULL::bigint AS number_id, NULL::text AS waba_id, NULL::text AS phone_number_id,
-    NULL::text AS display_phone, NULL::timestamptz AS received_at, NULL::timestamptz AS at, NULL::jsonb AS payload,
+    NULL::bigint AS log_id, NULL::integer AS atom, NULL::integer AS place, NULL::text AS kind,
+    NULL::text AS field,
+    NULL::uuid AS organization_id, NULL::bigint AS number_id, NULL::text AS waba_id,
+    NULL::text AS phone_number_id,
+    NULL::text AS display_phone, NULL::timestamptz AS received_at, NULL::timestamptz AS at,
+    NULL::jsonb AS payload,
     NULL::jsonb AS contact, NULL::text AS dedupe_key, NULL::text AS error
 WHERE false;
 
 COMMENT ON VIEW _wa_webhook_atoms IS 'Internal: the shape of an atom while it is processed. Never has rows.';
 
 CREATE OR REPLACE FUNCTION _wa_number_atoms(p_atoms _wa_webhook_atoms[]) RETURNS TABLE (
-    n bigint, number_id bigint, phone_number_id text, display_phone text, at timestamptz, payload jsonb, contact jsonb
+    n bigint, number_id bigint, phone_number_id text, display_phone text, at timestamptz, payload jsonb,
+    contact jsonb
 )
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
@@ -24,9 +29,11 @@ BEGIN ATOMIC
     );
 END;
 
-COMMENT ON FUNCTION _wa_number_atoms(_wa_webhook_atoms[]) IS 'Internal: atoms with their places in the array.';
+COMMENT ON FUNCTION _wa_number_atoms(_wa_webhook_atoms[]) IS
+'Internal: atoms with their places in the array.';
 
-CREATE OR REPLACE FUNCTION ingest_wa_webhooks(p_bodies bytea[], p_sources text[], p_provider text DEFAULT 'meta')
+CREATE OR REPLACE FUNCTION ingest_wa_webhooks(p_bodies bytea[], p_sources text[],
+    p_provider text DEFAULT 'meta')
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
@@ -51,10 +58,11 @@ END
 $$;
 
 COMMENT ON FUNCTION ingest_wa_webhooks(bytea[], text[], text) IS
-'Stores webhook bodies as they arrived, with their sources (addresses); returns their ids in order. Durable at commit even '
-'where synchronous_commit is off.';
+'Stores webhook bodies as they arrived, with their sources (addresses); returns their ids in order. Durable '
+'at commit even where synchronous_commit is off.';
 
-CREATE OR REPLACE FUNCTION ingest_wa_webhook(p_body bytea, p_source text DEFAULT NULL, p_provider text DEFAULT 'meta')
+CREATE OR REPLACE FUNCTION ingest_wa_webhook(p_body bytea, p_source text DEFAULT NULL,
+    p_provider text DEFAULT 'meta')
 RETURNS bigint
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
@@ -70,7 +78,8 @@ AS $$
 DECLARE
     v_ids bigint[];
 BEGIN
-    -- One processor at a time: bodies are read in the order of arrival, and a second one would only wait for rows.
+    -- One processor at a time: bodies are read in the order of arrival, and a second one would only wait for
+    -- rows.
     PERFORM pg_advisory_xact_lock(hashtextextended('wa_webhooks', 0));
     PERFORM _wa_attach_orphan_statuses(clock_timestamp());
     v_ids := ARRAY(
@@ -82,8 +91,8 @@ END
 $$;
 
 COMMENT ON FUNCTION process_wa_webhooks(integer) IS
-'Processes stored webhook bodies, oldest first; returns how many. What cannot be processed is kept in wa_webhook_errors and '
-'does not stop the rest. One call at a time works, others wait.';
+'Processes stored webhook bodies, oldest first; returns how many. What cannot be processed is kept in '
+'wa_webhook_errors and does not stop the rest. One call at a time works, others wait.';
 
 CREATE OR REPLACE FUNCTION replay_wa_webhooks(p_log_ids bigint[] DEFAULT NULL) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
@@ -94,7 +103,8 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('wa_webhooks', 0));
     IF p_log_ids IS NULL THEN
         v_ids := ARRAY(
-            SELECT DISTINCT e.log_id FROM wa_webhook_errors e WHERE e.resolved_at IS NULL ORDER BY e.log_id LIMIT 10000
+            SELECT DISTINCT e.log_id FROM wa_webhook_errors e WHERE e.resolved_at IS NULL ORDER BY e.log_id
+                LIMIT 10000
         );
     ELSE
         v_ids := ARRAY(SELECT l.id FROM wa_webhook_logs l WHERE l.id = ANY (p_log_ids) ORDER BY l.id);
@@ -105,8 +115,8 @@ END
 $$;
 
 COMMENT ON FUNCTION replay_wa_webhooks(bigint[]) IS
-'Processes stored bodies once more: the given ones, or all with unresolved errors; returns how many. What was processed '
-'before changes nothing twice.';
+'Processes stored bodies once more: the given ones, or all with unresolved errors; returns how many. What '
+'was processed before changes nothing twice.';
 
 CREATE OR REPLACE FUNCTION _wa_process_logs(p_ids bigint[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -121,12 +131,14 @@ BEGIN
     END IF;
     v_atoms := _wa_read_atoms(p_ids);
     INSERT INTO wa_webhook_errors (log_id, atom, kind, sqlstate, error, payload)
-    SELECT DISTINCT ON (a.log_id, a.atom) a.log_id, a.atom, a.kind, CASE WHEN a.organization_id IS NULL THEN 'WA010' END,
+    SELECT DISTINCT ON (a.log_id, a.atom) a.log_id, a.atom, a.kind, CASE WHEN a.organization_id IS NULL
+        THEN 'WA010' END,
         a.error, a.payload
     FROM unnest(v_atoms) a
     WHERE a.error IS NOT NULL
     ON CONFLICT (log_id, atom) DO UPDATE SET
-        error = excluded.error, sqlstate = excluded.sqlstate, occurred_at = clock_timestamp(), resolved_at = NULL;
+        error = excluded.error, sqlstate = excluded.sqlstate, occurred_at = clock_timestamp(),
+        resolved_at = NULL;
 
     FOR v_org IN
         SELECT DISTINCT a.organization_id FROM unnest(v_atoms) a WHERE a.error IS NULL ORDER BY 1
@@ -145,9 +157,11 @@ BEGIN
     WHERE log_id = ANY (p_ids) AND resolved_at IS NULL AND occurred_at < v_started;
     UPDATE wa_webhook_logs l SET
         status = CASE
-            WHEN coalesce(f.failed, 0) = 0 THEN 'processed' WHEN f.failed < c.atoms THEN 'partial' ELSE 'failed'
+            WHEN coalesce(f.failed, 0) = 0 THEN 'processed' WHEN f.failed < c.atoms THEN 'partial'
+                ELSE 'failed'
         END,
-        attempts = l.attempts + 1, atoms = coalesce(c.atoms, 0), failed_atoms = coalesce(f.failed, 0), error = f.error,
+        attempts = l.attempts + 1, atoms = coalesce(c.atoms, 0), failed_atoms = coalesce(f.failed, 0),
+        error = f.error,
         processed_at = clock_timestamp()
     FROM unnest(p_ids) i (id)
     LEFT JOIN (
@@ -162,7 +176,8 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION _wa_process_logs(bigint[]) IS 'Internal: processes the given stored bodies and records how each went.';
+COMMENT ON FUNCTION _wa_process_logs(bigint[]) IS
+'Internal: processes the given stored bodies and records how each went.';
 
 CREATE OR REPLACE FUNCTION _wa_read_atoms(p_ids bigint[]) RETURNS _wa_webhook_atoms[]
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
@@ -170,10 +185,12 @@ AS $$
     SELECT coalesce(array_agg(ROW(
         s.log_id, s.atom,
         CASE s.kind
-            WHEN 'message' THEN CASE WHEN s.payload ->> 'type' IN ('edit', 'revoke', 'system') THEN 2 ELSE 1 END
+            WHEN 'message' THEN CASE WHEN s.payload ->> 'type' IN ('edit', 'revoke', 'system') THEN 2
+                ELSE 1 END
             WHEN 'echo' THEN 3 WHEN 'call' THEN 4 WHEN 'status' THEN 5 WHEN 'call_status' THEN 5 ELSE 6
         END,
-        s.kind, s.field, o.organization_id, o.number_id, s.waba_id, s.phone_number_id, s.display_phone, l.received_at,
+        s.kind, s.field, o.organization_id, o.number_id, s.waba_id, s.phone_number_id, s.display_phone,
+        l.received_at,
         -- A clock that runs ahead must not lengthen a window.
         least(coalesce(
             _wa_to_timestamp(s.payload -> 'timestamp'), _wa_to_timestamp(s.payload #> '{metadata,timestamp}'),
@@ -181,7 +198,8 @@ AS $$
         ), l.received_at),
         s.payload, s.contact, s.dedupe_key,
         coalesce(s.error, CASE
-            WHEN o.organization_id IS NULL AND s.phone_number_id IS NOT NULL THEN 'the business number is not registered'
+            WHEN o.organization_id IS NULL AND s.phone_number_id IS NOT NULL
+                THEN 'the business number is not registered'
             WHEN o.organization_id IS NULL THEN 'no number of the business account is registered'
         END)
     )::_wa_webhook_atoms), '{}')
@@ -192,7 +210,8 @@ AS $$
     CROSS JOIN LATERAL _wa_split_webhooks(b.ids, b.bodies) s
     JOIN wa_webhook_logs l ON l.id = s.log_id
     LEFT JOIN LATERAL (
-        SELECT r.organization_id, r.number_id FROM wa_number_routes r WHERE r.phone_number_id = s.phone_number_id
+        SELECT r.organization_id, r.number_id FROM wa_number_routes r
+            WHERE r.phone_number_id = s.phone_number_id
         UNION ALL
         -- Events of an account name no number; every tenant of the account is told.
         SELECT DISTINCT r.organization_id, NULL::bigint FROM wa_number_routes r
@@ -201,9 +220,11 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION _wa_read_atoms(bigint[]) IS
-'Internal: takes stored bodies apart and finds the tenant and number of each atom; those that cannot go on have an error.';
+'Internal: takes stored bodies apart and finds the tenant and number of each atom; those that cannot go on '
+'have an error.';
 
--- The whole batch at once; when something in it fails, its halves, so that one bad atom costs little and harms no other.
+-- The whole batch at once; when something in it fails, its halves, so that one bad atom costs little and
+-- harms no other.
 CREATE OR REPLACE FUNCTION _wa_apply_atoms_safely(p_org uuid, p_atoms _wa_webhook_atoms[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -226,7 +247,8 @@ BEGIN
         INSERT INTO wa_webhook_errors (log_id, atom, kind, sqlstate, error, payload)
         VALUES (p_atoms[1].log_id, p_atoms[1].atom, p_atoms[1].kind, v_state, v_message, p_atoms[1].payload)
         ON CONFLICT (log_id, atom) DO UPDATE SET
-            error = excluded.error, sqlstate = excluded.sqlstate, occurred_at = clock_timestamp(), resolved_at = NULL;
+            error = excluded.error, sqlstate = excluded.sqlstate, occurred_at = clock_timestamp(),
+            resolved_at = NULL;
     ELSE
         PERFORM _wa_apply_atoms_safely(p_org, p_atoms[1:v_count / 2]);
         PERFORM _wa_apply_atoms_safely(p_org, p_atoms[v_count / 2 + 1:v_count]);
@@ -266,7 +288,8 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
     INSERT INTO audit_log AS a (organization_id, event, entity, entity_id, meta)
     SELECT o.id, 'webhook_rejected', 'wa_webhook_logs',
-        concat_ws(' ', left(p_source, 200), to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI"Z"')),
+        concat_ws(' ', left(p_source, 200),
+            to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI"Z"')),
         jsonb_build_object('source', left(p_source, 200), 'reason', left(p_reason, 200), 'count', 1)
     FROM wa_organizations o
     ORDER BY o.is_default DESC, o.created_at, o.id
@@ -278,12 +301,14 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION record_wa_webhook_rejection(text, text) IS
-'Counts a webhook request with a wrong or missing signature: one audit_log row per source and minute, in the default '
-'organization.';
+'Counts a webhook request with a wrong or missing signature: one audit_log row per source and minute, in '
+'the default organization.';
 
 REVOKE ALL ON _wa_webhook_atoms FROM PUBLIC;
-REVOKE ALL ON FUNCTION _wa_number_atoms(_wa_webhook_atoms[]), ingest_wa_webhooks(bytea[], text[], text), ingest_wa_webhook(bytea, text, text),
-process_wa_webhooks(integer), replay_wa_webhooks(bigint[]), _wa_process_logs(bigint[]), _wa_read_atoms(bigint[]),
+REVOKE ALL ON FUNCTION _wa_number_atoms(_wa_webhook_atoms[]), ingest_wa_webhooks(bytea[], text[], text),
+ingest_wa_webhook(bytea, text, text),
+process_wa_webhooks(integer), replay_wa_webhooks(bigint[]), _wa_process_logs(bigint[]),
+_wa_read_atoms(bigint[]),
 _wa_apply_atoms_safely(uuid, _wa_webhook_atoms[]), _wa_apply_atoms(uuid, _wa_webhook_atoms[]),
 record_wa_webhook_rejection(text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ingest_wa_webhooks(bytea[], text[], text), ingest_wa_webhook(bytea, text, text),
