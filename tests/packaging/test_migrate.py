@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import psycopg
 import pytest
-from harness import Database, Server
+from harness import CHECKOUT, Database, Server
 from product import Product, steps
 
 CREATE = "CREATE EXTENSION pg_whatsapp VERSION '7.0.0' CASCADE"
@@ -152,7 +156,23 @@ def release_upgrade(product: Product) -> None:
     product.release("7.1.0")
 
 
-def test_upgrade_keeps_the_rows_and_equals_a_fresh_install(product: Product, bare_db: Database) -> None:
+def schema_of(database: Database) -> list[str]:
+    """The schema as pg_dump prints it, with the extension's own functions, without what differs by nature."""
+    done = subprocess.run(
+        [database.server.bindir / "pg_dump", "--schema-only", "--binary-upgrade", database.dsn],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    by_nature = re.compile(r"^--|^\\(un)?restrict|binary_upgrade|relfrozenxid|^WHERE oid = |^\s*$")
+    return [
+        re.sub(r"\b\d{5,}\b", "N", line) for line in done.stdout.splitlines() if not by_nature.search(line)
+    ]
+
+
+def test_upgrade_keeps_the_rows_and_equals_a_fresh_install(
+    product: Product, bare_db: Database, make_database: Callable[..., Database]
+) -> None:
     release_upgrade(product)
     with bare_db.connect() as connection:
         connection.execute(CREATE)
@@ -168,6 +188,31 @@ def test_upgrade_keeps_the_rows_and_equals_a_fresh_install(product: Product, bar
         assert connection.execute("SELECT id, total, more_wa() FROM wa_orders").fetchall() == [(42, None, 1)]
         assert connection.execute("SELECT * FROM wa_version()").fetchone() == ("7.1.0", "7.1.0")
         assert [action for _, action in steps(connection)] == ["unchanged", "unchanged"]
+    fresh = make_database(bare=True)
+    with fresh.connect() as connection:
+        connection.execute("CREATE EXTENSION pg_whatsapp VERSION '7.1.0' CASCADE")
+        steps(connection)
+    assert "    total numeric" in schema_of(fresh)
+    assert sorted(schema_of(bare_db)) == sorted(schema_of(fresh))
+
+
+def test_every_release_upgrades_to_what_a_fresh_install_is(
+    make_database: Callable[..., Database], db: Database
+) -> None:
+    """Has something to do from the second release on."""
+    extensions = next(Path(db.server.directory).glob("root/usr/share/postgresql/*/extension"))
+    for released in (CHECKOUT / "migrations/released").glob("pg_whatsapp--*.sql"):
+        shutil.copy(released, extensions)
+        upgraded = make_database(bare=True)
+        with upgraded.connect() as connection:
+            version = released.stem.partition("--")[2]
+            connection.execute(f"CREATE EXTENSION pg_whatsapp VERSION '{version}' CASCADE")
+            steps(connection)
+            connection.execute("ALTER EXTENSION pg_whatsapp UPDATE")
+            steps(connection)
+        fresh = make_database(bare=True)
+        fresh.install()
+        assert sorted(schema_of(upgraded)) == sorted(schema_of(fresh))
 
 
 def test_upgrade_names_the_operators_view_that_is_in_the_way(product: Product, bare_db: Database) -> None:

@@ -1,0 +1,213 @@
+"""What every object of an installed schema must have, read from the catalogue: a new object cannot be forgotten."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from harness import CHECKOUT, Database
+from product import load_build
+
+# Our relations, not those of the extensions beside us.
+OURS = """
+    SELECT c.oid, c.relname AS name, c.relkind AS kind FROM pg_class AS c
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
+"""
+FUNCTIONS = """
+    SELECT p.oid, p.oid::regprocedure::text AS signature, p.proname AS name, p.prosecdef AS is_definer,
+        p.proconfig AS settings, p.prosqlbody IS NOT NULL AS is_bound, l.lanname AS language,
+        p.prorettype = 'trigger'::regtype AS is_trigger
+    FROM pg_proc AS p
+    JOIN pg_language AS l ON l.oid = p.prolang
+    WHERE p.pronamespace = 'public'::regnamespace
+"""
+# The scripts are public anyway: they are in the source tree.
+OPEN_TO_ALL = {("_wa_scripts", "SELECT")}
+# Found by the provider's number id alone, since a webhook names nothing else; Meta gives each id once.
+KEYS_WITHOUT_TENANT = {"wa_number_routes_pkey"}
+# What people write into; each column that is not listed here needs a comment.
+TABLES_WRITTEN_BY_HAND = ("wa_organizations", "wa_outbound_queue")
+OBVIOUS_COLUMNS = {
+    "organization_id", "id", "name", "created_at", "text_body", "template_name", "template_language", "priority",
+    "metadata", "fallback_template_language", "fallback_template_params", "retry_count", "last_error",
+    "wa_message_id", "claimed_at", "processed_at", "contact_id",
+}  # fmt: skip
+
+
+def names(db: Database, condition: str, source: str = FUNCTIONS) -> list[str]:
+    """Signatures of functions, or names of relations, that meet a condition of SQL."""
+    column = "signature" if source is FUNCTIONS else "name"
+    rows = db.query(f"SELECT {column} AS found FROM ({source}) AS o WHERE {condition} ORDER BY 1")
+    return [row["found"] for row in rows]
+
+
+def test_every_function_has_a_comment(db: Database) -> None:
+    assert len(names(db, "true")) > 100
+    assert names(db, "obj_description(oid, 'pg_proc') IS NULL") == []
+
+
+def test_every_table_and_view_has_a_comment(db: Database) -> None:
+    assert names(db, "obj_description(oid, 'pg_class') IS NULL", OURS) == []
+
+
+@pytest.mark.parametrize("table", TABLES_WRITTEN_BY_HAND)
+def test_columns_that_people_write_have_a_comment(db: Database, table: str) -> None:
+    rows = db.query(
+        """
+        SELECT a.attname AS name FROM pg_attribute AS a
+        WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped
+            AND col_description(a.attrelid, a.attnum) IS NULL
+        """,
+        table,
+    )
+    assert {row["name"] for row in rows} <= OBVIOUS_COLUMNS
+
+
+def test_every_volatility_was_chosen(db: Database) -> None:
+    """VOLATILE is also what PostgreSQL assumes, so only the source tells whether it was meant."""
+    headers: dict[str, list[str]] = {}
+    for path in load_build().read_manifest(CHECKOUT):
+        text = (CHECKOUT / path).read_text()
+        for match in re.finditer(
+            r"^CREATE (?:OR REPLACE )?FUNCTION (\w+)\s*\((.*?)(?:^AS |\bAS \$|^BEGIN ATOMIC|^RETURN\b|^\$)",
+            text,
+            re.MULTILINE | re.DOTALL,
+        ):
+            headers.setdefault(match[1], []).append(match[2])
+    installed = {row["name"] for row in db.query(f"SELECT name FROM ({FUNCTIONS}) AS f")}
+    assert installed <= headers.keys()
+    unchosen = {
+        name
+        for name in installed
+        if not all(re.search(r"\b(IMMUTABLE|STABLE|VOLATILE)\b", header) for header in headers[name])
+    }
+    assert unchosen == set()
+
+
+def test_nothing_is_open_to_all(db: Database) -> None:
+    functions = names(
+        db,
+        "EXISTS (SELECT FROM pg_proc AS p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS a"
+        " WHERE p.oid = o.oid AND a.grantee = 0)",
+    )
+    assert functions == []
+    relations = db.query(
+        """
+        SELECT c.relname AS name, a.privilege_type AS privilege
+        FROM pg_class AS c, aclexplode(c.relacl) AS a
+        WHERE c.relnamespace = 'public'::regnamespace AND a.grantee = 0
+        """
+    )
+    assert {(row["name"], row["privilege"]) for row in relations} <= OPEN_TO_ALL
+
+
+def test_internal_functions_are_for_us_only(db: Database) -> None:
+    """No group may call a function that takes the organization as an argument, unless it looks who calls."""
+    granted = db.query(
+        f"""
+        SELECT DISTINCT f.signature
+        FROM ({FUNCTIONS}) AS f
+        JOIN pg_proc AS p ON p.oid = f.oid
+        CROSS JOIN LATERAL aclexplode(p.proacl) AS a
+        WHERE p.prosecdef AND 'p_org' = ANY (p.proargnames) AND a.grantee <> p.proowner
+        """
+    )
+    assert granted == []
+
+
+def test_definer_functions_pin_their_path(db: Database) -> None:
+    pinned = "EXISTS (SELECT FROM unnest(settings) AS s WHERE s ~ '^search_path=.*pg_temp\"?$')"
+    assert names(db, f"is_definer AND NOT coalesce({pinned}, false)") == []
+
+
+def test_unbound_bodies_pin_their_path(db: Database) -> None:
+    """A body in standard SQL is bound when it is made; every other one looks names up when it runs."""
+    pinned = "EXISTS (SELECT FROM unnest(settings) AS s WHERE s LIKE 'search_path=%')"
+    assert names(db, f"NOT is_bound AND language IN ('sql', 'plpgsql') AND NOT coalesce({pinned}, false)") == []
+
+
+def test_trigger_functions_are_named_after_their_table(db: Database) -> None:
+    rows = db.query(
+        """
+        SELECT t.tgname AS trigger, c.relname AS table, p.proname AS function
+        FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid JOIN pg_proc AS p ON p.oid = t.tgfoid
+        WHERE NOT t.tgisinternal AND c.relnamespace = 'public'::regnamespace
+        """
+    )
+    assert rows
+    assert [row for row in rows if not row["function"].startswith(f"tg_{row['table']}__")] == []
+
+
+def test_every_tenant_table_has_row_security(db: Database) -> None:
+    tenant = "EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = oid AND a.attname = 'organization_id')"
+    tables = f"kind IN ('r', 'p') AND ({tenant} OR name = 'wa_organizations')"
+    assert len(names(db, tables, OURS)) > 20
+    unprotected = (
+        "NOT (SELECT c.relrowsecurity FROM pg_class AS c WHERE c.oid = o.oid)"
+        " OR NOT EXISTS (SELECT FROM pg_policy AS p WHERE p.polrelid = o.oid)"
+    )
+    assert names(db, f"{tables} AND ({unprotected})", OURS) == []
+
+
+def test_tables_without_a_tenant_are_for_us_only(db: Database) -> None:
+    """A table that no policy guards may be read by a group only if it holds nothing of a tenant."""
+    granted = db.query(
+        """
+        SELECT c.relname AS name, array_agg(DISTINCT a.grantee::regrole::text) AS roles
+        FROM pg_class AS c, aclexplode(c.relacl) AS a
+        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND NOT c.relrowsecurity
+            AND a.grantee NOT IN (c.relowner, 0)
+        GROUP BY c.relname ORDER BY 1
+        """
+    )
+    readable_by_tenants = [row["name"] for row in granted if {"wa_app", "wa_analyst"} & set(row["roles"])]
+    assert readable_by_tenants == ["wa_error_rules", "wa_migrations"]
+
+
+def test_policies_hold_no_subquery(db: Database) -> None:
+    policies = db.query(
+        "SELECT tablename, policyname FROM pg_policies WHERE schemaname = 'public'"
+        " AND concat(qual, with_check) ~* '\\mselect\\M'"
+    )
+    assert policies == []
+
+
+def test_every_key_leads_with_the_tenant(db: Database) -> None:
+    """Primary, unique and foreign keys of tenant tables: no row can point across tenants."""
+    rows = db.query(
+        """
+        SELECT i.indexrelid::regclass::text AS name
+        FROM pg_index AS i
+        JOIN pg_class AS c ON c.oid = i.indrelid AND c.relnamespace = 'public'::regnamespace
+        JOIN pg_attribute AS t ON t.attrelid = c.oid AND t.attname = 'organization_id'
+        WHERE i.indisunique AND i.indkey[0] <> t.attnum
+        UNION ALL
+        SELECT k.conname
+        FROM pg_constraint AS k
+        JOIN pg_class AS c ON c.oid = k.conrelid AND c.relnamespace = 'public'::regnamespace
+        JOIN pg_attribute AS t ON t.attrelid = c.oid AND t.attname = 'organization_id'
+        WHERE k.contype = 'f' AND k.conkey[1] <> t.attnum
+        UNION ALL
+        SELECT k.conname
+        FROM pg_constraint AS k
+        JOIN pg_attribute AS t ON t.attrelid = k.confrelid AND t.attname = 'organization_id'
+        WHERE k.contype = 'f' AND k.connamespace = 'public'::regnamespace AND k.confkey[1] <> t.attnum
+        """
+    )
+    assert {row["name"] for row in rows} == KEYS_WITHOUT_TENANT
+
+
+def test_constraints_and_indexes_are_named_by_hand(db: Database) -> None:
+    rows = db.query(
+        """
+        SELECT c.relname AS table, k.conname AS name FROM pg_constraint AS k JOIN pg_class AS c ON c.oid = k.conrelid
+        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
+        UNION ALL
+        SELECT c.relname, i.relname FROM pg_index AS x
+        JOIN pg_class AS i ON i.oid = x.indexrelid JOIN pg_class AS c ON c.oid = x.indrelid
+        WHERE c.relnamespace = 'public'::regnamespace
+        """
+    )
+    suffix = "(pkey|key|fkey|check|idx)"
+    wrong = [row for row in rows if not re.fullmatch(rf"{row['table']}(_\w+)?_{suffix}", row["name"])]
+    assert wrong == []
