@@ -37,6 +37,7 @@ install-python: build/python
 	mkdir -p '$(PYTHON_DIR)'
 	rm -rf '$(PYTHON_DIR)'/phonenumbers*
 	cp -R build/python/phonenumbers* '$(PYTHON_DIR)'
+	chmod -R a+rX '$(DESTDIR)$(datadir)/$(EXTENSION)'
 uninstall: uninstall-python
 uninstall-python:
 	rm -rf '$(DESTDIR)$(datadir)/$(EXTENSION)'
