@@ -1,0 +1,166 @@
+"""Two organizations in one database, each with something in every table, made through the public functions."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from harness import Database
+from psycopg import sql
+from psycopg.rows import dict_row
+from webhook_bodies import body, message, status
+
+SEALED = b"x" * 40
+
+
+@dataclass
+class Tenant:
+    """An organization, its role, and what it calls its own."""
+
+    name: str
+    role: str
+    phone: str
+    number: str
+    waba: str
+    id: str = ""
+    queue_id: str = ""
+    contact_id: int = 0
+    number_id: int = 0
+
+    @property
+    def secret(self) -> str:
+        """A word that stands in all its texts, names and values."""
+        return f"{self.name}-secret"
+
+
+def make_tenants(db: Database, make_role: Callable[..., str]) -> tuple[Tenant, Tenant, Callable[[str], str]]:
+    """Tenants A and B, and a function that names the role of a service group."""
+    services = {group: make_role(group) for group in ("wa_admin", "wa_dispatcher", "wa_receiver")}
+    a = Tenant("a", make_role("wa_app"), "+5491150001111", "1111", "7771")
+    b = Tenant("b", make_role("wa_app"), "+5491150002222", "2222", "7772")
+    with db.connect() as owner:
+        owner.execute("SELECT adopt_wa_database('keep')")
+        a.id = str(owner.execute("SELECT current_wa_organization()").fetchone()[0])  # type: ignore[index]
+        b.id = str(owner.execute("SELECT create_wa_organization('b-secret')").fetchone()[0])  # type: ignore[index]
+    for tenant in (a, b):
+        _fill(db, tenant, services)
+    return a, b, services.__getitem__
+
+
+def _fill(db: Database, tenant: Tenant, services: dict[str, str]) -> None:
+    secret = tenant.secret
+    with db.connect(user=services["wa_admin"]) as admin:
+        admin.execute("SELECT set_config('wa.organization_id', %s, false)", (tenant.id,))
+        admin.execute("SELECT add_wa_organization_role(%s, %s)", (tenant.id, tenant.role))
+        admin.execute(
+            "SELECT register_wa_phone_number(%s, %s, %s)",
+            (tenant.number, f"+1555123{tenant.number}", tenant.waba),
+        )
+        admin.execute("SELECT set_wa_secret('access_token', NULL, %s, 'key', 'print')", (SEALED,))
+        admin.execute("SELECT trigger_wa_panic(%s, %s)", (secret, tenant.id))
+        admin.execute("SELECT resolve_wa_panic(%s)", (tenant.id,))
+    with db.connect(user=tenant.role, row_factory=dict_row) as app:
+        for category in ("UTILITY", "MARKETING"):
+            app.execute(
+                "INSERT INTO wa_templates (name, category, body_text, status, waba_id) VALUES (%s, %s, %s, 'APPROVED', %s)",
+                (f"{secret}_{category}", category, f"{secret} {{{{1}}}}", tenant.waba),
+            )
+        app.execute("SELECT begin_wa_template_sync(%s)", (tenant.waba,))
+        queued = [_queue(app, tenant) for _ in range(2)]
+        app.execute("SELECT opt_out_wa_contact(%s, 'marketing', %s)", (tenant.phone, secret))
+        app.execute("SELECT opt_in_wa_contact(%s, 'all', %s)", ("+54915000" + tenant.number, secret))
+    dispatcher = "00000000-0000-4000-8000-000000000001"
+    with db.connect(user=services["wa_dispatcher"], row_factory=dict_row) as process:
+        process.execute("SELECT start_wa_dispatcher(%s, 'here', 1, '0.1.0')", (dispatcher,))
+        claimed = next(
+            row
+            for row in process.execute("SELECT * FROM claim_wa_messages(%s, 10)", (dispatcher,))
+            if row["queue_id"] in queued
+        )
+        result = {
+            "id": str(claimed["queue_id"]), "org": str(claimed["organization_id"]), "attempt": claimed["attempt"],
+            "outcome": "answered", "status": 200, "delay_ms": 1,
+            "answer": {"messages": [{"id": f"wamid.{secret}"}], "contacts": [{"wa_id": tenant.phone[1:]}]},
+        }  # fmt: skip
+        process.execute("SELECT complete_wa_messages(%s, %s)", (dispatcher, json.dumps([result])))
+        # The other waits for it, or is in flight now.
+        process.execute("SELECT * FROM claim_wa_messages(%s, 10)", (dispatcher,))
+    now = int(time.time())
+    bodies = [
+        message(
+            f"wamid.in.{secret}", tenant.phone[1:], now, content=secret, name=secret, number=tenant.number
+        ),
+        status(f"wamid.{secret}", "delivered", now, number=tenant.number),
+        body("account_update", {"event": secret}, account=tenant.waba, time=now),
+    ]
+    with db.connect(user=services["wa_receiver"]) as receiver:
+        for one in bodies:
+            receiver.execute("SELECT ingest_wa_webhook(%s)", (one,))
+        receiver.execute("SELECT process_wa_webhooks()")
+    with db.connect(user=tenant.role, row_factory=dict_row) as app:
+        app.execute("SELECT * FROM read_wa_events(%s)", (secret,))
+        tenant.queue_id = str(_queue(app, tenant))
+    (found,) = db.query(
+        "SELECT c.id AS contact, n.id AS number FROM wa_contacts c JOIN wa_phone_numbers n USING (organization_id)"
+        " WHERE organization_id = %s AND c.phone_e164 = %s",
+        tenant.id,
+        tenant.phone,
+    )
+    tenant.contact_id, tenant.number_id = found["contact"], found["number"]
+
+
+def _queue(app: psycopg.Connection[dict[str, Any]], tenant: Tenant) -> UUID:
+    secret = tenant.secret
+    (row,) = app.execute(
+        "INSERT INTO wa_outbound_queue (phone, template_name, template_params, reference, metadata)"
+        " VALUES (%s, %s, %s, %s, %s) RETURNING id",
+        (tenant.phone, f"{secret}_UTILITY", json.dumps([secret]), secret, json.dumps({"note": secret})),
+    ).fetchall()
+    queued: UUID = row["id"]
+    return queued
+
+
+def tables(db: Database) -> list[str]:
+    """Our tables, by the catalogue."""
+    return relations(db, "r")
+
+
+def relations(db: Database, *kinds: str) -> list[str]:
+    """Our relations of some kinds ('r' tables, 'v' views), by the catalogue."""
+    rows = db.query(
+        "SELECT relname AS name FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+        " AND relkind = ANY (%s) ORDER BY 1",
+        list(kinds),
+    )
+    return [row["name"] for row in rows]
+
+
+def tenant_column(table: str) -> str:
+    """The column that says whose a row is."""
+    return "id" if table == "wa_organizations" else "organization_id"
+
+
+def belongings(db: Database, tenant: Tenant) -> dict[str, list[str]]:
+    """Every row of a tenant, as text, by table; tables that know no tenant are left out."""
+    rows: dict[str, list[str]] = {}
+    with db.connect() as owner:
+        for table in tables(db):
+            if (column := tenant_column(table)) in _columns(owner, table):
+                query = sql.SQL("SELECT t::text FROM {} AS t WHERE {} = %s ORDER BY 1").format(
+                    sql.Identifier(table), sql.Identifier(column)
+                )
+                rows[table] = [row[0] for row in owner.execute(query, (tenant.id,))]
+    return rows
+
+
+def _columns(connection: psycopg.Connection[Any], table: str) -> set[str]:
+    found = connection.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
+        (table,),
+    )
+    return {row[0] for row in found}
