@@ -1,4 +1,5 @@
--- Handing due rows to a dispatcher. Locks are taken lane (skipping), then organization, then portfolio (waiting); every
+-- Handing due rows to a dispatcher. Plans are made once a session and hold whatever the tables held then: look-ups by key,
+-- the queue in the order of its index. Locks are taken lane (skipping), then organization, then portfolio (waiting); every
 -- counter is read in a statement after its lock, so that limits are exact for any number of dispatchers.
 
 CREATE OR REPLACE FUNCTION claim_wa_messages(p_dispatcher_id uuid, p_limit integer)
@@ -7,6 +8,8 @@ RETURNS TABLE (
     path text, body text, is_form boolean, timeout_s double precision
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE

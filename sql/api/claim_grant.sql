@@ -4,8 +4,9 @@
 -- time after, which has to pass before the next. A burst is given 5 seconds, and a debt a quarter of a second more, so
 -- that what arrives late at the provider is still inside.
 CREATE OR REPLACE FUNCTION _wa_weigh_due(
-    p_org wa_organizations, p_number wa_phone_numbers, p_dispatcher_id uuid, p_ids uuid[], p_now timestamptz,
-    OUT granted uuid[], OUT granted_open boolean[], OUT metered integer, OUT failed uuid[], OUT fail_codes text[],
+    p_org wa_organizations, p_number wa_phone_numbers, p_dispatcher_id uuid, p_ids uuid[], p_contact_ids bigint[],
+    p_template_ids uuid[], p_classes smallint[], p_now timestamptz, OUT granted uuid[], OUT granted_contacts bigint[],
+    OUT granted_templates uuid[], OUT granted_classes smallint[], OUT granted_open boolean[], OUT metered integer, OUT failed uuid[], OUT fail_codes text[],
     OUT held uuid[], OUT held_until timestamptz[], OUT hold_reasons text[], OUT converted uuid[]
 )
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -27,10 +28,18 @@ BEGIN
     END IF;
     WITH judged AS MATERIALIZED (
         -- A row that its owner changes at this moment is skipped, never waited for.
-        SELECT j.*, q.expires_at <= p_now AS is_expired, q.fallback_template_name IS NOT NULL AS has_fallback
-        FROM _wa_judge_due((p_org).id, p_ids, (p_org).window_margin, p_now) j
-        JOIN wa_outbound_queue q ON q.organization_id = (p_org).id AND q.id = j.queue_id AND q.status = 'pending'
-        FOR NO KEY UPDATE OF q SKIP LOCKED
+        SELECT j.*, p_classes[j.place] AS class, q.expires_at <= p_now AS is_expired,
+            q.fallback_template_name IS NOT NULL AS has_fallback
+        FROM _wa_judge(
+            (p_org).id, p_ids, array_fill((p_number).id, ARRAY[cardinality(p_ids)]), p_contact_ids, p_template_ids,
+            (p_org).window_margin, p_now
+        ) j
+        CROSS JOIN LATERAL (
+            SELECT x.expires_at, x.fallback_template_name FROM wa_outbound_queue x
+            WHERE x.organization_id = (p_org).id AND x.id = j.queue_id AND x.status = 'pending'
+            LIMIT 1
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) q
     ),
     sorted AS (
         SELECT j.*,
@@ -55,12 +64,14 @@ BEGIN
                 CASE WHEN (p_org).order_mode = 'delivered' THEN 1 END
             ) AS allowed
         FROM sorted s
-        LEFT JOIN wa_pair_rates r ON r.organization_id = (p_org).id AND r.number_id = (p_number).id
-            AND r.contact_id = s.contact_id
+        LEFT JOIN LATERAL (
+            SELECT x.contact_id, x.clear_at, x.burst_started_at, x.burst_count, x.wait_until FROM wa_pair_rates x
+            WHERE x.organization_id = (p_org).id AND x.number_id = (p_number).id AND x.contact_id = s.contact_id LIMIT 1
+        ) r ON true
         -- Another dispatcher, or ours since a while, has an earlier message to this recipient in flight.
         LEFT JOIN LATERAL (
             SELECT max(i.deadline_at) AS free_at FROM wa_queue_inflight i
-            WHERE i.organization_id = (p_org).id AND i.number_id = (p_number).id AND i.contact_id = s.contact_id
+            WHERE i.contact_id = s.contact_id AND i.number_id = (p_number).id AND i.organization_id = (p_org).id
                 AND (i.class + 1) / 2 = (s.class + 1) / 2 AND NOT i.is_unknown
                 AND (i.dispatcher_id <> p_dispatcher_id OR i.claimed_at < p_now - interval '500 milliseconds')
         ) f ON true
@@ -116,7 +127,7 @@ BEGIN
             AND NOT t.is_within_24h
     ),
     final AS (
-        SELECT t.queue_id, t.place, t.class, t.is_within_24h, t.refusal, t.is_expired,
+        SELECT t.queue_id, t.place, t.contact_id, t.template_id, t.class, t.is_within_24h, t.refusal, t.is_expired,
             CASE WHEN t.slot > v_tier_room THEN 'hold' ELSE t.second_verdict END AS verdict,
             CASE WHEN t.slot > v_tier_room THEN greatest(v_tier_free_at, p_now + interval '1 minute')
                 ELSE t.wait_to END AS wait_to,
@@ -125,6 +136,9 @@ BEGIN
     )
     SELECT
         array_agg(f.queue_id ORDER BY f.place) FILTER (WHERE f.verdict = 'go'),
+        array_agg(f.contact_id ORDER BY f.place) FILTER (WHERE f.verdict = 'go'),
+        array_agg(f.template_id ORDER BY f.place) FILTER (WHERE f.verdict = 'go'),
+        array_agg(f.class ORDER BY f.place) FILTER (WHERE f.verdict = 'go'),
         array_agg(f.is_within_24h ORDER BY f.place) FILTER (WHERE f.verdict = 'go'),
         count(*) FILTER (WHERE f.verdict = 'go' AND f.class % 2 = 0),
         array_agg(f.queue_id) FILTER (WHERE f.verdict = 'fail'),
@@ -133,18 +147,20 @@ BEGIN
         array_agg(f.wait_to) FILTER (WHERE f.verdict = 'hold'),
         array_agg(f.wait_reason) FILTER (WHERE f.verdict = 'hold'),
         array_agg(f.queue_id) FILTER (WHERE f.verdict = 'convert')
-    INTO granted, granted_open, metered, failed, fail_codes, held, held_until, hold_reasons, converted
+    INTO granted, granted_contacts, granted_templates, granted_classes, granted_open, metered, failed, fail_codes, held, held_until, hold_reasons, converted
     FROM final f;
 END
 $$;
 
-COMMENT ON FUNCTION _wa_weigh_due(wa_organizations, wa_phone_numbers, uuid, uuid[], timestamptz) IS
+COMMENT ON FUNCTION _wa_weigh_due(
+    wa_organizations, wa_phone_numbers, uuid, uuid[], bigint[], uuid[], smallint[], timestamptz
+) IS
 'Internal: divides picked rows into granted, failed (expired or refused), held (with reason and time) and those to be '
 'turned into their fall-back template. Locks the queue rows.';
 
 CREATE OR REPLACE FUNCTION _wa_grant(
-    p_org wa_organizations, p_number wa_phone_numbers, p_dispatcher_id uuid, p_ids uuid[], p_open boolean[],
-    p_now timestamptz
+    p_org wa_organizations, p_number wa_phone_numbers, p_dispatcher_id uuid, p_ids uuid[], p_contact_ids bigint[],
+    p_template_ids uuid[], p_classes smallint[], p_open boolean[], p_now timestamptz
 )
 RETURNS TABLE (
     organization_id uuid, queue_id uuid, attempt integer, order_key text, phone_number_id text, provider text,
@@ -156,11 +172,10 @@ AS $$
 BEGIN
     -- Contacts in one order everywhere: lanes of one portfolio can charge the same recipients without a deadlock.
     INSERT INTO wa_pair_rates AS r (organization_id, number_id, contact_id, burst_started_at, burst_count, clear_at)
-    SELECT (p_org).id, (p_number).id, d.contact_id, p_now, count(*), p_now + interval '6 seconds' * count(*)
-    FROM unnest(p_ids) u (id)
-    JOIN wa_queue_due d ON d.organization_id = (p_org).id AND d.queue_id = u.id
-    GROUP BY d.contact_id
-    ORDER BY d.contact_id
+    SELECT (p_org).id, (p_number).id, u.contact_id, p_now, count(*), p_now + interval '6 seconds' * count(*)
+    FROM unnest(p_contact_ids) u (contact_id)
+    GROUP BY u.contact_id
+    ORDER BY u.contact_id
     ON CONFLICT (organization_id, number_id, contact_id) DO UPDATE SET
         burst_started_at = CASE WHEN r.clear_at <= p_now THEN p_now ELSE r.burst_started_at END,
         burst_count = CASE WHEN r.clear_at <= p_now THEN 0 ELSE r.burst_count END + excluded.burst_count,
@@ -168,57 +183,60 @@ BEGIN
         wait_until = NULL;
 
     INSERT INTO wa_tier_usages (organization_id, portfolio_id, contact_id, last_at)
-    SELECT DISTINCT (p_org).id, (p_number).portfolio_id, d.contact_id, p_now
-    FROM unnest(p_ids, p_open) u (id, is_open)
-    JOIN wa_queue_due d ON d.organization_id = (p_org).id AND d.queue_id = u.id
-    WHERE d.template_id IS NOT NULL AND NOT u.is_open
-    ORDER BY d.contact_id
+    SELECT DISTINCT (p_org).id, (p_number).portfolio_id, u.contact_id, p_now
+    FROM unnest(p_contact_ids, p_template_ids, p_open) u (contact_id, template_id, is_open)
+    WHERE u.template_id IS NOT NULL AND NOT u.is_open
+    ORDER BY u.contact_id
     ON CONFLICT (organization_id, portfolio_id, contact_id) DO UPDATE SET last_at = excluded.last_at;
 
+    DELETE FROM wa_queue_due d WHERE d.organization_id = (p_org).id AND d.queue_id = ANY (p_ids);
+
     RETURN QUERY
-    WITH granted AS (
-        SELECT u.id, u.is_open, u.place FROM unnest(p_ids, p_open) WITH ORDINALITY u (id, is_open, place)
-    ),
-    taken AS (
-        DELETE FROM wa_queue_due d USING granted g
-        WHERE d.organization_id = (p_org).id AND d.queue_id = g.id
-        RETURNING d.queue_id, d.contact_id, d.class, d.template_id, g.is_open, g.place
+    WITH granted AS MATERIALIZED (
+        SELECT u.*, q.tid
+        FROM unnest(p_ids, p_contact_ids, p_template_ids, p_classes, p_open)
+            WITH ORDINALITY u (id, contact_id, template_id, class, is_open, place)
+        CROSS JOIN LATERAL (
+            SELECT x.ctid AS tid FROM wa_outbound_queue x
+            WHERE x.organization_id = (p_org).id AND x.id = u.id LIMIT 1 FOR NO KEY UPDATE
+        ) q
     ),
     marked AS (
         UPDATE wa_outbound_queue q
-        SET status = 'sending', claimed_at = p_now, attempt = q.attempt + 1, contact_id = t.contact_id,
+        SET status = 'sending', claimed_at = p_now, attempt = q.attempt + 1, contact_id = g.contact_id,
             change_no = q.change_no + 1
-        FROM taken t
-        WHERE q.organization_id = (p_org).id AND q.id = t.queue_id
-        RETURNING q.*
+        FROM granted g
+        WHERE q.ctid = g.tid
+        RETURNING q.*, g.template_id, g.class, g.is_open, g.place
     ),
     leased AS (
         INSERT INTO wa_queue_inflight (
             organization_id, queue_id, attempt, number_id, contact_id, class, dispatcher_id, claimed_at, is_within_24h,
             template_id, deadline_at
         )
-        SELECT (p_org).id, t.queue_id, m.attempt, (p_number).id, t.contact_id, t.class, p_dispatcher_id, p_now,
-            t.is_open, t.template_id, p_now + interval '60 seconds'
-        FROM taken t JOIN marked m ON m.id = t.queue_id
+        SELECT (p_org).id, m.id, m.attempt, (p_number).id, m.contact_id, m.class, p_dispatcher_id, p_now,
+            m.is_open, m.template_id, p_now + interval '60 seconds'
+        FROM marked m
     )
     SELECT
-        (p_org).id, m.id, m.attempt, (p_number).id || ':' || t.contact_id || ':' || (t.class + 1) / 2,
+        (p_org).id, m.id, m.attempt, (p_number).id || ':' || m.contact_id || ':' || (m.class + 1) / 2,
         (p_number).phone_number_id, (p_number).provider,
         CASE (p_number).provider WHEN '360dialog' THEN '/messages'
             ELSE '/' || (p_number).phone_number_id || '/messages' END,
         _wa_build_request(
             m.id, m.attempt, m.phone, m.type, m.text_body, m.content, m.reply_to,
-            CASE WHEN m.type = 'template' THEN m.template_params ELSE m.fallback_template_params END, p
+            CASE WHEN m.type = 'template' THEN m.template_params ELSE m.fallback_template_params END,
+            (SELECT p FROM wa_templates p WHERE p.organization_id = (p_org).id AND p.id = m.template_id)
         )::text,
         false, 30::double precision
-    FROM taken t
-    JOIN marked m ON m.id = t.queue_id
-    LEFT JOIN wa_templates p ON p.organization_id = (p_org).id AND p.id = t.template_id
-    ORDER BY t.place;
+    FROM marked m
+    ORDER BY m.place;
 END
 $$;
 
-COMMENT ON FUNCTION _wa_grant(wa_organizations, wa_phone_numbers, uuid, uuid[], boolean[], timestamptz) IS
+COMMENT ON FUNCTION _wa_grant(
+    wa_organizations, wa_phone_numbers, uuid, uuid[], bigint[], uuid[], smallint[], boolean[], timestamptz
+) IS
 'Internal: moves granted rows from due to in flight, charges pair rate and messaging limit, returns their requests.';
 
 -- Body of POST /{phone_number_id}/messages (Cloud API, Send messages).
@@ -260,6 +278,10 @@ $$;
 COMMENT ON FUNCTION _wa_build_request(uuid, integer, text, text, text, jsonb, text, jsonb, wa_templates) IS
 'Internal: the request body of one message. Callback data carries the queue id and the attempt.';
 
-REVOKE ALL ON FUNCTION _wa_weigh_due(wa_organizations, wa_phone_numbers, uuid, uuid[], timestamptz),
-_wa_grant(wa_organizations, wa_phone_numbers, uuid, uuid[], boolean[], timestamptz),
+REVOKE ALL ON FUNCTION _wa_weigh_due(
+    wa_organizations, wa_phone_numbers, uuid, uuid[], bigint[], uuid[], smallint[], timestamptz
+),
+_wa_grant(
+    wa_organizations, wa_phone_numbers, uuid, uuid[], bigint[], uuid[], smallint[], boolean[], timestamptz
+),
 _wa_build_request(uuid, integer, text, text, text, jsonb, text, jsonb, wa_templates) FROM PUBLIC;

@@ -32,20 +32,21 @@ COMMENT ON FUNCTION _wa_lane_block(uuid, bigint, timestamptz) IS
 CREATE OR REPLACE FUNCTION _wa_pick_due(
     p_org uuid, p_number_id bigint, p_now timestamptz, p_cursor_due timestamptz[], p_cursor_id uuid[],
     p_shares double precision[], p_share_clock double precision, p_limit integer, p_metered_limit integer,
-    OUT ids uuid[], OUT cursor_due timestamptz[], OUT cursor_id uuid[], OUT shares double precision[],
+    OUT ids uuid[], OUT contact_ids bigint[], OUT template_ids uuid[], OUT classes smallint[], OUT cursor_due timestamptz[], OUT cursor_id uuid[], OUT shares double precision[],
     OUT share_clock double precision, OUT has_more boolean[]
 )
-LANGUAGE sql STABLE SET search_path FROM CURRENT
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT SET enable_sort = off
 AS $$
+BEGIN
     WITH candidate AS MATERIALIZED (
-        SELECT c.class, d.due_at, d.queue_id, d.n,
+        SELECT c.class, d.due_at, d.queue_id, d.contact_id, d.template_id, d.n,
             greatest(p_shares[(c.class + 1) / 2], p_share_clock) AS start,
             (ARRAY[7.0, 2.0, 1.0])[(c.class + 1) / 2]::double precision AS weight
         FROM generate_series(1, 6) c (class)
         CROSS JOIN LATERAL (
-            SELECT x.due_at, x.queue_id, row_number() OVER (ORDER BY x.due_at, x.queue_id) AS n
+            SELECT x.*, row_number() OVER (ORDER BY x.due_at, x.queue_id) AS n
             FROM (
-                SELECT d.due_at, d.queue_id FROM wa_queue_due d
+                SELECT d.due_at, d.queue_id, d.contact_id, d.template_id FROM wa_queue_due d
                 WHERE d.organization_id = p_org AND d.number_id = p_number_id AND d.class = c.class
                     AND d.due_at <= p_now
                     AND (d.due_at, d.queue_id) > (p_cursor_due[c.class], p_cursor_id[c.class])
@@ -96,9 +97,17 @@ AS $$
         ) s ON true
     )
     SELECT
-        (SELECT array_agg(k.queue_id ORDER BY k.tag, k.class, k.due_at, k.queue_id) FROM chosen k),
-        m.cursor_due, m.cursor_id, s.shares, s.share_clock, m.has_more
-    FROM moved m CROSS JOIN served s
+        k.ids, k.contact_ids, k.template_ids, k.classes, m.cursor_due, m.cursor_id, s.shares, s.share_clock, m.has_more
+    INTO ids, contact_ids, template_ids, classes, cursor_due, cursor_id, shares, share_clock, has_more
+    FROM moved m
+    CROSS JOIN served s
+    CROSS JOIN (
+        SELECT array_agg(k.queue_id ORDER BY k.place) AS ids, array_agg(k.contact_id ORDER BY k.place) AS contact_ids,
+            array_agg(k.template_id ORDER BY k.place) AS template_ids,
+            array_agg(k.class::smallint ORDER BY k.place) AS classes
+        FROM (SELECT o.*, row_number() OVER (ORDER BY o.tag, o.class, o.due_at, o.queue_id) AS place FROM chosen o) k
+    ) k;
+END
 $$;
 
 COMMENT ON FUNCTION _wa_pick_due(
@@ -111,7 +120,6 @@ RETURNS TABLE (
     path text, body text, is_form boolean, timeout_s double precision
 )
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
-SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -195,7 +203,8 @@ BEGIN
     ) k;
 
     IF v_pick.ids IS NOT NULL THEN
-        SELECT * INTO v_verdict FROM _wa_weigh_due(v_org, v_number, p_dispatcher_id, v_pick.ids, v_now);
+        SELECT * INTO v_verdict FROM _wa_weigh_due(
+            v_org, v_number, p_dispatcher_id, v_pick.ids, v_pick.contact_ids, v_pick.template_ids, v_pick.classes, v_now);
         PERFORM _wa_set_aside(v_org, v_verdict.failed, v_verdict.fail_codes, v_verdict.held, v_verdict.held_until,
             v_verdict.hold_reasons, v_verdict.converted);
         IF v_verdict.granted IS NOT NULL THEN
@@ -205,7 +214,8 @@ BEGIN
                 PERFORM _wa_charge_organization(v_rate, p_org, v_now, v_verdict.metered);
             END IF;
             RETURN QUERY SELECT * FROM _wa_grant(
-                v_org, v_number, p_dispatcher_id, v_verdict.granted, v_verdict.granted_open, v_now);
+                v_org, v_number, p_dispatcher_id, v_verdict.granted, v_verdict.granted_contacts,
+                v_verdict.granted_templates, v_verdict.granted_classes, v_verdict.granted_open, v_now);
         END IF;
         v_new.served_at := v_now;
     END IF;
@@ -271,8 +281,15 @@ BEGIN
     END IF;
     IF p_held IS NOT NULL THEN
         UPDATE wa_queue_due d SET due_at = h.until, hold_reason = h.reason
-        FROM unnest(p_held, p_held_until, p_hold_reasons) h (id, until, reason)
-        WHERE d.organization_id = (p_org).id AND d.queue_id = h.id;
+        FROM (
+            SELECT x.tid, u.until, u.reason
+            FROM unnest(p_held, p_held_until, p_hold_reasons) u (id, until, reason)
+            CROSS JOIN LATERAL (
+                SELECT e.ctid AS tid FROM wa_queue_due e
+                WHERE e.organization_id = (p_org).id AND e.queue_id = u.id LIMIT 1 FOR NO KEY UPDATE
+            ) x
+        ) h
+        WHERE d.ctid = h.tid;
     END IF;
     IF p_converted IS NOT NULL THEN
         -- The window has closed: from now on the row is its fall-back template, and is judged as one.

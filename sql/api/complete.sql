@@ -2,6 +2,8 @@
 
 CREATE OR REPLACE FUNCTION complete_wa_messages(p_dispatcher_id uuid, p_results jsonb) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET jit = off
 AS $$
 DECLARE
     v_org uuid;
@@ -103,15 +105,21 @@ BEGIN
         SELECT q.id, q.phone, q.retry_count, q.expires_at, q.fallback_template_name IS NOT NULL AND i.template_id IS NULL
             AS has_fallback, i.number_id, coalesce(i.contact_id, q.contact_id) AS contact_id, i.template_id, i.class,
             i.queue_id IS NOT NULL AS is_open, r.*
-        FROM jsonb_array_elements(p_results) e
-        JOIN wa_outbound_queue q ON q.organization_id = p_org AND q.id = (e ->> 'id')::uuid
-        LEFT JOIN wa_queue_inflight i ON i.organization_id = p_org AND i.queue_id = q.id
-            AND i.attempt = (e ->> 'attempt')::integer
+        FROM (SELECT r.value AS e FROM jsonb_array_elements(p_results) r ORDER BY r.value ->> 'id') s
+        CROSS JOIN LATERAL (
+            SELECT x.* FROM wa_outbound_queue x
+            WHERE x.organization_id = p_org AND x.id = (e ->> 'id')::uuid AND x.attempt = (e ->> 'attempt')::integer
+            LIMIT 1
+            FOR NO KEY UPDATE
+        ) q
+        LEFT JOIN LATERAL (
+            SELECT x.* FROM wa_queue_inflight x
+            WHERE x.organization_id = p_org AND x.queue_id = q.id AND x.attempt = q.attempt
+            LIMIT 1
+        ) i ON true
         CROSS JOIN LATERAL _wa_read_result(e) r
-        WHERE (e ->> 'org')::uuid = p_org AND q.attempt = (e ->> 'attempt')::integer
+        WHERE (e ->> 'org')::uuid = p_org
             AND (i.queue_id IS NOT NULL OR (r.verdict = 'accepted' AND q.wa_message_id IS NULL))
-        ORDER BY q.id
-        FOR NO KEY UPDATE OF q
     ) x;
     IF v_done.recorded = 0 THEN
         RETURN 0;

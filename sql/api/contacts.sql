@@ -29,15 +29,19 @@ AS $$
 BEGIN
     SELECT array_agg(i.contact_id ORDER BY k.n) INTO by_phone
     FROM unnest(p_keys) WITH ORDINALITY k (key, n)
-    LEFT JOIN wa_contact_identities i
-        ON i.organization_id = p_org AND i.kind = 'phone' AND i.value = k.key AND i.is_current;
+    LEFT JOIN LATERAL (
+        SELECT i.contact_id FROM wa_contact_identities i
+        WHERE i.organization_id = p_org AND i.kind = 'phone' AND i.value = k.key AND i.is_current LIMIT 1
+    ) i ON true;
     IF num_nulls(VARIADIC p_user_ids) = cardinality(p_user_ids) THEN
         by_user := array_fill(NULL::bigint, ARRAY[cardinality(p_keys)]);
     ELSE
         SELECT array_agg(i.contact_id ORDER BY k.n) INTO by_user
         FROM unnest(p_user_ids) WITH ORDINALITY k (user_id, n)
-        LEFT JOIN wa_contact_identities i
-            ON i.organization_id = p_org AND i.kind = 'user_id' AND i.value = k.user_id AND i.is_current;
+        LEFT JOIN LATERAL (
+            SELECT i.contact_id FROM wa_contact_identities i
+            WHERE i.organization_id = p_org AND i.kind = 'user_id' AND i.value = k.user_id AND i.is_current LIMIT 1
+        ) i ON true;
     END IF;
     IF p_ats IS NOT NULL AND EXISTS (
         SELECT FROM unnest(p_keys) k (key)
@@ -100,7 +104,9 @@ BEGIN
         INSERT INTO wa_contact_identities (organization_id, contact_id, kind, value, source, valid_from)
         SELECT p_org, c.id, 'phone', f.key, p_source, coalesce(min(f.at), clock_timestamp())
         FROM unnest(v_found.by_phone, v_keys, p_ats) f (by_phone, key, at)
-        JOIN wa_contacts c ON c.organization_id = p_org AND c.phone_key = f.key
+        CROSS JOIN LATERAL (
+            SELECT c.id FROM wa_contacts c WHERE c.organization_id = p_org AND c.phone_key = f.key LIMIT 1
+        ) c
         WHERE f.by_phone IS NULL
         GROUP BY c.id, f.key
         ORDER BY f.key
@@ -110,7 +116,9 @@ BEGIN
             INSERT INTO wa_contact_identities (organization_id, contact_id, kind, value, source, valid_from)
             SELECT p_org, c.id, 'user_id', f.user_id, p_source, coalesce(min(f.at), clock_timestamp())
             FROM unnest(v_found.by_user, v_user_ids, p_ats) f (by_user, user_id, at)
-            JOIN wa_contacts c ON c.organization_id = p_org AND c.user_id = f.user_id
+            CROSS JOIN LATERAL (
+                SELECT c.id FROM wa_contacts c WHERE c.organization_id = p_org AND c.user_id = f.user_id LIMIT 1
+            ) c
             WHERE f.by_user IS NULL
             GROUP BY c.id, f.user_id
             ORDER BY f.user_id

@@ -47,7 +47,10 @@ BEGIN
         hint := 'SELECT register_wa_phone_number(phone_number_id, display_phone, waba_id);';
         RETURN;
     END IF;
-    SELECT * INTO v_judged FROM _wa_judge_due(v_org.id, ARRAY[p_message.id], v_org.window_margin, v_now);
+    SELECT * INTO v_judged FROM _wa_judge(
+        v_org.id, ARRAY[v_due.queue_id], ARRAY[v_due.number_id], ARRAY[v_due.contact_id], ARRAY[v_due.template_id],
+        v_org.window_margin, v_now
+    );
     SELECT * INTO v_block FROM _wa_lane_block(v_org.id, v_due.number_id, v_now);
     SELECT * INTO v_state FROM _wa_lane_state(v_org.id, v_due.number_id);
     IF NOT (SELECT i.is_sending_enabled FROM wa_installations i) THEN

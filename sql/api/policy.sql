@@ -1,15 +1,18 @@
 -- Who may be written to, with what, now: the one place that judges a queued row. The insert trigger, the claim, a
 -- reschedule and explain_wa_message() all ask it.
 
-CREATE OR REPLACE FUNCTION _wa_judge_due(p_org uuid, p_queue_ids uuid[], p_margin interval, p_now timestamptz)
+CREATE OR REPLACE FUNCTION _wa_judge(
+    p_org uuid, p_queue_ids uuid[], p_number_ids bigint[], p_contact_ids bigint[], p_template_ids uuid[],
+    p_margin interval, p_now timestamptz
+)
 RETURNS TABLE (
-    queue_id uuid, place bigint, number_id bigint, contact_id bigint, template_id uuid, class smallint,
+    queue_id uuid, place bigint, number_id bigint, contact_id bigint, template_id uuid,
     is_within_24h boolean, refusal text, hold_until timestamptz, hold_reason text
 )
 LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT
-        d.queue_id, u.place, d.number_id, d.contact_id, d.template_id, d.class,
+        d.queue_id, d.place, d.number_id, d.contact_id, d.template_id,
         coalesce(
             _wa_window_open(w.last_customer_message_at, p_now, p_margin)
             AND (w.window_denied_at IS NULL OR w.window_denied_at < w.last_customer_message_at),
@@ -26,8 +29,7 @@ BEGIN ATOMIC
                 AND (w.window_denied_at IS NULL OR w.window_denied_at < w.last_customer_message_at),
                 false
             ) THEN 'window_closed'
-            WHEN d.template_id IS NOT NULL AND (t.id IS NULL OR _wa_template_problem(t, p_now) IS NOT NULL)
-                THEN 'template_unavailable'
+            WHEN d.template_id IS NOT NULL AND NOT coalesce(t.is_sendable, false) THEN 'template_unavailable'
         END,
         CASE
             WHEN d.template_id IS NULL AND n.replies_blocked_until > p_now THEN n.replies_blocked_until
@@ -37,15 +39,24 @@ BEGIN ATOMIC
             WHEN d.template_id IS NULL AND n.replies_blocked_until > p_now THEN 'restricted'
             WHEN d.template_id IS NOT NULL AND n.templates_blocked_until > p_now THEN 'restricted'
         END
-    FROM unnest(p_queue_ids) WITH ORDINALITY u (queue_id, place)
-    JOIN wa_queue_due d ON d.organization_id = p_org AND d.queue_id = u.queue_id
-    LEFT JOIN wa_conversation_windows w
-        ON w.organization_id = p_org AND w.contact_id = d.contact_id AND w.number_id = d.number_id
-    LEFT JOIN wa_templates t ON t.organization_id = p_org AND t.id = d.template_id
-    LEFT JOIN wa_phone_numbers n ON n.organization_id = p_org AND n.id = d.number_id;
+    -- LIMIT keeps each look-up a look-up by key, also in a plan that was made while the tables were empty.
+    FROM unnest(p_queue_ids, p_number_ids, p_contact_ids, p_template_ids)
+        WITH ORDINALITY d (queue_id, number_id, contact_id, template_id, place)
+    LEFT JOIN LATERAL (
+        SELECT x.last_customer_message_at, x.window_denied_at FROM wa_conversation_windows x
+        WHERE x.organization_id = p_org AND x.contact_id = d.contact_id AND x.number_id = d.number_id LIMIT 1
+    ) w ON true
+    LEFT JOIN LATERAL (
+        SELECT x.id, x.category, _wa_template_problem(x, p_now) IS NULL AS is_sendable FROM wa_templates x
+        WHERE x.organization_id = p_org AND x.id = d.template_id LIMIT 1
+    ) t ON true
+    LEFT JOIN LATERAL (
+        SELECT x.replies_blocked_until, x.templates_blocked_until FROM wa_phone_numbers x
+        WHERE x.organization_id = p_org AND x.id = d.number_id LIMIT 1
+    ) n ON true;
 END;
 
-COMMENT ON FUNCTION _wa_judge_due(uuid, uuid[], interval, timestamptz) IS
+COMMENT ON FUNCTION _wa_judge(uuid, uuid[], bigint[], bigint[], uuid[], interval, timestamptz) IS
 'Internal: for each queued row at a given time whether its window is open, why it is refused (opted_out, window_closed, '
 'template_unavailable; NULL when it may go) and until when a restriction of Meta holds it.';
 
@@ -77,5 +88,5 @@ END;
 
 COMMENT ON FUNCTION _wa_refusal_hint(text) IS 'Internal: the way out of a refusal.';
 
-REVOKE ALL ON FUNCTION _wa_judge_due(uuid, uuid[], interval, timestamptz), _wa_refusal_text(text),
+REVOKE ALL ON FUNCTION _wa_judge(uuid, uuid[], bigint[], bigint[], uuid[], interval, timestamptz), _wa_refusal_text(text),
 _wa_refusal_sqlstate(text), _wa_refusal_hint(text) FROM PUBLIC;

@@ -70,8 +70,11 @@ $$;
 COMMENT ON FUNCTION tg_wa_outbound_queue__prepare() IS
 'Gives a new row its id, normalised phone, type and expiry; forces what only sending may set.';
 
+-- The plans are made once a session, for one row or for a million, whatever the tables held then: every look-up is by key.
 CREATE OR REPLACE FUNCTION tg_wa_outbound_queue__enqueue() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET jit = off
 AS $$
 DECLARE
     v_org wa_organizations;
@@ -81,26 +84,32 @@ BEGIN
         PERFORM FROM (
             SELECT array_agg(CASE WHEN NOT _wa_is_user_id(n.phone) THEN n.phone END) AS phones,
                 array_agg(CASE WHEN _wa_is_user_id(n.phone) THEN n.phone END) AS user_ids
-            FROM new_rows n WHERE n.organization_id = v_org.id AND n.error_code IS NULL
+            FROM new_rows n
+            WHERE n.organization_id = v_org.id AND n.error_code IS NULL
+                AND NOT EXISTS (SELECT FROM _wa_contact_of(v_org.id, n.phone))
         ) a
         CROSS JOIN LATERAL _wa_resolve_contacts(v_org.id, a.phones, a.user_ids, 'queue') r
         WHERE a.phones IS NOT NULL;
 
-        -- Its plan is made once a session, for one row or for a million: every join but those to the few templates and
-        -- numbers is a look-up by a unique key.
         WITH routed AS (
             SELECT n.*, c.contact_id AS recipient_id, p.id AS named_number_id,
-                coalesce(p.id, w.number_id, v_org.default_number_id) AS number_id
+                a.number_id, a.waba_id
             FROM new_rows n
             LEFT JOIN LATERAL _wa_contact_of(v_org.id, n.phone) c ON n.error_code IS NULL
-            LEFT JOIN wa_phone_numbers p
-                ON p.organization_id = v_org.id AND p.phone_number_id = n.phone_number_id
+            LEFT JOIN LATERAL (
+                SELECT p.id FROM wa_phone_numbers p
+                WHERE p.organization_id = v_org.id AND p.phone_number_id = n.phone_number_id LIMIT 1
+            ) p ON true
             LEFT JOIN LATERAL (
                 SELECT w.number_id FROM wa_conversation_windows w
                 WHERE n.phone_number_id IS NULL AND w.organization_id = v_org.id AND w.contact_id = c.contact_id
                 ORDER BY greatest(w.last_customer_message_at, w.last_business_message_at) DESC NULLS LAST
                 LIMIT 1
             ) w ON true
+            LEFT JOIN LATERAL (
+                SELECT x.id AS number_id, x.waba_id FROM wa_phone_numbers x
+                WHERE x.organization_id = v_org.id AND x.id = coalesce(p.id, w.number_id, v_org.default_number_id) LIMIT 1
+            ) a ON true
             WHERE n.organization_id = v_org.id
         ),
         template AS (
@@ -108,8 +117,7 @@ BEGIN
                 t.header_placeholders = '{}' AND t.button_parameters = '[]' AND t.category <> 'AUTHENTICATION'
                 AND coalesce(t.header_format, 'TEXT') = 'TEXT' AS is_plain
             FROM (
-                SELECT DISTINCT r.template_name, r.template_language, p.waba_id FROM routed r
-                LEFT JOIN wa_phone_numbers p ON p.organization_id = v_org.id AND p.id = r.number_id
+                SELECT DISTINCT r.template_name, r.template_language, r.waba_id FROM routed r
                 WHERE r.type = 'template' AND r.template_name IS NOT NULL
             ) k (name, language, waba_id)
             CROSS JOIN LATERAL _wa_pick_template(v_org.id, k.name, k.language, k.waba_id) t
@@ -128,14 +136,13 @@ BEGIN
                         THEN NULL
                     ELSE _wa_check_queue_row(
                         v_org.id, r.error_code, r.phone_number_id, r.named_number_id, r.type, r.text_body, r.content,
-                        r.template_name, r.template_language, p.waba_id, r.template_params, t.id
+                        r.template_name, r.template_language, r.waba_id, r.template_params, t.id
                     )
                 END AS bad
             FROM routed r
-            LEFT JOIN wa_phone_numbers p ON p.organization_id = v_org.id AND p.id = r.number_id
             LEFT JOIN template t ON r.type = 'template' AND t.name = r.template_name
                 AND t.language IS NOT DISTINCT FROM r.template_language
-                AND t.waba_id IS NOT DISTINCT FROM p.waba_id
+                AND t.waba_id IS NOT DISTINCT FROM r.waba_id
         ),
         queued AS (
             INSERT INTO wa_queue_due (organization_id, number_id, class, due_at, queue_id, contact_id, template_id)
@@ -275,8 +282,18 @@ BEGIN
         SELECT j.refusal, array_agg(j.queue_id) AS ids,
             array_agg(format('%s: %s', quote_ident(q.phone), _wa_refusal_text(j.refusal)) ORDER BY q.id) AS details,
             coalesce(q.on_refusal, (p_org).on_refusal) AS on_refusal, count(*) AS refused
-        FROM _wa_judge_due((p_org).id, p_ids, (p_org).window_margin, v_now) j
-        JOIN wa_outbound_queue q ON q.organization_id = (p_org).id AND q.id = j.queue_id
+        FROM (
+            SELECT array_agg(d.queue_id) AS ids, array_agg(d.number_id) AS number_ids,
+                array_agg(d.contact_id) AS contact_ids, array_agg(d.template_id) AS template_ids
+            FROM wa_queue_due d WHERE d.organization_id = (p_org).id AND d.queue_id = ANY (p_ids)
+        ) a
+        CROSS JOIN LATERAL _wa_judge(
+            (p_org).id, a.ids, a.number_ids, a.contact_ids, a.template_ids, (p_org).window_margin, v_now
+        ) j
+        CROSS JOIN LATERAL (
+            SELECT x.id, x.phone, x.on_refusal, x.scheduled_at, x.fallback_template_name FROM wa_outbound_queue x
+            WHERE x.organization_id = (p_org).id AND x.id = j.queue_id LIMIT 1
+        ) q
         WHERE j.refusal IS NOT NULL
             AND NOT (j.refusal = 'window_closed' AND (q.scheduled_at > v_now OR q.fallback_template_name IS NOT NULL
                 OR j.number_id IS NULL))

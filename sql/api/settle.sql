@@ -9,27 +9,39 @@ DECLARE
     v_now timestamptz := clock_timestamp();
     v_messages bigint[];
 BEGIN
-    WITH outcome AS (
-        SELECT * FROM unnest(p_ids, p_wamids, p_states, p_codes, p_errors) u (id, wamid, state, code, error)
+    WITH outcome AS MATERIALIZED (
+        SELECT u.*, q.tid, coalesce(f.number_id, w.number_id) AS number_id,
+            coalesce(f.contact_id, w.contact_id) AS known_contact_id, coalesce(f.template_id, w.template_id) AS template_id,
+            f.is_within_24h
+        FROM unnest(p_ids, p_wamids, p_states, p_codes, p_errors) u (id, wamid, state, code, error)
+        CROSS JOIN LATERAL (
+            SELECT x.ctid AS tid FROM wa_outbound_queue x
+            WHERE x.organization_id = p_org AND x.id = u.id LIMIT 1 FOR NO KEY UPDATE
+        ) q
+        LEFT JOIN LATERAL (
+            SELECT x.number_id, x.contact_id, x.template_id, x.is_within_24h FROM wa_queue_inflight x
+            WHERE x.organization_id = p_org AND x.queue_id = u.id LIMIT 1
+        ) f ON true
+        LEFT JOIN LATERAL (
+            SELECT x.number_id, x.contact_id, x.template_id FROM wa_queue_due x
+            WHERE f.contact_id IS NULL AND x.organization_id = p_org AND x.queue_id = u.id LIMIT 1
+        ) w ON true
     ),
-    flown AS (
-        DELETE FROM wa_queue_inflight i USING outcome o
-        WHERE i.organization_id = p_org AND i.queue_id = o.id
-        RETURNING i.queue_id, i.number_id, i.contact_id, i.claimed_at, i.is_within_24h, i.template_id
+    landed AS (
+        DELETE FROM wa_queue_inflight i WHERE i.organization_id = p_org AND i.queue_id = ANY (p_ids)
     ),
-    waited AS (
-        DELETE FROM wa_queue_due d USING outcome o
-        WHERE d.organization_id = p_org AND d.queue_id = o.id
-        RETURNING d.queue_id, d.number_id, d.contact_id, d.template_id
+    dropped AS (
+        DELETE FROM wa_queue_due d WHERE d.organization_id = p_org AND d.queue_id = ANY (p_ids)
     ),
     finished AS (
         UPDATE wa_outbound_queue q
         SET status = CASE WHEN o.wamid IS NULL THEN 'failed' ELSE 'sent' END,
             wa_message_id = o.wamid, error_code = o.code, last_error = o.error,
+            contact_id = coalesce(o.known_contact_id, q.contact_id),
             processed_at = v_now, change_no = q.change_no + 1
         FROM outcome o
-        WHERE q.organization_id = p_org AND q.id = o.id
-        RETURNING q.*, o.state
+        WHERE q.ctid = o.tid
+        RETURNING q.*, o.state, o.number_id, o.template_id, o.is_within_24h
     ),
     recorded AS (
         INSERT INTO wa_messages (
@@ -39,7 +51,7 @@ BEGIN
             error_message, reference, metadata, queued_at, claimed_at, sent_at, failed_at
         )
         SELECT
-            p_org, q.id, r.number_id, n.phone_number_id, coalesce(r.contact_id, q.contact_id), q.customer_id,
+            p_org, q.id, q.number_id, n.phone_number_id, q.contact_id, q.customer_id,
             CASE WHEN left(q.phone, 1) = '+' THEN q.phone END, CASE WHEN left(q.phone, 1) <> '+' THEN q.phone END,
             q.wa_message_id, 'outbound', CASE WHEN t.id IS NULL THEN q.type ELSE 'template' END,
             CASE
@@ -49,20 +61,19 @@ BEGIN
             END,
             CASE WHEN t.id IS NULL THEN coalesce(q.text_body, q.content ->> 'caption', q.content #>> '{body,text}') END,
             t.name, t.language, t.category,
-            q.status, q.state, f.is_within_24h, q.reply_to,
+            q.status, q.state, q.is_within_24h, q.reply_to,
             CASE WHEN q.error_code ~ '^\d+$' THEN q.error_code::integer END,
             CASE WHEN q.status = 'failed' THEN q.error_code END,
             q.last_error, q.reference, q.metadata, q.created_at, q.claimed_at,
             CASE WHEN q.status = 'sent' THEN v_now END, CASE WHEN q.status = 'failed' THEN v_now END
         FROM finished q
-        LEFT JOIN flown f ON f.queue_id = q.id
-        LEFT JOIN waited w ON w.queue_id = q.id
-        CROSS JOIN LATERAL (
-            SELECT coalesce(f.number_id, w.number_id) AS number_id, coalesce(f.contact_id, w.contact_id) AS contact_id,
-                coalesce(f.template_id, w.template_id) AS template_id
-        ) r
-        LEFT JOIN wa_templates t ON t.organization_id = p_org AND t.id = r.template_id
-        LEFT JOIN wa_phone_numbers n ON n.organization_id = p_org AND n.id = r.number_id
+        LEFT JOIN LATERAL (
+            SELECT x.id, x.name, x.language, x.category FROM wa_templates x
+            WHERE x.organization_id = p_org AND x.id = q.template_id LIMIT 1
+        ) t ON true
+        LEFT JOIN LATERAL (
+            SELECT x.phone_number_id FROM wa_phone_numbers x WHERE x.organization_id = p_org AND x.id = q.number_id LIMIT 1
+        ) n ON true
         -- A row that was retried, or settled late, has its entry already.
         ON CONFLICT (organization_id, queue_id) WHERE queue_id IS NOT NULL DO UPDATE SET
             wa_message_id = excluded.wa_message_id, status = excluded.status, state = excluded.state,

@@ -42,7 +42,7 @@ CREATE UNIQUE INDEX wa_contact_identities_current_key
 ON wa_contact_identities (organization_id, kind, value) WHERE is_current;
 CREATE INDEX wa_contact_identities_former_idx
 ON wa_contact_identities (organization_id, kind, value) WHERE NOT is_current;
-CREATE INDEX wa_contact_identities_contact_idx ON wa_contact_identities (organization_id, contact_id);
+CREATE INDEX wa_contact_identities_contact_idx ON wa_contact_identities (contact_id);
 
 CREATE TABLE wa_conversation_windows (
     organization_id uuid NOT NULL DEFAULT current_wa_organization(),

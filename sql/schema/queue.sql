@@ -62,8 +62,10 @@ CREATE TABLE wa_queue_due (
     CONSTRAINT wa_queue_due_class_check CHECK (class BETWEEN 1 AND 6)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
 
-CREATE INDEX wa_queue_due_order_idx ON wa_queue_due (organization_id, number_id, class, due_at, queue_id);
-CREATE INDEX wa_queue_due_contact_idx ON wa_queue_due (organization_id, contact_id);
+-- These tables are often empty when a plan is made, and all indexes look alike then: only the key starts with the
+-- organization, so that a look-up by key can take no other.
+CREATE INDEX wa_queue_due_order_idx ON wa_queue_due (number_id, class, due_at, queue_id);
+CREATE INDEX wa_queue_due_contact_idx ON wa_queue_due (contact_id);
 
 CREATE TABLE wa_queue_inflight (
     organization_id uuid NOT NULL,
@@ -81,7 +83,7 @@ CREATE TABLE wa_queue_inflight (
     CONSTRAINT wa_queue_inflight_pkey PRIMARY KEY (organization_id, queue_id)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
 
-CREATE INDEX wa_queue_inflight_pair_idx ON wa_queue_inflight (organization_id, number_id, contact_id);
+CREATE INDEX wa_queue_inflight_contact_idx ON wa_queue_inflight (contact_id);
 CREATE INDEX wa_queue_inflight_deadline_idx ON wa_queue_inflight (deadline_at);
 
 CREATE TABLE wa_dispatchers (
