@@ -192,7 +192,8 @@ BEGIN ATOMIC
     WHERE i.organization_id = p_org AND i.is_current
         AND i.kind = CASE WHEN left(p_recipient, 1) = '+' THEN 'phone' ELSE 'user_id' END
         AND i.value = CASE WHEN left(p_recipient, 1) = '+' THEN _wa_phone_key(p_recipient)
-            ELSE p_recipient END;
+            ELSE p_recipient END
+    LIMIT 1;
 END;
 
 COMMENT ON FUNCTION _wa_contact_of(uuid, text) IS
