@@ -218,7 +218,8 @@ class Dispatcher:
             # Due already and yet not claimed: it cannot go now, so asking at once again is vain.
             wait = min(wait, max(due_in, 0.001) if due_in > 0 or claimed else pause)
         if contended:
-            wait = min(wait, QUICKEST_POLL_S)
+            # More is due than was handed out: at once if that is going on, else another dispatcher has the lane.
+            wait = 0.0 if claimed else min(wait, QUICKEST_POLL_S)
         await self._wait(wait)
         return True
 
