@@ -1,4 +1,4 @@
-"""Two organizations in one database, each with something in every table, made through the public functions."""
+"""Two organizations in one database, each with something in every table, made by public functions."""
 
 from __future__ import annotations
 
@@ -45,8 +45,10 @@ def make_tenants(db: Database, make_role: Callable[..., str]) -> tuple[Tenant, T
     b = Tenant("b", make_role("wa_app"), "+5491150002222", "2222", "7772")
     with db.connect() as owner:
         owner.execute("SELECT adopt_wa_database('keep')")
-        a.id = str(owner.execute("SELECT current_wa_organization()").fetchone()[0])  # type: ignore[index]
-        b.id = str(owner.execute("SELECT create_wa_organization('b-secret')").fetchone()[0])  # type: ignore[index]
+        (row,) = owner.execute(
+            "SELECT current_wa_organization()::text, create_wa_organization(%s)::text", (b.secret,)
+        ).fetchall()
+        a.id, b.id = row
     for tenant in (a, b):
         _fill(db, tenant, services)
     return a, b, services.__getitem__
@@ -67,7 +69,8 @@ def _fill(db: Database, tenant: Tenant, services: dict[str, str]) -> None:
     with db.connect(user=tenant.role, row_factory=dict_row) as app:
         for category in ("UTILITY", "MARKETING"):
             app.execute(
-                "INSERT INTO wa_templates (name, category, body_text, status, waba_id) VALUES (%s, %s, %s, 'APPROVED', %s)",
+                "INSERT INTO wa_templates (name, category, body_text, status, waba_id)"
+                " VALUES (%s, %s, %s, 'APPROVED', %s)",
                 (f"{secret}_{category}", category, f"{secret} {{{{1}}}}", tenant.waba),
             )
         app.execute("SELECT begin_wa_template_sync(%s)", (tenant.waba,))
@@ -83,7 +86,8 @@ def _fill(db: Database, tenant: Tenant, services: dict[str, str]) -> None:
             if row["queue_id"] in queued
         )
         result = {
-            "id": str(claimed["queue_id"]), "org": str(claimed["organization_id"]), "attempt": claimed["attempt"],
+            "id": str(claimed["queue_id"]), "org": str(claimed["organization_id"]),
+            "attempt": claimed["attempt"],
             "outcome": "answered", "status": 200, "delay_ms": 1,
             "answer": {"messages": [{"id": f"wamid.{secret}"}], "contacts": [{"wa_id": tenant.phone[1:]}]},
         }  # fmt: skip
@@ -106,7 +110,8 @@ def _fill(db: Database, tenant: Tenant, services: dict[str, str]) -> None:
         app.execute("SELECT * FROM read_wa_events(%s)", (secret,))
         tenant.queue_id = str(_queue(app, tenant))
     (found,) = db.query(
-        "SELECT c.id AS contact, n.id AS number FROM wa_contacts c JOIN wa_phone_numbers n USING (organization_id)"
+        "SELECT c.id AS contact, n.id AS number FROM wa_contacts AS c"
+        " JOIN wa_phone_numbers AS n USING (organization_id)"
         " WHERE organization_id = %s AND c.phone_e164 = %s",
         tenant.id,
         tenant.phone,

@@ -53,7 +53,6 @@ AS $$
 DECLARE
     v_missing text;
     v_unknown text;
-    v_no integer;
 BEGIN
     list := CASE jsonb_typeof(p_given)
         WHEN 'array' THEN p_given
