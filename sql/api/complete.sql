@@ -2,7 +2,8 @@
 
 CREATE OR REPLACE FUNCTION complete_wa_messages(p_dispatcher_id uuid, p_results jsonb) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off
 SET enable_mergejoin = off SET jit = off
 AS $$
 DECLARE
@@ -17,13 +18,15 @@ END
 $$;
 
 COMMENT ON FUNCTION complete_wa_messages(uuid, jsonb) IS
-'Records what became of claimed messages: [{"id", "org", "attempt", "outcome", "status", "answer", "retry_after", "delay_ms", '
-'"error"}]. outcome: answered, not_sent, unknown or not_started. Results that were recorded before are passed over; '
-'returns how many were not.';
+'Records what became of claimed messages: [{"id", "org", "attempt", "outcome", "status", "answer", '
+'"retry_after", "delay_ms", "error"}]. outcome: answered, not_sent, unknown or not_started. Results that '
+'were recorded before are passed over; returns how many were not.';
 
--- The answer's meaning, before anything is written. A 2xx answer without a message id may still be an accepted message.
+-- The answer's meaning, before anything is written. A 2xx answer without a message id may still be an
+-- accepted message.
 CREATE OR REPLACE FUNCTION _wa_read_result(
-    p_result jsonb, OUT verdict text, OUT wamid text, OUT state text, OUT wa_id text, OUT code integer, OUT error text,
+    p_result jsonb, OUT verdict text, OUT wamid text, OUT state text, OUT wa_id text, OUT code integer,
+    OUT error text,
     OUT max_retries integer, OUT wait interval
 )
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
@@ -60,11 +63,13 @@ BEGIN
             max_retries := v_rule.max_retries;
             wait := v_rule.wait;
             error := coalesce(
-                v_answer #>> '{error,error_data,details}', v_answer #>> '{error,message}', 'HTTP status ' || v_status
+                v_answer #>> '{error,error_data,details}', v_answer #>> '{error,message}', 'HTTP status '
+                    || v_status
             );
     END CASE;
     IF (p_result ->> 'retry_after')::double precision > 0 THEN
-        wait := greatest(wait, make_interval(secs => least((p_result ->> 'retry_after')::double precision, 86400)));
+        wait := greatest(wait, make_interval(secs => least((p_result ->> 'retry_after')::double precision,
+            86400)));
     END IF;
 END
 $$;
@@ -81,14 +86,16 @@ DECLARE
     v_messages bigint[];
     v_recorded integer;
 BEGIN
-    -- The queue row's lock decides against an echo that settles the same row at this moment; the in-flight row tells whether
-    -- this attempt is still open. An answer that comes after we gave up on it is welcome too.
+    -- The queue row's lock decides against an echo that settles the same row at this moment; the in-flight
+    -- row tells whether this attempt is still open. An answer that comes after we gave up on it is welcome
+    -- too.
     SELECT
         count(*)::integer AS recorded,
         array_agg(x.id) FILTER (WHERE x.verdict = 'accepted') AS accepted,
         array_agg(x.wamid) FILTER (WHERE x.verdict = 'accepted') AS wamids,
         array_agg(x.state) FILTER (WHERE x.verdict = 'accepted') AS states,
-        array_agg(x.contact_id) FILTER (WHERE x.verdict = 'accepted' AND x.wa_id <> ltrim(x.phone, '+')) AS learners,
+        array_agg(x.contact_id) FILTER (WHERE x.verdict = 'accepted'
+            AND x.wa_id <> ltrim(x.phone, '+')) AS learners,
         array_agg(x.wa_id) FILTER (WHERE x.verdict = 'accepted' AND x.wa_id <> ltrim(x.phone, '+')) AS wa_ids,
         array_agg(x.id) FILTER (WHERE x.verdict = 'not_started') AS unstarted,
         array_agg(x.id) FILTER (WHERE x.verdict = 'unknown') AS unknown,
@@ -97,18 +104,22 @@ BEGIN
         jsonb_agg(jsonb_build_object(
             'id', x.id, 'verdict', x.verdict, 'code', x.code, 'error', x.error, 'max_retries', x.max_retries,
             'wait_s', extract(epoch FROM x.wait), 'retry_count', x.retry_count, 'number_id', x.number_id,
-            'contact_id', x.contact_id, 'template_id', x.template_id, 'class', x.class, 'expires_at', x.expires_at,
+            'contact_id', x.contact_id, 'template_id', x.template_id, 'class', x.class, 'expires_at',
+            x.expires_at,
             'has_fallback', x.has_fallback, 'is_open', x.is_open
         )) FILTER (WHERE x.verdict NOT IN ('accepted', 'not_started', 'unknown')) AS refused
     INTO v_done
     FROM (
-        SELECT q.id, q.phone, q.retry_count, q.expires_at, q.fallback_template_name IS NOT NULL AND i.template_id IS NULL
-            AS has_fallback, i.number_id, coalesce(i.contact_id, q.contact_id) AS contact_id, i.template_id, i.class,
+        SELECT q.id, q.phone, q.retry_count, q.expires_at, q.fallback_template_name IS NOT NULL
+            AND i.template_id IS NULL
+            AS has_fallback, i.number_id, coalesce(i.contact_id, q.contact_id) AS contact_id, i.template_id,
+                i.class,
             i.queue_id IS NOT NULL AS is_open, r.*
         FROM (SELECT r.value AS e FROM jsonb_array_elements(p_results) r ORDER BY r.value ->> 'id') s
         CROSS JOIN LATERAL (
             SELECT x.* FROM wa_outbound_queue x
-            WHERE x.organization_id = p_org AND x.id = (e ->> 'id')::uuid AND x.attempt = (e ->> 'attempt')::integer
+            WHERE x.organization_id = p_org AND x.id = (e ->> 'id')::uuid
+                AND x.attempt = (e ->> 'attempt')::integer
             LIMIT 1
             FOR NO KEY UPDATE
         ) q
@@ -186,18 +197,21 @@ $$;
 COMMENT ON FUNCTION _wa_refund_pairs(uuid, uuid[]) IS
 'Internal: gives back the pair rate of rows that were granted but never started.';
 
-CREATE OR REPLACE FUNCTION _wa_hold_for_delivery(p_org uuid, p_message_ids bigint[], p_now timestamptz) RETURNS void
+CREATE OR REPLACE FUNCTION _wa_hold_for_delivery(p_org uuid, p_message_ids bigint[], p_now timestamptz)
+RETURNS void
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
     UPDATE wa_pair_rates r SET wait_until = p_now + o.order_wait
     FROM wa_organizations o, wa_messages m
     WHERE o.id = p_org AND o.order_mode = 'delivered'
-        AND m.organization_id = p_org AND m.id = ANY (p_message_ids) AND m.state IN ('accepted', 'held', 'sent')
+        AND m.organization_id = p_org AND m.id = ANY (p_message_ids) AND m.state IN ('accepted', 'held',
+            'sent')
         AND r.organization_id = p_org AND r.number_id = m.number_id AND r.contact_id = m.contact_id
 $$;
 
 COMMENT ON FUNCTION _wa_hold_for_delivery(uuid, bigint[], timestamptz) IS
-'Internal: where the organization wants it, makes the next message to a recipient wait until this one is delivered.';
+'Internal: where the organization wants it, makes the next message to a recipient wait until this one is '
+'delivered.';
 
 -- Called by the statuses room: a delivery, or a failure, frees the next message to the recipient.
 CREATE OR REPLACE FUNCTION _wa_release_after_status(p_org uuid, p_message_ids bigint[]) RETURNS void
@@ -214,6 +228,7 @@ BEGIN
         AND r.organization_id = p_org AND r.number_id = m.number_id AND r.contact_id = m.contact_id;
     PERFORM _wa_release_in_order(p_org, array_agg(m.contact_id)) FROM wa_messages m
     WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids);
+    PERFORM _wa_notify_dispatchers();
 END
 $$;
 
@@ -236,21 +251,24 @@ AS $$
     ),
     reset AS (
         UPDATE wa_outbound_queue q
-        SET status = 'pending', retry_count = q.retry_count + p_is_retry::integer, last_error = coalesce(l.error, q.last_error),
+        SET status = 'pending', retry_count = q.retry_count + p_is_retry::integer,
+            last_error = coalesce(l.error, q.last_error),
             claimed_at = CASE WHEN p_is_retry THEN q.claimed_at END, change_no = q.change_no + 1
         FROM landed l
         WHERE q.organization_id = p_org AND q.id = l.queue_id
         RETURNING q.id, q.scheduled_at
     )
-    INSERT INTO wa_queue_due (organization_id, number_id, class, due_at, queue_id, contact_id, template_id, hold_reason)
-    SELECT p_org, l.number_id, l.class, coalesce(l.due_at, r.scheduled_at), l.queue_id, l.contact_id, l.template_id,
+    INSERT INTO wa_queue_due (organization_id, number_id, class, due_at, queue_id, contact_id, template_id,
+        hold_reason)
+    SELECT p_org, l.number_id, l.class, coalesce(l.due_at, r.scheduled_at), l.queue_id, l.contact_id,
+        l.template_id,
         CASE WHEN l.due_at IS NOT NULL THEN 'retry' END
     FROM landed l JOIN reset r ON r.id = l.queue_id
 $$;
 
 COMMENT ON FUNCTION _wa_requeue(uuid, uuid[], timestamptz[], text[], boolean) IS
-'Internal: puts rows in flight back into the queue: at a later time with an error, or at once and uncounted when they were '
-'never started.';
+'Internal: puts rows in flight back into the queue: at a later time with an error, or at once and uncounted '
+'when they were never started.';
 
 CREATE OR REPLACE FUNCTION _wa_await_outcome(p_org uuid, p_ids uuid[], p_errors text[]) RETURNS void
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
@@ -268,10 +286,13 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION _wa_await_outcome(uuid, uuid[], text[]) IS
-'Internal: marks rows whose outcome is unknown; a status webhook settles them, or maintain_wa_dispatch() after the grace.';
+'Internal: marks rows whose outcome is unknown; a status webhook settles them, or maintain_wa_dispatch() '
+'after the grace.';
 
-REVOKE ALL ON FUNCTION complete_wa_messages(uuid, jsonb), _wa_read_result(jsonb), _wa_complete_organization(uuid, jsonb),
-_wa_release_in_order(uuid, bigint[]), _wa_refund_pairs(uuid, uuid[]), _wa_hold_for_delivery(uuid, bigint[], timestamptz),
+REVOKE ALL ON FUNCTION complete_wa_messages(uuid, jsonb), _wa_read_result(jsonb),
+_wa_complete_organization(uuid, jsonb),
+_wa_release_in_order(uuid, bigint[]), _wa_refund_pairs(uuid, uuid[]), _wa_hold_for_delivery(uuid, bigint[],
+timestamptz),
 _wa_release_after_status(uuid, bigint[]), _wa_requeue(uuid, uuid[], timestamptz[], text[], boolean),
 _wa_await_outcome(uuid, uuid[], text[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION complete_wa_messages(uuid, jsonb) TO wa_dispatcher;

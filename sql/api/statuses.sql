@@ -1,19 +1,14 @@
 -- Delivery states. Every status is stored once; the ledger's state is the highest that was reported, so that
 -- repeated, late and out-of-order webhooks change nothing twice.
 
-CREATE OR REPLACE FUNCTION _wa_apply_statuses(p_org uuid, p_atoms _wa_webhook_atoms[]) RETURNS void
+-- Comes before everything else of a batch: it locks queue rows, and whoever records an answer locks those first too,
+-- conversations after.
+CREATE OR REPLACE FUNCTION _wa_settle_echoes(p_org uuid, p_atoms _wa_webhook_atoms[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_echo record;
-    v_ids bigint[];
 BEGIN
-    IF EXISTS (
-        SELECT FROM unnest(p_atoms) a WHERE num_nulls(a.payload ->> 'id', a.payload ->> 'status') > 0
-    ) THEN
-        RAISE EXCEPTION USING ERRCODE = '22023', MESSAGE = 'the status has no id or no state';
-    END IF;
-
     -- Before the send's answer was recorded, the echo of our callback data is what tells the message.
     FOR v_echo IN
         SELECT a.number_id, array_agg(c.parts[1]::uuid) AS queue_ids,
@@ -24,16 +19,34 @@ BEGIN
             a.payload ->> 'biz_opaque_callback_data',
             '^q:([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):([0-9]{1,9})$'
         ) c (parts)
-        WHERE c.parts IS NOT NULL AND NOT EXISTS (
-            SELECT FROM wa_messages m
-            WHERE m.organization_id = p_org AND m.wa_message_id = a.payload ->> 'id'
-        )
+        LEFT JOIN LATERAL (
+            SELECT m.id FROM wa_messages m
+            WHERE m.organization_id = p_org AND m.wa_message_id = a.payload ->> 'id' LIMIT 1
+        ) m ON true
+        WHERE a.kind = 'status' AND c.parts IS NOT NULL AND m.id IS NULL
         GROUP BY a.number_id
         ORDER BY a.number_id
     LOOP
         PERFORM _wa_settle_from_echo(p_org, v_echo.number_id, v_echo.queue_ids, v_echo.attempts,
             v_echo.wamids);
     END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_settle_echoes(uuid, _wa_webhook_atoms[]) IS
+'Internal: settles the queued messages whose callback data statuses bring back.';
+
+CREATE OR REPLACE FUNCTION _wa_apply_statuses(p_org uuid, p_atoms _wa_webhook_atoms[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_ids bigint[];
+BEGIN
+    IF EXISTS (
+        SELECT FROM unnest(p_atoms) a WHERE num_nulls(a.payload ->> 'id', a.payload ->> 'status') > 0
+    ) THEN
+        RAISE EXCEPTION USING ERRCODE = '22023', MESSAGE = 'the status has no id or no state';
+    END IF;
 
     WITH recorded AS (
         INSERT INTO wa_message_statuses (
@@ -54,8 +67,11 @@ BEGIN
             a.payload - ARRAY['id', 'status', 'timestamp', 'recipient_id', 'recipient_user_id', 'pricing',
             'conversation']
         FROM unnest(p_atoms) a
-        LEFT JOIN wa_messages m ON m.organization_id = p_org AND m.wa_message_id = a.payload ->> 'id'
-            AND m.direction = 'outbound'
+        LEFT JOIN LATERAL (
+            SELECT o.id, o.queue_id FROM wa_messages o
+            WHERE o.organization_id = p_org AND o.wa_message_id = a.payload ->> 'id' AND o.direction = 'outbound'
+            LIMIT 1
+        ) m ON true
         CROSS JOIN LATERAL (SELECT a.payload #> '{errors,0}' AS error) e
         -- Repeats within a batch: the first of each is kept, whatever their order.
         ORDER BY a.payload ->> 'id', a.at
@@ -71,82 +87,87 @@ $$;
 COMMENT ON FUNCTION _wa_apply_statuses(uuid, _wa_webhook_atoms[]) IS
 'Internal: records statuses and moves their messages forward; what belongs to no known message waits for it.';
 
+-- Message by message where rows are updated: a join could be planned, on statistics of a table that was small a
+-- minute ago, as a walk through all of it for every status.
 CREATE OR REPLACE FUNCTION _wa_advance_messages(p_org uuid, p_status_ids bigint[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
+DECLARE
+    v_new record;
 BEGIN
     IF p_status_ids IS NULL OR cardinality(p_status_ids) = 0 THEN
         RETURN;
     END IF;
-    WITH news AS (
-        SELECT s.*, _wa_status_rank(s.status) AS rank
-        FROM wa_message_statuses s
-        WHERE s.organization_id = p_org AND s.id = ANY (p_status_ids) AND s.message_id IS NOT NULL
-    ),
-    summary AS (
-        SELECT
-            n.message_id, max(n.rank) AS rank,
-            (array_agg(n.status ORDER BY n.rank DESC NULLS LAST))[1] AS state,
-            min(n.occurred_at) FILTER (WHERE n.status = 'sent') AS sent_at,
-            min(n.occurred_at) FILTER (WHERE n.status = 'delivered') AS delivered_at,
-            min(n.occurred_at) FILTER (WHERE n.status = 'read') AS read_at,
-            min(n.occurred_at) FILTER (WHERE n.status = 'played') AS played_at,
-            min(n.occurred_at) FILTER (WHERE n.status = 'failed') AS failed_at,
-            (array_agg(n.pricing) FILTER (WHERE n.pricing IS NOT NULL))[1] AS pricing,
-            (array_agg(n.error_code) FILTER (WHERE n.status = 'failed'))[1] AS error_code,
-            (array_agg(n.error_title) FILTER (WHERE n.status = 'failed'))[1] AS error_title,
-            (array_agg(n.error_message) FILTER (WHERE n.status = 'failed'))[1] AS error_message,
-            jsonb_agg(
-                jsonb_strip_nulls(
-                    jsonb_build_object('state', n.status, 'at', n.occurred_at, 'error_code', n.error_code)
-                ) ORDER BY n.occurred_at, n.rank
-            ) AS history
-        FROM news n
-        GROUP BY n.message_id
-    ),
-    moved AS (
-        UPDATE wa_messages m SET
-            state = CASE WHEN c.is_forward THEN s.state ELSE m.state END,
-            status = CASE WHEN NOT c.is_forward THEN m.status WHEN s.state = 'failed' THEN 'failed'
-                ELSE 'sent' END,
-            -- An error explains a failed state only; the history keeps one that a later delivery overtook.
-            error_code = CASE
-                WHEN NOT c.is_forward THEN m.error_code WHEN s.state = 'failed' THEN s.error_code
-            END,
-            error_title = CASE
-                WHEN NOT c.is_forward THEN m.error_title WHEN s.state = 'failed' THEN s.error_title
-            END,
-            error_message = CASE
-                WHEN NOT c.is_forward THEN m.error_message WHEN s.state = 'failed' THEN s.error_message
-            END,
-            sent_at = coalesce(s.sent_at, m.sent_at),
-            delivered_at = least(m.delivered_at, s.delivered_at),
-            read_at = least(m.read_at, s.read_at),
-            played_at = least(m.played_at, s.played_at),
-            failed_at = least(m.failed_at, s.failed_at),
-            pricing = coalesce(s.pricing, m.pricing),
-            state_history = m.state_history || s.history,
-            updated_at = clock_timestamp()
-        FROM summary s
-        JOIN wa_messages was ON was.organization_id = p_org AND was.id = s.message_id
-        CROSS JOIN LATERAL (SELECT coalesce(s.rank > _wa_status_rank(was.state), false) AS is_forward) c
-        WHERE m.organization_id = p_org AND m.id = s.message_id
-        RETURNING m.id, _wa_status_rank(was.state) AS old_rank
-    )
     -- An event for each step forward, none for what a later status had already overtaken.
     INSERT INTO wa_events (organization_id, kind, message_id, status, occurred_at)
     SELECT p_org, 'status', step.message_id, step.status, step.occurred_at
     FROM (
-        SELECT n.message_id, n.status, n.occurred_at, n.rank, greatest(m.old_rank, max(n.rank) OVER (
-            PARTITION BY n.message_id ORDER BY n.occurred_at, n.rank, n.id
-            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-        )) AS rank_before
-        FROM news n
-        JOIN moved m ON m.id = n.message_id
+        SELECT s.message_id, s.status, s.occurred_at, _wa_status_rank(s.status) AS rank,
+            greatest(m.rank, max(_wa_status_rank(s.status)) OVER (
+                PARTITION BY s.message_id ORDER BY s.occurred_at, _wa_status_rank(s.status), s.id
+                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+            )) AS rank_before
+        FROM wa_message_statuses s
+        CROSS JOIN LATERAL (
+            SELECT _wa_status_rank(w.state) AS rank FROM wa_messages w
+            WHERE w.organization_id = p_org AND w.id = s.message_id LIMIT 1
+        ) m
+        WHERE s.organization_id = p_org AND s.id = ANY (p_status_ids)
     ) step
     WHERE step.rank > step.rank_before
     ORDER BY step.occurred_at, step.rank;
+    FOR v_new IN
+        SELECT
+            s.message_id, max(_wa_status_rank(s.status)) AS rank,
+            (array_agg(s.status ORDER BY _wa_status_rank(s.status) DESC NULLS LAST))[1] AS state,
+            min(s.occurred_at) FILTER (WHERE s.status = 'sent') AS sent_at,
+            min(s.occurred_at) FILTER (WHERE s.status = 'delivered') AS delivered_at,
+            min(s.occurred_at) FILTER (WHERE s.status = 'read') AS read_at,
+            min(s.occurred_at) FILTER (WHERE s.status = 'played') AS played_at,
+            min(s.occurred_at) FILTER (WHERE s.status = 'failed') AS failed_at,
+            (array_agg(s.pricing) FILTER (WHERE s.pricing IS NOT NULL))[1] AS pricing,
+            (array_agg(s.error_code) FILTER (WHERE s.status = 'failed'))[1] AS error_code,
+            (array_agg(s.error_title) FILTER (WHERE s.status = 'failed'))[1] AS error_title,
+            (array_agg(s.error_message) FILTER (WHERE s.status = 'failed'))[1] AS error_message,
+            jsonb_agg(
+                jsonb_strip_nulls(
+                    jsonb_build_object('state', s.status, 'at', s.occurred_at, 'error_code', s.error_code)
+                ) ORDER BY s.occurred_at, _wa_status_rank(s.status)
+            ) AS history
+        FROM wa_message_statuses s
+        WHERE s.organization_id = p_org AND s.id = ANY (p_status_ids) AND s.message_id IS NOT NULL
+        GROUP BY s.message_id
+        ORDER BY s.message_id
+    LOOP
+        UPDATE wa_messages m SET
+            sent_at = coalesce(v_new.sent_at, m.sent_at),
+            delivered_at = least(m.delivered_at, v_new.delivered_at),
+            read_at = least(m.read_at, v_new.read_at),
+            played_at = least(m.played_at, v_new.played_at),
+            failed_at = least(m.failed_at, v_new.failed_at),
+            pricing = coalesce(v_new.pricing, m.pricing),
+            state_history = m.state_history || v_new.history,
+            updated_at = clock_timestamp(),
+            -- An error explains a failed state only; the history keeps one that a later delivery overtook.
+            (state, status, error_code, error_title, error_message) = (
+                SELECT n.state, n.status, n.error_code, n.error_title, n.error_message
+                FROM (
+                    VALUES
+                    (true, v_new.state, 'failed', v_new.error_code, v_new.error_title, v_new.error_message),
+                    (false, v_new.state, 'sent', NULL, NULL, NULL),
+                    (NULL, m.state, m.status, m.error_code, m.error_title, m.error_message)
+                ) n (is_failure, state, status, error_code, error_title, error_message)
+                WHERE n.is_failure IS NOT DISTINCT FROM CASE
+                    WHEN v_new.rank > _wa_status_rank(m.state) THEN v_new.state = 'failed'
+                END
+            )
+        WHERE m.organization_id = p_org AND m.id = v_new.message_id;
+    END LOOP;
     PERFORM _wa_react_to_failures(p_org, p_status_ids);
+    PERFORM _wa_release_after_status(p_org, ARRAY(
+        SELECT DISTINCT s.message_id FROM wa_message_statuses s
+        WHERE s.organization_id = p_org AND s.id = ANY (p_status_ids) AND s.message_id IS NOT NULL
+    ));
 END
 $$;
 
@@ -272,17 +293,22 @@ BEGIN
     FROM (
         SELECT _wa_inbound_phone(s.recipient_id) AS phone, s.recipient_user_id, max(s.occurred_at) AS at
         FROM wa_message_statuses s
-        JOIN wa_messages m ON m.organization_id = p_org AND m.id = s.message_id
-        JOIN wa_contacts c ON c.organization_id = p_org AND c.id = m.contact_id
+        CROSS JOIN LATERAL (
+            SELECT o.contact_id FROM wa_messages o
+            WHERE o.organization_id = p_org AND o.id = s.message_id AND o.group_id IS NULL LIMIT 1
+        ) m
+        CROSS JOIN LATERAL (
+            SELECT k.phone_key FROM wa_contacts k
+            WHERE k.organization_id = p_org AND k.id = m.contact_id LIMIT 1
+        ) c
+        LEFT JOIN LATERAL (
+            SELECT u.contact_id FROM wa_contact_identities u
+            WHERE u.organization_id = p_org AND u.kind = 'user_id' AND u.value = s.recipient_user_id AND u.is_current
+            LIMIT 1
+        ) i ON true
         WHERE s.organization_id = p_org AND s.id = ANY (p_status_ids) AND s.participant = ''
-            AND _wa_inbound_phone(s.recipient_id) IS NOT NULL AND m.group_id IS NULL
-            AND NOT EXISTS (
-                SELECT FROM wa_contact_identities i
-                WHERE i.organization_id = p_org AND i.kind = 'user_id' AND i.value = s.recipient_user_id
-                    AND i.is_current
-                    AND i.contact_id = c.id AND c.phone_key IS NOT NULL
-            )
-            AND s.recipient_user_id IS NOT NULL
+            AND s.recipient_user_id IS NOT NULL AND _wa_inbound_phone(s.recipient_id) IS NOT NULL
+            AND (i.contact_id IS DISTINCT FROM m.contact_id OR c.phone_key IS NULL)
         GROUP BY 1, 2
     ) l;
     IF v_phones IS NOT NULL THEN
@@ -294,7 +320,8 @@ $$;
 COMMENT ON FUNCTION _wa_learn_recipients(uuid, bigint[]) IS
 'Internal: joins the numbers and user ids that statuses name together.';
 
-REVOKE ALL ON FUNCTION _wa_apply_statuses(uuid, _wa_webhook_atoms[]), _wa_advance_messages(uuid, bigint[]),
+REVOKE ALL ON FUNCTION _wa_settle_echoes(uuid, _wa_webhook_atoms[]),
+_wa_apply_statuses(uuid, _wa_webhook_atoms[]), _wa_advance_messages(uuid, bigint[]),
 _wa_attach_early_statuses(uuid, bigint[]), _wa_attach_orphan_statuses(timestamptz),
 _wa_react_to_failures(uuid, bigint[]), _wa_learn_recipients(uuid, bigint[]) FROM PUBLIC;
 GRANT SELECT ON wa_message_statuses TO wa_app;
