@@ -24,7 +24,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_consent_contact(uuid, text) IS
-'Internal: the contact of a phone number or user id; made when there is none, so that consent can come before contact.';
+'Internal: the contact of a phone number or user id; made when there is none, so that consent can come '
+'before contact.';
 
 CREATE OR REPLACE FUNCTION _wa_require_scope(p_scope text) RETURNS void
 LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
@@ -79,8 +80,8 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION _wa_opt_in_contacts(uuid, bigint[], text, text, jsonb) IS
-'Internal: records consent and lifts the opt-outs that it covers (all lifts every one, marketing only that scope); '
-'returns how many were lifted.';
+'Internal: records consent and lifts the opt-outs that it covers (all lifts every one, marketing only that '
+'scope); returns how many were lifted.';
 
 -- In a trigger, so that a row written by hand has the same effect as the function.
 CREATE OR REPLACE FUNCTION tg_wa_opt_outs__cancel_queued() RETURNS trigger
@@ -122,8 +123,8 @@ END
 $$;
 
 COMMENT ON FUNCTION opt_out_wa_contact(text, text, text, text) IS
-'Stops marketing (or, with scope all, every message) to a phone number or user id and cancels what is queued. True '
-'when it was not stopped before. The contact need not exist yet.';
+'Stops marketing (or, with scope all, every message) to a phone number or user id and cancels what is '
+'queued. True when it was not stopped before. The contact need not exist yet.';
 
 CREATE OR REPLACE FUNCTION opt_in_wa_contact(
     p_phone text, p_scope text DEFAULT 'marketing', p_source text DEFAULT 'admin', p_proof jsonb DEFAULT '{}'
@@ -146,8 +147,8 @@ END
 $$;
 
 COMMENT ON FUNCTION opt_in_wa_contact(text, text, text, jsonb) IS
-'Records consent with its proof and lifts the opt-outs that it covers: all lifts every one, marketing leaves an opt-out '
-'of all in force. True when one was lifted.';
+'Records consent with its proof and lifts the opt-outs that it covers: all lifts every one, marketing '
+'leaves an opt-out of all in force. True when one was lifted.';
 
 CREATE OR REPLACE FUNCTION _wa_is_opted_out(p_org uuid, p_contact_id bigint, p_scope text) RETURNS boolean
 LANGUAGE sql STABLE SET search_path FROM CURRENT
@@ -177,10 +178,11 @@ COMMENT ON FUNCTION is_wa_opted_out(text, text) IS
 'Whether a phone number or user id may not get marketing; with scope all: whether it may get nothing at all.';
 
 REVOKE ALL ON FUNCTION _wa_consent_contact(uuid, text), _wa_require_scope(text),
-_wa_opt_out_contacts(uuid, bigint[], text, text, text), _wa_opt_in_contacts(uuid, bigint[], text, text, jsonb),
-tg_wa_opt_outs__cancel_queued(), opt_out_wa_contact(text, text, text, text),
-opt_in_wa_contact(text, text, text, jsonb), _wa_is_opted_out(uuid, bigint, text), is_wa_opted_out(text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION opt_out_wa_contact(text, text, text, text), opt_in_wa_contact(text, text, text, jsonb),
-is_wa_opted_out(text, text) TO wa_app, wa_admin;
+_wa_opt_out_contacts(uuid, bigint[], text, text, text),
+_wa_opt_in_contacts(uuid, bigint[], text, text, jsonb), tg_wa_opt_outs__cancel_queued(),
+opt_out_wa_contact(text, text, text, text), opt_in_wa_contact(text, text, text, jsonb),
+_wa_is_opted_out(uuid, bigint, text), is_wa_opted_out(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION opt_out_wa_contact(text, text, text, text),
+opt_in_wa_contact(text, text, text, jsonb), is_wa_opted_out(text, text) TO wa_app, wa_admin;
 GRANT SELECT ON wa_opt_ins, wa_opt_outs TO wa_app;
 GRANT SELECT, INSERT, UPDATE ON wa_opt_ins, wa_opt_outs TO wa_admin;

@@ -1,18 +1,19 @@
--- What analysts may read: contact ids for joins, the last two digits of a phone number; no text, names or values.
--- These views run with the owner's rights, because an analyst may read none of the tables; each one therefore filters by
--- the organizations that the reader may see, and is a barrier for conditions that would look past that filter.
+-- What analysts may read: contact ids for joins, the last two digits of a phone number; no text, names or
+-- values. These views run with the owner's rights, because an analyst may read none of the tables; each one
+-- therefore filters by the organizations that the reader may see, and is a barrier for conditions that would
+-- look past that filter.
 
 CREATE OR REPLACE VIEW wa_contacts_masked WITH (security_barrier = true) AS
 SELECT
-    c.organization_id, c.id AS contact_id, _wa_mask_phone(c.phone_e164) AS phone, c.phone_e164 IS NOT NULL AS has_phone,
-    c.user_id IS NOT NULL AS has_user_id, c.created_at, c.updated_at
+    c.organization_id, c.id AS contact_id, _wa_mask_phone(c.phone_e164) AS phone,
+    c.phone_e164 IS NOT NULL AS has_phone, c.user_id IS NOT NULL AS has_user_id, c.created_at, c.updated_at
 FROM wa_contacts c
 WHERE c.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
 
 CREATE OR REPLACE VIEW wa_conversations_masked WITH (security_barrier = true) AS
 SELECT
-    w.organization_id, w.id, w.contact_id, w.number_id, n.phone_number_id, _wa_mask_phone(c.phone_e164) AS phone,
-    w.last_customer_message_at, w.last_business_message_at,
+    w.organization_id, w.id, w.contact_id, w.number_id, n.phone_number_id,
+    _wa_mask_phone(c.phone_e164) AS phone, w.last_customer_message_at, w.last_business_message_at,
     _wa_window_open(w.last_customer_message_at, clock_timestamp(), interval '0') AS is_within_24h,
     w.entry_point_opened_at, w.entry_point_expires_at, w.unread_count, w.created_at, w.updated_at
 FROM wa_conversation_windows w
@@ -22,12 +23,13 @@ WHERE w.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
 
 CREATE OR REPLACE VIEW wa_messages_masked WITH (security_barrier = true) AS
 SELECT
-    m.organization_id, m.id, m.contact_id, m.number_id, m.phone_number_id, _wa_mask_phone(m.phone_e164) AS phone,
-    m.direction, m.message_type, m.template_name, m.template_language, m.template_category, m.status, m.state,
-    m.is_within_24h_at_claim, m.is_echo, m.group_id IS NOT NULL AS is_in_group, m.reply_to IS NOT NULL AS is_reply,
-    m.referral IS NOT NULL AS is_referred, m.pricing, m.error_code, m.error_title, m.queued_at, m.claimed_at, m.sent_at,
-    m.delivered_at, m.read_at, m.played_at, m.failed_at, m.edited_at, m.deleted_at, m.provider_at, m.created_at,
-    m.updated_at
+    m.organization_id, m.id, m.contact_id, m.number_id, m.phone_number_id,
+    _wa_mask_phone(m.phone_e164) AS phone, m.direction, m.message_type, m.template_name, m.template_language,
+    m.template_category, m.status, m.state, m.is_within_24h_at_claim, m.is_echo,
+    m.group_id IS NOT NULL AS is_in_group, m.reply_to IS NOT NULL AS is_reply,
+    m.referral IS NOT NULL AS is_referred, m.pricing, m.error_code, m.error_title, m.queued_at, m.claimed_at,
+    m.sent_at, m.delivered_at, m.read_at, m.played_at, m.failed_at, m.edited_at, m.deleted_at, m.provider_at,
+    m.created_at, m.updated_at
 FROM wa_messages m
 WHERE m.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
 
@@ -41,9 +43,9 @@ WHERE s.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
 CREATE OR REPLACE VIEW wa_outbound_queue_masked WITH (security_barrier = true) AS
 SELECT
     q.organization_id, q.id, coalesce(q.contact_id, d.contact_id, i.contact_id, m.contact_id) AS contact_id,
-    _wa_mask_phone(q.phone) AS phone, q.type, q.template_name,
-    q.template_language, q.priority, q.status, q.scheduled_at, q.expires_at, q.phone_number_id, q.retry_count, q.attempt,
-    q.error_code, q.claimed_at, q.processed_at, q.created_at
+    _wa_mask_phone(q.phone) AS phone, q.type, q.template_name, q.template_language, q.priority, q.status,
+    q.scheduled_at, q.expires_at, q.phone_number_id, q.retry_count, q.attempt, q.error_code, q.claimed_at,
+    q.processed_at, q.created_at
 FROM wa_outbound_queue q
 LEFT JOIN wa_queue_due d ON d.organization_id = q.organization_id AND d.queue_id = q.id
 LEFT JOIN wa_queue_inflight i ON i.organization_id = q.organization_id AND i.queue_id = q.id
@@ -52,9 +54,9 @@ WHERE q.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
 
 CREATE OR REPLACE VIEW wa_templates_masked WITH (security_barrier = true) AS
 SELECT
-    t.organization_id, t.id, t.waba_id, t.name, t.language, t.category, t.approval_status, t.status, t.rejected_reason,
-    t.quality_score, t.parameter_format, t.is_enabled, t.blocked_at, t.blocked_until, t.created_at, t.updated_at,
-    t.synced_at
+    t.organization_id, t.id, t.waba_id, t.name, t.language, t.category, t.approval_status, t.status,
+    t.rejected_reason, t.quality_score, t.parameter_format, t.is_enabled, t.blocked_at, t.blocked_until,
+    t.created_at, t.updated_at, t.synced_at
 FROM wa_templates t
 WHERE t.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
 
@@ -65,16 +67,16 @@ WHERE i.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
 
 CREATE OR REPLACE VIEW wa_opt_outs_masked WITH (security_barrier = true) AS
 SELECT
-    o.organization_id, o.id, o.contact_id, o.scope, _wa_mask_phone(o.phone_number) AS phone, o.source, o.opt_out_date,
-    o.revoked_at, o.revoked_source
+    o.organization_id, o.id, o.contact_id, o.scope, _wa_mask_phone(o.phone_number) AS phone, o.source,
+    o.opt_out_date, o.revoked_at, o.revoked_source
 FROM wa_opt_outs o
 WHERE o.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
 
 CREATE OR REPLACE VIEW wa_phone_numbers_masked WITH (security_barrier = true) AS
 SELECT
-    n.organization_id, n.id, n.phone_number_id, _wa_mask_phone(n.display_phone) AS phone, n.waba_id, n.portfolio_id,
-    n.provider, n.throughput, n.is_test, n.status, n.quality_rating, n.pause_scope, n.paused_at, n.paused_until,
-    n.created_at
+    n.organization_id, n.id, n.phone_number_id, _wa_mask_phone(n.display_phone) AS phone, n.waba_id,
+    n.portfolio_id, n.provider, n.throughput, n.is_test, n.status, n.quality_rating, n.pause_scope,
+    n.paused_at, n.paused_until, n.created_at
 FROM wa_phone_numbers n
 WHERE n.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
 
@@ -83,9 +85,11 @@ SELECT e.organization_id, e.id, e.waba_id, e.phone_number_id, e.field, e.event, 
 FROM wa_account_events e
 WHERE e.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
 
-COMMENT ON VIEW wa_contacts_masked IS 'Customers for analysts: id and the last two digits; no names, no ids of the provider.';
+COMMENT ON VIEW wa_contacts_masked IS
+'Customers for analysts: id and the last two digits; no names, no ids of the provider.';
 COMMENT ON VIEW wa_conversations_masked IS 'Conversations and their windows for analysts.';
-COMMENT ON VIEW wa_messages_masked IS 'The message ledger for analysts: kinds, states, times and costs, no content.';
+COMMENT ON VIEW wa_messages_masked IS
+'The message ledger for analysts: kinds, states, times and costs, no content.';
 COMMENT ON VIEW wa_message_statuses_masked IS 'Reported statuses for analysts.';
 COMMENT ON VIEW wa_outbound_queue_masked IS 'The outbound queue for analysts: no text, values or references.';
 COMMENT ON VIEW wa_templates_masked IS 'Templates for analysts: names and states, no text.';

@@ -35,8 +35,9 @@ END
 $$;
 
 COMMENT ON FUNCTION trigger_wa_panic(text, uuid, text, interval) IS
-'Stops all sending of what the role may see: every organization for wa_admin, its own for others; or only of one '
-'organization or number. Nothing is lost; resolve_wa_panic() or the end of p_auto_resolve resumes. Returns the number of stops.';
+'Stops all sending of what the role may see: every organization for wa_admin, its own for others; or only '
+'of one organization or number. Nothing is lost; resolve_wa_panic() or the end of p_auto_resolve resumes. '
+'Returns the number of stops.';
 
 CREATE OR REPLACE FUNCTION _wa_panic_organizations(p_organization_id uuid) RETURNS uuid[]
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
@@ -59,8 +60,9 @@ $$;
 COMMENT ON FUNCTION _wa_panic_organizations(uuid) IS
 'Internal: the organizations that an emergency call is about: the one named, else all that the role may see.';
 
-CREATE OR REPLACE FUNCTION resolve_wa_panic(p_organization_id uuid DEFAULT NULL, p_phone_number_id text DEFAULT NULL)
-RETURNS integer
+CREATE OR REPLACE FUNCTION resolve_wa_panic(
+    p_organization_id uuid DEFAULT NULL, p_phone_number_id text DEFAULT NULL
+) RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
@@ -79,8 +81,8 @@ END
 $$;
 
 COMMENT ON FUNCTION resolve_wa_panic(uuid, text) IS
-'Ends the stops of what the role may see, of one organization with all its numbers, or of one number only. Returns how '
-'many it ended.';
+'Ends the stops of what the role may see, of one organization with all its numbers, or of one number only. '
+'Returns how many it ended.';
 
 CREATE OR REPLACE FUNCTION _wa_expire_panics(p_now timestamptz) RETURNS integer
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
@@ -141,8 +143,8 @@ FOR EACH ROW WHEN (OLD.is_sending_enabled IS DISTINCT FROM NEW.is_sending_enable
 EXECUTE FUNCTION tg_wa_installations__audit();
 
 REVOKE ALL ON FUNCTION trigger_wa_panic(text, uuid, text, interval), _wa_panic_organizations(uuid),
-resolve_wa_panic(uuid, text), _wa_expire_panics(timestamptz),
-tg_wa_panic_modes__audit(), tg_wa_installations__audit() FROM PUBLIC;
+resolve_wa_panic(uuid, text), _wa_expire_panics(timestamptz), tg_wa_panic_modes__audit(),
+tg_wa_installations__audit() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION trigger_wa_panic(text, uuid, text, interval), _wa_panic_organizations(uuid),
 resolve_wa_panic(uuid, text) TO wa_app, wa_admin;
 GRANT SELECT, INSERT (organization_id, number_id, reason, metadata, auto_resolve_at),

@@ -11,10 +11,13 @@ DECLARE
     v_id uuid;
 BEGIN
     IF EXISTS (
-        SELECT FROM wa_number_routes r WHERE r.phone_number_id = p_phone_number_id AND r.organization_id <> v_org
+        SELECT FROM wa_number_routes r
+        WHERE r.phone_number_id = p_phone_number_id AND r.organization_id <> v_org
     ) THEN
         RAISE EXCEPTION USING ERRCODE = 'WA010',
-            MESSAGE = format('business number %s is not registered for organization %s', p_phone_number_id, v_org),
+            MESSAGE = format(
+                'business number %s is not registered for organization %s', p_phone_number_id, v_org
+            ),
             HINT = 'SET wa.organization_id to the organization of the number; the ciphertext is bound to it.';
     END IF;
     IF length(p_ciphertext) < 28 THEN
@@ -32,25 +35,28 @@ BEGIN
     RETURNING id INTO v_id;
     INSERT INTO audit_log (organization_id, event, entity, entity_id, meta)
     VALUES (v_org, 'secret_set', 'wa_secrets', v_id::text, jsonb_build_object(
-        'name', p_name, 'phone_number_id', p_phone_number_id, 'key_id', p_key_id, 'kept_previous', p_keep_previous
+        'name', p_name, 'phone_number_id', p_phone_number_id, 'key_id', p_key_id,
+        'kept_previous', p_keep_previous
     ));
     RETURN v_id;
 END
 $$;
 
 COMMENT ON FUNCTION set_wa_secret(text, text, bytea, text, text, boolean) IS
-'Stores an encrypted access_token, app_secret or verify_token of the current organization, for one number or (NULL) '
-'all. The previous one is retired, or stays valid beside it while a change is under way.';
+'Stores an encrypted access_token, app_secret or verify_token of the current organization, for one number '
+'or (NULL) all. The previous one is retired, or stays valid beside it while a change is under way.';
 
 CREATE OR REPLACE FUNCTION list_wa_secrets() RETURNS TABLE (
-    organization_id uuid, id uuid, name text, phone_number_id text, key_id text, fingerprint text, is_active boolean,
+    organization_id uuid, id uuid, name text, phone_number_id text, key_id text, fingerprint text,
+    is_active boolean,
     created_at timestamptz, created_by text
 )
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
 BEGIN
     RETURN QUERY
-    SELECT s.organization_id, s.id, s.name, s.phone_number_id, s.key_id, s.fingerprint, s.is_active, s.created_at,
+    SELECT s.organization_id, s.id, s.name, s.phone_number_id, s.key_id, s.fingerprint, s.is_active,
+        s.created_at,
         s.created_by
     FROM wa_secrets s
     ORDER BY s.organization_id, s.name, s.phone_number_id NULLS FIRST, s.created_at;
@@ -58,7 +64,8 @@ END
 $$;
 
 COMMENT ON FUNCTION list_wa_secrets() IS
-'Which secrets are stored: names, numbers and fingerprints, never a value. Equal fingerprints are equal values.';
+'Which secrets are stored: names, numbers and fingerprints, never a value. Equal fingerprints are equal '
+'values.';
 
 CREATE OR REPLACE FUNCTION get_wa_credentials() RETURNS TABLE (
     organization_id uuid, phone_number_id text, waba_id text, provider text, secret_id uuid, ciphertext bytea,
@@ -68,7 +75,8 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 BEGIN
     RETURN QUERY
-    SELECT s.organization_id, coalesce(n.phone_number_id, s.phone_number_id), n.waba_id, n.provider, s.id, s.ciphertext,
+    SELECT s.organization_id, coalesce(n.phone_number_id, s.phone_number_id), n.waba_id, n.provider, s.id,
+        s.ciphertext,
         s.key_id
     FROM (
         SELECT DISTINCT ON (a.organization_id, a.phone_number_id) a.*
@@ -83,8 +91,8 @@ END
 $$;
 
 COMMENT ON FUNCTION get_wa_credentials() IS
-'For the dispatcher: the newest encrypted access token of each number and of each organization, with the numbers that '
-'it serves. A number''s own goes before its organization''s.';
+'For the dispatcher: the newest encrypted access token of each number and of each organization, with the '
+'numbers that it serves. A number''s own goes before its organization''s.';
 
 CREATE OR REPLACE FUNCTION get_wa_webhook_secrets() RETURNS TABLE (
     organization_id uuid, name text, ciphertext bytea, key_id text
@@ -103,9 +111,10 @@ $$;
 COMMENT ON FUNCTION get_wa_webhook_secrets() IS
 'For the receiver: every valid app secret and verify token, encrypted.';
 
-REVOKE ALL ON FUNCTION set_wa_secret(text, text, bytea, text, text, boolean), list_wa_secrets(), get_wa_credentials(),
-get_wa_webhook_secrets() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION set_wa_secret(text, text, bytea, text, text, boolean), list_wa_secrets() TO wa_admin;
+REVOKE ALL ON FUNCTION set_wa_secret(text, text, bytea, text, text, boolean), list_wa_secrets(),
+get_wa_credentials(), get_wa_webhook_secrets() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION set_wa_secret(text, text, bytea, text, text, boolean),
+list_wa_secrets() TO wa_admin;
 GRANT EXECUTE ON FUNCTION get_wa_credentials() TO wa_dispatcher;
 GRANT EXECUTE ON FUNCTION get_wa_webhook_secrets() TO wa_receiver;
 GRANT SELECT (

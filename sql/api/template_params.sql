@@ -1,5 +1,5 @@
--- The values of a template message: which placeholder each is for, whether they fit, and the request's components.
--- A problem is handed up as ARRAY[sqlstate, message, hint]. Messages name places, never values.
+-- The values of a template message: which placeholder each is for, whether they fit, and the request's
+-- components. A problem is handed up as ARRAY[sqlstate, message, hint]. Messages name places, never values.
 
 CREATE OR REPLACE FUNCTION _wa_template_value_problem(p_value jsonb, p_what text) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
@@ -17,9 +17,10 @@ BEGIN
         WHEN 'object' THEN
             IF v_type IN ('currency', 'date_time') THEN
                 IF p_value #>> ARRAY[v_type, 'fallback_value'] IS NULL THEN
-                    RETURN ARRAY['WA008', format('%s: a %s parameter needs %s.fallback_value', p_what, v_type, v_type),
-                        'For example {"type": "currency", "currency": {"fallback_value": "$10.99", "code": "USD", '
-                        '"amount_1000": 10990}}.'];
+                    RETURN ARRAY['WA008',
+                        format('%s: a %s parameter needs %s.fallback_value', p_what, v_type, v_type),
+                        'For example {"type": "currency", "currency": {"fallback_value": "$10.99", '
+                        '"code": "USD", "amount_1000": 10990}}.'];
                 END IF;
                 RETURN NULL;
             END IF;
@@ -34,7 +35,9 @@ BEGIN
     v_problem := _wa_check_template_text(v_text);
     RETURN CASE WHEN v_problem IS NOT NULL THEN ARRAY[
         CASE
-            WHEN v_text ~ '[\n\r\t]|     ' THEN 'WA006' WHEN char_length(v_text) > 1024 THEN 'WA007' ELSE 'WA008'
+            WHEN v_text ~ '[\n\r\t]|     ' THEN 'WA006'
+            WHEN char_length(v_text) > 1024 THEN 'WA007'
+            ELSE 'WA008'
         END,
         format('%s: %s', p_what, v_problem),
         'Meta refuses line breaks, tabs, more than four spaces in a row, empty and over-long values.'
@@ -66,17 +69,19 @@ BEGIN
         IF cardinality(p_names) = 0 AND list <> '{}' THEN
             problem := ARRAY['WA005',
                 format('the %s values are given by name, but the template declares no names', p_part),
-                'Give a JSON array in the order of the placeholders, or declare the names: UPDATE wa_templates '
-                'SET parameters = ''[{"name": "customer_name", "type": "text"}]''.'];
+                'Give a JSON array in the order of the placeholders, or declare the names: '
+                'UPDATE wa_templates SET parameters = ''[{"name": "customer_name", "type": "text"}]''.'];
             RETURN;
         END IF;
-        SELECT string_agg(k, ', ' ORDER BY k) INTO v_unknown FROM jsonb_object_keys(list) k WHERE k <> ALL (p_names);
+        SELECT string_agg(k, ', ' ORDER BY k) INTO v_unknown FROM jsonb_object_keys(list) k
+        WHERE k <> ALL (p_names);
         SELECT string_agg(n.name, ', ' ORDER BY n.place) INTO v_missing
         FROM unnest(p_names[:p_count]) WITH ORDINALITY n (name, place)
         WHERE NOT list ? n.name;
         IF v_unknown IS NOT NULL OR v_missing IS NOT NULL THEN
             problem := ARRAY[CASE WHEN v_unknown IS NOT NULL THEN 'WA005' ELSE 'WA003' END,
-                format('%s values: %s', p_part, concat_ws('; ', 'not declared: ' || v_unknown, 'missing: ' || v_missing)),
+                format('%s values: %s', p_part,
+                    concat_ws('; ', 'not declared: ' || v_unknown, 'missing: ' || v_missing)),
                 format('The template declares: %s.', array_to_string(p_names, ', '))];
             RETURN;
         END IF;
@@ -101,8 +106,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_template_values(jsonb, integer, text[], text) IS
-'Internal: the values of one part as a list in the order of its placeholders. An array is taken by place, an object '
-'by the declared names, a scalar or a single parameter object as the only value.';
+'Internal: the values of one part as a list in the order of its placeholders. An array is taken by place, '
+'an object by the declared names, a scalar or a single parameter object as the only value.';
 
 CREATE OR REPLACE FUNCTION _wa_template_text_parameters(p_list jsonb, p_names text[]) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -119,152 +124,8 @@ BEGIN ATOMIC
 END;
 
 COMMENT ON FUNCTION _wa_template_text_parameters(jsonb, text[]) IS
-'Internal: values as parameter objects; with names for a template whose placeholders are named. NULL for no value.';
-
-CREATE OR REPLACE FUNCTION _wa_template_header_parameter(
-    p_format text, p_given jsonb, OUT parameter jsonb, OUT problem text[]
-)
-LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
-AS $$
-DECLARE
-    v_kind text := lower(p_format);
-    v_given jsonb := CASE WHEN jsonb_typeof(p_given) = 'array' AND jsonb_array_length(p_given) = 1
-        THEN p_given -> 0 ELSE p_given END;
-    v_object jsonb := CASE
-        WHEN v_given ->> 'type' = v_kind THEN v_given -> v_kind
-        WHEN jsonb_typeof(v_given) = 'string' AND v_given #>> '{}' ~* '^https?://' THEN jsonb_build_object('link', v_given)
-        WHEN jsonb_typeof(v_given) = 'string' THEN jsonb_build_object('id', v_given)
-        ELSE v_given
-    END;
-BEGIN
-    IF coalesce(jsonb_typeof(v_given), 'null') = 'null' THEN
-        problem := ARRAY['WA003', format('the header needs its %s', v_kind), CASE v_kind
-            WHEN 'location' THEN 'Give {"header": {"latitude": -34.6, "longitude": -58.4, "name": "...", "address": '
-                '"..."}, "body": [...]}.'
-            ELSE 'Give {"header": {"link": "https://..."}, "body": [...]}, or {"id": "<media id>"}.'
-        END];
-    ELSIF jsonb_typeof(v_object) <> 'object' OR (
-        v_kind = 'location' AND NOT v_object ?& ARRAY['latitude', 'longitude']
-        OR v_kind <> 'location' AND (
-            (v_object ? 'id') = (v_object ? 'link') OR v_object ->> 'link' !~* '^https?://'
-        )
-    ) THEN
-        problem := ARRAY['WA008', format('the header''s %s is not complete', v_kind), CASE v_kind
-            WHEN 'location' THEN 'It needs latitude, longitude, name and address.'
-            ELSE 'It needs either the id of an uploaded file or a link with http(s).'
-        END];
-    ELSE
-        parameter := jsonb_build_object('type', v_kind, v_kind, v_object);
-    END IF;
-END
-$$;
-
-COMMENT ON FUNCTION _wa_template_header_parameter(text, jsonb) IS
-'Internal: the parameter of a header that is a file or a place. A string is a link or a media id.';
-
-CREATE OR REPLACE FUNCTION _wa_template_button(
-    p_type text, p_index integer, p_value jsonb, OUT component jsonb, OUT problem text[]
-)
-LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
-AS $$
-DECLARE
-    v_what text := format('the value of button %s', p_index);
-    v_sub_type text := CASE p_type WHEN 'OTP' THEN 'url' ELSE lower(p_type) END;
-    v_text text := CASE WHEN jsonb_typeof(p_value) = 'object'
-        THEN coalesce(p_value ->> 'text', p_value ->> 'payload', p_value ->> 'coupon_code') ELSE p_value #>> '{}' END;
-    v_action jsonb;
-    v_parameters jsonb;
-BEGIN
-    IF p_value ? 'parameters' THEN
-        v_parameters := p_value -> 'parameters';
-    ELSIF v_sub_type IN ('flow', 'catalog', 'mpm') THEN
-        v_action := CASE
-            WHEN jsonb_typeof(p_value) = 'object' THEN coalesce(p_value -> 'action', p_value - 'index' - 'sub_type')
-            WHEN v_sub_type = 'flow' THEN jsonb_build_object('flow_token', v_text)
-            WHEN v_sub_type = 'catalog' THEN jsonb_build_object('thumbnail_product_retailer_id', v_text)
-        END;
-        IF v_action IS NULL THEN
-            problem := ARRAY['WA008', v_what || ' must be an action object', 'Give the action of the Cloud API.'];
-            RETURN;
-        END IF;
-        v_parameters := jsonb_build_array(jsonb_build_object('type', 'action', 'action', v_action));
-    ELSE
-        problem := _wa_template_value_problem(to_jsonb(v_text), v_what);
-        IF v_text IS NULL THEN
-            problem := ARRAY['WA003', v_what || ' is missing', 'Give a string.'];
-        ELSIF v_sub_type = 'copy_code' AND char_length(v_text) > 20 THEN
-            problem := ARRAY['WA007', v_what || ' is longer than 20 characters', 'Shorten the code.'];
-        END IF;
-        IF problem IS NOT NULL THEN
-            RETURN;
-        END IF;
-        v_parameters := jsonb_build_array(CASE v_sub_type
-            WHEN 'quick_reply' THEN jsonb_build_object('type', 'payload', 'payload', v_text)
-            WHEN 'copy_code' THEN jsonb_build_object('type', 'coupon_code', 'coupon_code', v_text)
-            ELSE jsonb_build_object('type', 'text', 'text', v_text)
-        END);
-    END IF;
-    component := jsonb_build_object(
-        'type', 'button', 'sub_type', v_sub_type, 'index', p_index::text, 'parameters', v_parameters
-    );
-END
-$$;
-
-COMMENT ON FUNCTION _wa_template_button(text, integer, jsonb) IS
-'Internal: the component that gives one button its value.';
-
-CREATE OR REPLACE FUNCTION _wa_template_buttons(
-    p_template wa_templates, p_given jsonb, OUT list jsonb, OUT problem text[]
-)
-LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
-AS $$
-DECLARE
-    v_given jsonb := coalesce(nullif(p_given, 'null'), '[]');
-    v_seen integer[] := '{}';
-    v_place integer := 0;
-    v_button record;
-    v_component jsonb;
-BEGIN
-    list := '[]';
-    FOR v_button IN
-        SELECT k.key AS index, k.value FROM jsonb_each(CASE jsonb_typeof(v_given) WHEN 'object' THEN v_given END) k
-        UNION ALL
-        SELECT e.value ->> 'index', e.value
-        FROM jsonb_array_elements(CASE jsonb_typeof(v_given) WHEN 'array' THEN v_given END) e
-    LOOP
-        IF v_button.index IS NULL THEN
-            v_button.index := p_template.button_parameters -> v_place ->> 'index';
-            v_place := v_place + 1;
-        END IF;
-        IF v_button.index IS NULL OR v_button.index !~ '^[0-9]$' OR p_template.buttons -> v_button.index::integer IS NULL
-        THEN
-            problem := ARRAY['WA004', 'a value is given for a button that takes none or does not exist',
-                format('The template has %s buttons; %s need a value.', jsonb_array_length(p_template.buttons),
-                    jsonb_array_length(p_template.button_parameters))];
-            RETURN;
-        END IF;
-        SELECT b.component, b.problem INTO v_component, problem
-        FROM _wa_template_button(
-            upper(p_template.buttons -> v_button.index::integer ->> 'type'), v_button.index::integer, v_button.value
-        ) b;
-        IF problem IS NOT NULL THEN
-            RETURN;
-        END IF;
-        v_seen := v_seen || v_button.index::integer;
-        list := list || v_component;
-    END LOOP;
-    SELECT ARRAY['WA003', format('button %s needs a value', r.value ->> 'index'),
-        'Give {"body": [...], "buttons": ["..."]}, one value for each button that needs one, in order.']
-    INTO problem
-    FROM jsonb_array_elements(p_template.button_parameters) r
-    WHERE (r.value ->> 'index')::integer <> ALL (v_seen)
-    LIMIT 1;
-END
-$$;
-
-COMMENT ON FUNCTION _wa_template_buttons(wa_templates, jsonb) IS
-'Internal: the components of the buttons. An array fills the buttons that need a value, in order, unless an element '
-'names its index; an object goes by index.';
+'Internal: values as parameter objects; with names for a template whose placeholders are named. NULL for no '
+'value.';
 
 -- The usual case, an array of plain strings and numbers, is decided by one look at its text.
 CREATE OR REPLACE FUNCTION _wa_are_plain_params(p_params jsonb, p_count integer) RETURNS boolean
@@ -273,7 +134,8 @@ AS $$
 DECLARE
     v_text text := p_params::text;
 BEGIN
-    RETURN jsonb_typeof(p_params) = 'array' AND jsonb_array_length(p_params) = p_count AND length(v_text) <= 1024
+    RETURN jsonb_typeof(p_params) = 'array' AND jsonb_array_length(p_params) = p_count
+        AND length(v_text) <= 1024
         AND v_text ~ '^\[(("[^\s"\\][^"\\]*"|-?[0-9.]+)(, |\]$))*$' AND position('     ' IN v_text) = 0;
 END
 $$;
@@ -326,7 +188,8 @@ BEGIN
         ) v;
         RETURN;
     ELSIF jsonb_typeof(v_params) = 'object' AND v_params - '{header,body,buttons}'::text[] = '{}'
-        AND (jsonb_typeof(v_params -> 'body') IN ('array', 'object') OR NOT v_names && ARRAY['header', 'body', 'buttons'])
+        AND (jsonb_typeof(v_params -> 'body') IN ('array', 'object')
+            OR NOT v_names && ARRAY['header', 'body', 'buttons'])
     THEN
         v_header := v_params -> 'header';
         v_body := v_params -> 'body';
@@ -338,7 +201,8 @@ BEGIN
             WHERE k.key = ANY (p_template.header_placeholders)
         );
         v_body := v_params - ARRAY(
-            SELECT n FROM unnest(p_template.header_placeholders) n WHERE n <> ALL (p_template.body_placeholders)
+            SELECT n FROM unnest(p_template.header_placeholders) n
+            WHERE n <> ALL (p_template.body_placeholders)
         );
     ELSE
         v_body := v_params;
@@ -349,7 +213,9 @@ BEGIN
             v_header, cardinality(p_template.header_placeholders),
             CASE WHEN v_is_named THEN p_template.header_placeholders ELSE '{}' END, 'header'
         ) v;
-        v_part := _wa_template_text_parameters(v_part, CASE WHEN v_is_named THEN p_template.header_placeholders END);
+        v_part := _wa_template_text_parameters(
+            v_part, CASE WHEN v_is_named THEN p_template.header_placeholders END
+        );
     ELSE
         SELECT jsonb_build_array(h.parameter), h.problem INTO v_part, problem
         FROM _wa_template_header_parameter(p_template.header_format, v_header) h;
@@ -361,12 +227,14 @@ BEGIN
         components := components || jsonb_build_object('type', 'header', 'parameters', v_part);
     END IF;
 
-    SELECT v.list, v.problem INTO v_part, problem FROM _wa_template_values(v_body, v_count, v_names, 'body') v;
+    SELECT v.list, v.problem INTO v_part, problem
+    FROM _wa_template_values(v_body, v_count, v_names, 'body') v;
     IF problem IS NOT NULL THEN
         RETURN;
     END IF;
     IF v_count > 0 THEN
-        components := components || jsonb_build_object('type', 'body', 'parameters', _wa_template_text_parameters(
+        components := components || jsonb_build_object('type', 'body', 'parameters',
+            _wa_template_text_parameters(
             v_part, CASE WHEN v_is_named THEN p_template.body_placeholders END
         ));
     END IF;
@@ -375,7 +243,8 @@ BEGIN
         -- The code goes into the button too; a template that was never synced does not show its button.
         v_code := coalesce(v_part -> 0 ->> 'text', v_part ->> 0);
         IF char_length(v_code) > 15 THEN
-            problem := ARRAY['WA007', 'the code is longer than 15 characters', 'Meta takes codes of up to 15 characters.'];
+            problem := ARRAY['WA007', 'the code is longer than 15 characters',
+                'Meta takes codes of up to 15 characters.'];
             RETURN;
         END IF;
         SELECT components || b.component, b.problem INTO components, problem
@@ -411,13 +280,15 @@ DECLARE
     v_components jsonb;
     v_problem text[];
 BEGIN
-    SELECT b.components, b.problem INTO v_components, v_problem FROM _wa_build_template(p_template, p_params) b;
+    SELECT b.components, b.problem INTO v_components, v_problem
+    FROM _wa_build_template(p_template, p_params) b;
     RETURN CASE WHEN v_problem IS NULL THEN v_components END;
 END
 $$;
 
 COMMENT ON FUNCTION _wa_template_components(wa_templates, jsonb) IS
-'Internal: the components array of a template request, [] when it needs none; NULL when the values do not fit (any more).';
+'Internal: the components array of a template request, [] when it needs none; NULL when the values do not '
+'fit (any more).';
 
 CREATE OR REPLACE FUNCTION _wa_check_template_params(
     p_org uuid, p_name text, p_language text, p_waba_id text, p_params jsonb,
@@ -436,7 +307,8 @@ BEGIN
             format('template "%s" is not known%s', p_name,
                 CASE WHEN count(*) > 0 THEN format(' in language "%s"', p_language) ELSE '' END),
             coalesce('It exists in: ' || string_agg(DISTINCT t.language, ', ' ORDER BY t.language) || '.',
-                'bin/wa templates sync fetches the templates of the account; a local one can be inserted into wa_templates.')
+                'bin/wa templates sync fetches those of the account; a local one can be inserted into '
+                'wa_templates.')
         INTO problem, hint
         FROM wa_templates t
         WHERE t.organization_id = p_org AND lower(t.name) = lower(p_name)
@@ -454,10 +326,12 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_check_template_params(uuid, text, text, text, jsonb) IS
-'Internal: the template that a row means and what is wrong with its values (WA002 to WA008); sqlstate NULL when nothing is.';
+'Internal: the template that a row means and what is wrong with its values (WA002 to WA008); sqlstate NULL '
+'when nothing is.';
 
-REVOKE ALL ON FUNCTION _wa_template_value_problem(jsonb, text), _wa_template_values(jsonb, integer, text[], text),
-_wa_template_text_parameters(jsonb, text[]), _wa_template_header_parameter(text, jsonb),
-_wa_template_button(text, integer, jsonb), _wa_template_buttons(wa_templates, jsonb),
-_wa_are_plain_params(jsonb, integer), _wa_build_template(wa_templates, jsonb), _wa_are_template_components(jsonb),
-_wa_template_components(wa_templates, jsonb), _wa_check_template_params(uuid, text, text, text, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION _wa_template_value_problem(jsonb, text),
+_wa_template_values(jsonb, integer, text[], text), _wa_template_text_parameters(jsonb, text[]),
+_wa_are_plain_params(jsonb, integer),
+_wa_build_template(wa_templates, jsonb), _wa_are_template_components(jsonb),
+_wa_template_components(wa_templates, jsonb),
+_wa_check_template_params(uuid, text, text, text, jsonb) FROM PUBLIC;

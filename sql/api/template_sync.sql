@@ -16,7 +16,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_sync_organizations(text) IS
-'Internal: the visible organizations with a number of the account; the current one while no number is registered.';
+'Internal: the visible organizations with a number of the account; the current one while no number is '
+'registered.';
 
 CREATE OR REPLACE FUNCTION _wa_template_category(p_category text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -27,7 +28,8 @@ RETURN CASE
 END;
 
 COMMENT ON FUNCTION _wa_template_category(text) IS
-'Internal: a category of the provider as one of ours; an unknown one counts as MARKETING, which opt-outs stop.';
+'Internal: a category of the provider as one of ours; an unknown one counts as MARKETING, which opt-outs '
+'stop.';
 
 CREATE OR REPLACE FUNCTION begin_wa_template_sync(p_waba_id text) RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -51,14 +53,16 @@ END
 $$;
 
 COMMENT ON FUNCTION begin_wa_template_sync(text) IS
-'Starts fetching the templates of an account, or goes on with a fetch that broke off less than an hour ago; returns the '
-'cursor to go on after, NULL for the first page.';
+'Starts fetching the templates of an account, or goes on with a fetch that broke off less than an hour ago; '
+'returns the cursor to go on after, NULL for the first page.';
 
-CREATE OR REPLACE FUNCTION advance_wa_template_sync(p_waba_id text, p_cursor text, p_templates integer) RETURNS void
+CREATE OR REPLACE FUNCTION advance_wa_template_sync(p_waba_id text, p_cursor text, p_templates integer)
+RETURNS void
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
     UPDATE wa_template_syncs SET after_cursor = p_cursor, templates = templates + p_templates
-    WHERE waba_id = p_waba_id AND organization_id = ANY (_wa_sync_organizations(p_waba_id)) AND finished_at IS NULL
+    WHERE waba_id = p_waba_id AND organization_id = ANY (_wa_sync_organizations(p_waba_id))
+        AND finished_at IS NULL
 $$;
 
 COMMENT ON FUNCTION advance_wa_template_sync(text, text, integer) IS
@@ -78,14 +82,15 @@ BEGIN
         AND t.created_at < s.started_at;
     GET DIAGNOSTICS v_missing = ROW_COUNT;
     UPDATE wa_template_syncs SET finished_at = clock_timestamp(), after_cursor = NULL
-    WHERE waba_id = p_waba_id AND organization_id = ANY (_wa_sync_organizations(p_waba_id)) AND finished_at IS NULL;
+    WHERE waba_id = p_waba_id AND organization_id = ANY (_wa_sync_organizations(p_waba_id))
+        AND finished_at IS NULL;
     RETURN v_missing;
 END
 $$;
 
 COMMENT ON FUNCTION finish_wa_template_sync(text) IS
-'Ends a fetch that saw every page: templates of the account that were not seen become MISSING and are not sent any '
-'more. Returns how many.';
+'Ends a fetch that saw every page: templates of the account that were not seen become MISSING and are not '
+'sent any more. Returns how many.';
 
 CREATE OR REPLACE FUNCTION upsert_wa_templates(p_waba_id text, p_templates jsonb) RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -102,17 +107,20 @@ BEGIN
             SELECT e.value ->> 'id' AS provider_id, e.value ->> 'name' AS name,
                 replace(e.value ->> 'language', '-', '_') AS language, upper(e.value ->> 'status') AS status,
                 _wa_template_category(e.value ->> 'category') AS category,
-                CASE jsonb_typeof(e.value -> 'components') WHEN 'array' THEN e.value -> 'components' END AS components,
+                CASE WHEN jsonb_typeof(e.value -> 'components') = 'array' THEN e.value -> 'components' END
+                AS components,
                 nullif(e.value ->> 'rejected_reason', 'NONE') AS rejected_reason,
                 coalesce(e.value #>> '{quality_score,score}', e.value ->> 'quality_score') AS quality,
-                e.value ->> 'previous_category' AS previous_category, e.value ->> 'correct_category' AS correct_category
+                e.value ->> 'previous_category' AS previous_category,
+                e.value ->> 'correct_category' AS correct_category
             FROM jsonb_array_elements(p_templates) e
             WHERE e.value ?& ARRAY['name', 'language', 'status', 'category']
         LOOP
             v_stored := v_stored + 1;
             UPDATE wa_templates t SET
                 waba_id = p_waba_id, provider_template_id = v_row.provider_id, language = v_row.language,
-                status = v_row.status, category = v_row.category, components = coalesce(v_row.components, t.components),
+                status = v_row.status, category = v_row.category,
+                components = coalesce(v_row.components, t.components),
                 rejected_reason = v_row.rejected_reason, quality_score = v_row.quality,
                 previous_category = v_row.previous_category, correct_category = v_row.correct_category,
                 -- What the provider calls approved after it had refused it may be tried again.
@@ -121,16 +129,18 @@ BEGIN
                 blocked_reason = CASE WHEN v_row.status <> 'APPROVED' THEN t.blocked_reason END,
                 synced_at = clock_timestamp()
             WHERE t.organization_id = v_org
-                AND t.id = _wa_find_provider_template(v_org, p_waba_id, v_row.provider_id, v_row.name, v_row.language);
+                AND t.id = _wa_find_provider_template(v_org, p_waba_id, v_row.provider_id, v_row.name,
+                    v_row.language);
             CONTINUE WHEN FOUND;
             INSERT INTO wa_templates (
-                organization_id, waba_id, provider_template_id, name, language, status, category, body_text, components,
+                organization_id, waba_id, provider_template_id, name, language, status, category, body_text,
+                components,
                 rejected_reason, quality_score, previous_category, correct_category, created_by, synced_at
             )
             VALUES (
-                v_org, p_waba_id, v_row.provider_id, v_row.name, v_row.language, v_row.status, v_row.category, '',
-                coalesce(v_row.components, '[]'), v_row.rejected_reason, v_row.quality, v_row.previous_category,
-                v_row.correct_category, 'sync', clock_timestamp()
+                v_org, p_waba_id, v_row.provider_id, v_row.name, v_row.language, v_row.status, v_row.category,
+                '', coalesce(v_row.components, '[]'), v_row.rejected_reason, v_row.quality,
+                v_row.previous_category, v_row.correct_category, 'sync', clock_timestamp()
             );
         END LOOP;
     END LOOP;
@@ -139,8 +149,9 @@ END
 $$;
 
 COMMENT ON FUNCTION upsert_wa_templates(text, jsonb) IS
-'Stores a page of the provider''s template list (the data array). A template made here before its approval is '
-'recognised by name and language and keeps its name and declared parameters. Returns how many were stored.';
+'Stores a page of the provider''s template list (the data array). A template made here before its approval '
+'is recognised by name and language and keeps its name and declared parameters. Returns how many were '
+'stored.';
 
 CREATE OR REPLACE FUNCTION _wa_find_provider_template(
     p_org uuid, p_waba_id text, p_provider_id text, p_name text, p_language text
@@ -177,7 +188,8 @@ CREATE OR REPLACE FUNCTION _wa_template_event_buttons(p_buttons jsonb) RETURNS j
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
     SELECT coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-        'type', upper(b.value ->> 'message_template_button_type'), 'text', b.value ->> 'message_template_button_text',
+        'type', upper(b.value ->> 'message_template_button_type'),
+        'text', b.value ->> 'message_template_button_text',
         'url', b.value ->> 'message_template_button_url',
         'phone_number', b.value ->> 'message_template_button_phone_number'
     )) ORDER BY b.place), '[]')
@@ -206,11 +218,14 @@ BEGIN
     LOOP
         SELECT t.* INTO v_template FROM wa_templates t
         WHERE t.organization_id = p_org AND t.id = _wa_find_provider_template(
-            p_org, p_waba_id, v_event.value ->> 'message_template_id', v_event.value ->> 'message_template_name',
+            p_org, p_waba_id, v_event.value ->> 'message_template_id',
+            v_event.value ->> 'message_template_name',
             v_event.value ->> 'message_template_language'
         );
-        -- Unknown ones come with the next sync; events from before a sync or before a later event are history.
-        CONTINUE WHEN NOT FOUND OR v_event.occurred_at < date_trunc('second', v_template.synced_at) OR EXISTS (
+        -- Unknown ones come with the next sync; events from before a sync or before a later event are
+        -- history.
+        CONTINUE WHEN NOT FOUND OR v_event.occurred_at < date_trunc('second', v_template.synced_at)
+            OR EXISTS (
             SELECT FROM wa_account_events a
             WHERE a.organization_id = p_org AND a.occurred_at > v_event.occurred_at
                 AND a.payload ->> 'message_template_id' = v_event.value ->> 'message_template_id'
@@ -224,10 +239,12 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_apply_template_events(uuid, text, timestamptz[], jsonb[]) IS
-'Internal: lets webhook values about templates of an account change their rows. Call it after the events are in '
-'wa_account_events: one that is older than another of its kind there changes nothing, whatever the order of arrival.';
+'Internal: lets webhook values about templates of an account change their rows. Call it after the events '
+'are in wa_account_events: one that is older than another of its kind there changes nothing, whatever the '
+'order of arrival.';
 
-CREATE OR REPLACE FUNCTION _wa_apply_template_event(p_template wa_templates, p_kind text, p_value jsonb) RETURNS void
+CREATE OR REPLACE FUNCTION _wa_apply_template_event(p_template wa_templates, p_kind text, p_value jsonb)
+RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
@@ -243,7 +260,8 @@ BEGIN
         rejected_reason = CASE
             WHEN p_kind = 'status' THEN nullif(p_value ->> 'reason', 'NONE') ELSE t.rejected_reason
         END,
-        quality_score = CASE WHEN p_kind = 'quality' THEN p_value ->> 'new_quality_score' ELSE t.quality_score END,
+        quality_score = CASE WHEN p_kind = 'quality' THEN p_value ->> 'new_quality_score'
+            ELSE t.quality_score END,
         category = coalesce(CASE p_kind
             WHEN 'category' THEN _wa_template_category(p_value ->> 'new_category')
             WHEN 'status' THEN _wa_template_category(p_value ->> 'message_template_category')
@@ -253,14 +271,16 @@ BEGIN
             ELSE t.previous_category
         END,
         -- An announced category is named as the correct one; once it is done, nothing is announced any more.
-        correct_category = CASE WHEN p_kind = 'category' THEN p_value ->> 'correct_category' ELSE t.correct_category END,
+        correct_category = CASE WHEN p_kind = 'category' THEN p_value ->> 'correct_category'
+            ELSE t.correct_category END,
         header_text = CASE
             WHEN p_kind = 'components' AND coalesce(t.header_format, 'TEXT') = 'TEXT'
                 THEN p_value ->> 'message_template_title'
             ELSE t.header_text
         END,
         header_format = CASE
-            WHEN p_kind = 'components' AND t.header_format = 'TEXT' AND p_value ->> 'message_template_title' IS NULL
+            WHEN p_kind = 'components' AND t.header_format = 'TEXT'
+                AND p_value ->> 'message_template_title' IS NULL
                 THEN NULL
             ELSE t.header_format
         END,
@@ -282,12 +302,14 @@ $$;
 COMMENT ON FUNCTION _wa_apply_template_event(wa_templates, text, jsonb) IS
 'Internal: writes what one webhook value of a known kind says about a template.';
 
-REVOKE ALL ON FUNCTION _wa_sync_organizations(text), _wa_template_category(text), begin_wa_template_sync(text),
-advance_wa_template_sync(text, text, integer), finish_wa_template_sync(text), upsert_wa_templates(text, jsonb),
-_wa_find_provider_template(uuid, text, text, text, text), _wa_template_event_kind(jsonb),
-_wa_template_event_buttons(jsonb), _wa_apply_template_events(uuid, text, timestamptz[], jsonb[]),
+REVOKE ALL ON FUNCTION _wa_sync_organizations(text), _wa_template_category(text),
+begin_wa_template_sync(text), advance_wa_template_sync(text, text, integer), finish_wa_template_sync(text),
+upsert_wa_templates(text, jsonb), _wa_find_provider_template(uuid, text, text, text, text),
+_wa_template_event_kind(jsonb), _wa_template_event_buttons(jsonb),
+_wa_apply_template_events(uuid, text, timestamptz[], jsonb[]),
 _wa_apply_template_event(wa_templates, text, jsonb) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_sync_organizations(text), _wa_template_category(text), begin_wa_template_sync(text),
-advance_wa_template_sync(text, text, integer), finish_wa_template_sync(text), upsert_wa_templates(text, jsonb),
+GRANT EXECUTE ON FUNCTION _wa_sync_organizations(text), _wa_template_category(text),
+begin_wa_template_sync(text), advance_wa_template_sync(text, text, integer), finish_wa_template_sync(text),
+upsert_wa_templates(text, jsonb),
 _wa_find_provider_template(uuid, text, text, text, text) TO wa_app, wa_admin;
 GRANT SELECT, INSERT, UPDATE ON wa_template_syncs TO wa_app, wa_admin;

@@ -26,7 +26,8 @@ COMMENT ON FUNCTION _wa_template_component(jsonb, text) IS 'Internal: the compon
 
 -- Parts that have no column of their own (carousel, limited-time offer) are kept as they are.
 CREATE OR REPLACE FUNCTION _wa_template_components_of(
-    p_header_format text, p_header_text text, p_body_text text, p_footer_text text, p_buttons jsonb, p_old jsonb
+    p_header_format text, p_header_text text, p_body_text text, p_footer_text text, p_buttons jsonb,
+    p_old jsonb
 ) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
@@ -38,7 +39,8 @@ BEGIN ATOMIC
         UNION ALL
         SELECT 2, 0, jsonb_build_object('type', 'BODY', 'text', p_body_text)
         UNION ALL
-        SELECT 3, 0, jsonb_build_object('type', 'FOOTER', 'text', p_footer_text) WHERE p_footer_text IS NOT NULL
+        SELECT 3, 0, jsonb_build_object('type', 'FOOTER', 'text', p_footer_text)
+        WHERE p_footer_text IS NOT NULL
         UNION ALL
         SELECT 4, 0, jsonb_build_object('type', 'BUTTONS', 'buttons', p_buttons) WHERE p_buttons <> '[]'
         UNION ALL
@@ -49,12 +51,15 @@ BEGIN ATOMIC
 END;
 
 COMMENT ON FUNCTION _wa_template_components_of(text, text, text, text, jsonb, jsonb) IS
-'Internal: the components as Meta writes them, from the columns; parts without a column are taken from the old ones.';
+'Internal: the components as Meta writes them, from the columns; parts without a column are taken from the '
+'old ones.';
 
 CREATE OR REPLACE FUNCTION _wa_template_button_parameters(p_buttons jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
-    SELECT coalesce(jsonb_agg(jsonb_build_object('index', b.index, 'sub_type', b.sub_type) ORDER BY b.index), '[]')
+    SELECT coalesce(
+        jsonb_agg(jsonb_build_object('index', b.index, 'sub_type', b.sub_type) ORDER BY b.index), '[]'
+    )
     FROM (
         SELECT e.position - 1 AS index,
             CASE upper(e.value ->> 'type')
@@ -92,7 +97,8 @@ BEGIN
 
     IF TG_OP = 'UPDATE' THEN
         NEW.updated_at := clock_timestamp();
-        IF NEW.status = 'APPROVED' AND OLD.status <> 'APPROVED' AND NEW.blocked_at IS NOT DISTINCT FROM OLD.blocked_at
+        IF NEW.status = 'APPROVED' AND OLD.status <> 'APPROVED'
+            AND NEW.blocked_at IS NOT DISTINCT FROM OLD.blocked_at
         THEN
             NEW.blocked_at := NULL;
             NEW.blocked_until := NULL;
@@ -100,18 +106,27 @@ BEGIN
         END IF;
     END IF;
 
-    IF TG_OP = 'INSERT' AND NEW.components <> '[]' OR TG_OP = 'UPDATE' AND NEW.components <> OLD.components THEN
+    IF TG_OP = 'INSERT' AND NEW.components <> '[]'
+        OR TG_OP = 'UPDATE' AND NEW.components <> OLD.components
+    THEN
         v_header := _wa_template_component(NEW.components, 'HEADER');
-        NEW.header_format := upper(coalesce(v_header ->> 'format', CASE WHEN v_header ? 'text' THEN 'TEXT' END));
+        NEW.header_format := upper(coalesce(
+            v_header ->> 'format', CASE WHEN v_header ? 'text' THEN 'TEXT' END
+        ));
         NEW.header_text := v_header ->> 'text';
         -- An authentication template may come without its text: Meta writes that one.
-        NEW.body_text := coalesce(_wa_template_component(NEW.components, 'BODY') ->> 'text', NEW.body_text, '');
+        NEW.body_text := coalesce(
+            _wa_template_component(NEW.components, 'BODY') ->> 'text', NEW.body_text, ''
+        );
         NEW.footer_text := _wa_template_component(NEW.components, 'FOOTER') ->> 'text';
         NEW.buttons := coalesce(_wa_template_component(NEW.components, 'BUTTONS') -> 'buttons', '[]');
-    ELSIF TG_OP = 'INSERT' OR (NEW.header_format, NEW.header_text, NEW.body_text, NEW.footer_text, NEW.buttons)
+    ELSIF TG_OP = 'INSERT'
+        OR (NEW.header_format, NEW.header_text, NEW.body_text, NEW.footer_text, NEW.buttons)
         IS DISTINCT FROM (OLD.header_format, OLD.header_text, OLD.body_text, OLD.footer_text, OLD.buttons)
     THEN
-        NEW.header_format := upper(coalesce(NEW.header_format, CASE WHEN NEW.header_text IS NOT NULL THEN 'TEXT' END));
+        NEW.header_format := upper(coalesce(
+            NEW.header_format, CASE WHEN NEW.header_text IS NOT NULL THEN 'TEXT' END
+        ));
         NEW.components := _wa_template_components_of(
             NEW.header_format, NEW.header_text, NEW.body_text, NEW.footer_text, NEW.buttons, NEW.components
         );
@@ -126,17 +141,20 @@ BEGIN
         NEW.body_placeholders := '{1}';
     END IF;
     NEW.parameter_format := CASE
-        WHEN concat_ws(',', NEW.body_placeholders, NEW.header_placeholders) ~ '[a-z]' THEN 'NAMED' ELSE 'POSITIONAL'
+        WHEN concat_ws(',', NEW.body_placeholders, NEW.header_placeholders) ~ '[a-z]' THEN 'NAMED'
+        ELSE 'POSITIONAL'
     END;
     RETURN NEW;
 END
 $$;
 
 COMMENT ON FUNCTION tg_wa_templates__derive() IS
-'Keeps status with approval_status and the text columns with components, whichever of them is written; derives the '
-'placeholders and the buttons that need a value; lifts a block when the template becomes approved.';
+'Keeps status with approval_status and the text columns with components, whichever of them is written; '
+'derives the placeholders and the buttons that need a value; lifts a block when the template becomes '
+'approved.';
 
--- {{2}} may stand before {{1}} in a translation: positional values go by number, named ones by first appearance.
+-- {{2}} may stand before {{1}} in a translation: positional values go by number, named ones by first
+-- appearance.
 CREATE OR REPLACE FUNCTION _wa_sorted_placeholders(p_text text) RETURNS text[]
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path FROM CURRENT
 AS $$
@@ -156,7 +174,8 @@ COMMENT ON FUNCTION _wa_sorted_placeholders(text) IS
 CREATE OR REPLACE TRIGGER wa_templates__derive BEFORE INSERT OR UPDATE ON wa_templates
 FOR EACH ROW EXECUTE FUNCTION tg_wa_templates__derive();
 
--- In PL/pgSQL for its cached plan: as an SQL function it is planned anew for each row that is looked at closely.
+-- In PL/pgSQL for its cached plan: as an SQL function it is planned anew for each row that is looked at
+-- closely.
 CREATE OR REPLACE FUNCTION _wa_pick_template(p_org uuid, p_name text, p_language text, p_waba_id text)
 RETURNS SETOF wa_templates
 LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 1 SET search_path FROM CURRENT
@@ -187,18 +206,21 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_pick_template(uuid, text, text, text) IS
-'Internal: which template a name and language mean. The exact language, else the same base language, else the only '
-'one; without a language an approved one, en first. A row of the account goes before one of every account. No row: unknown.';
+'Internal: which template a name and language mean. The exact language, else the same base language, else '
+'the only one; without a language an approved one, en first. A row of the account goes before one of every '
+'account. No row: unknown.';
 
 CREATE OR REPLACE FUNCTION _wa_template_problem(p_template wa_templates, p_now timestamptz) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN CASE
     WHEN (p_template).status <> 'APPROVED' THEN format(
-        'template "%s" (%s) is %s, not APPROVED', (p_template).name, (p_template).language, (p_template).status
+        'template "%s" (%s) is %s, not APPROVED',
+        (p_template).name, (p_template).language, (p_template).status
     )
-    WHEN (p_template).blocked_at IS NOT NULL AND ((p_template).blocked_until > p_now) IS NOT FALSE THEN format(
+    WHEN (p_template).blocked_at IS NOT NULL AND ((p_template).blocked_until > p_now) IS NOT FALSE
+        THEN format(
         'template "%s" (%s) is stopped%s: %s', (p_template).name, (p_template).language,
-        coalesce(' until ' || to_char((p_template).blocked_until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'), ''),
+        coalesce(to_char((p_template).blocked_until AT TIME ZONE 'UTC', '" until "YYYY-MM-DD HH24:MI" UTC"'), ''),
         coalesce((p_template).blocked_reason, 'no reason recorded')
     )
 END;
