@@ -220,7 +220,9 @@ RETURN CASE
     WHEN (p_template).blocked_at IS NOT NULL AND ((p_template).blocked_until > p_now) IS NOT FALSE
         THEN format(
         'template "%s" (%s) is stopped%s: %s', (p_template).name, (p_template).language,
-        coalesce(to_char((p_template).blocked_until AT TIME ZONE 'UTC', '" until "YYYY-MM-DD HH24:MI" UTC"'), ''),
+        coalesce(
+            to_char((p_template).blocked_until AT TIME ZONE 'UTC', '" until "YYYY-MM-DD HH24:MI" UTC"'), ''
+        ),
         coalesce((p_template).blocked_reason, 'no reason recorded')
     )
 END;
