@@ -1,12 +1,14 @@
 -- The verdict on each picked row, and the granting of those that may go.
 
--- Meta's pair rate (About the platform): one message in 6 seconds to a recipient; up to 45 at once are borrowed from the
--- time after, which has to pass before the next. A burst is given 5 seconds, and a debt a quarter of a second more, so
--- that what arrives late at the provider is still inside.
+-- Meta's pair rate (About the platform): one message in 6 seconds to a recipient; up to 45 at once are
+-- borrowed from the time after, which has to pass before the next. A burst is given 5 seconds, and a debt a
+-- quarter of a second more, so that what arrives late at the provider is still inside.
 CREATE OR REPLACE FUNCTION _wa_weigh_due(
-    p_org wa_organizations, p_number wa_phone_numbers, p_dispatcher_id uuid, p_ids uuid[], p_contact_ids bigint[],
-    p_template_ids uuid[], p_classes smallint[], p_now timestamptz, OUT granted uuid[], OUT granted_contacts bigint[],
-    OUT granted_templates uuid[], OUT granted_classes smallint[], OUT granted_open boolean[], OUT metered integer, OUT failed uuid[], OUT fail_codes text[],
+    p_org wa_organizations, p_number wa_phone_numbers, p_dispatcher_id uuid, p_ids uuid[],
+    p_contact_ids bigint[], p_template_ids uuid[], p_classes smallint[], p_now timestamptz,
+    OUT granted uuid[], OUT granted_contacts bigint[], OUT granted_templates uuid[],
+    OUT granted_classes smallint[], OUT granted_open boolean[], OUT metered integer, OUT failed uuid[],
+    OUT fail_codes text[],
     OUT held uuid[], OUT held_until timestamptz[], OUT hold_reasons text[], OUT converted uuid[]
 )
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -31,8 +33,8 @@ BEGIN
         SELECT j.*, p_classes[j.place] AS class, q.expires_at <= p_now AS is_expired,
             q.fallback_template_name IS NOT NULL AS has_fallback
         FROM _wa_judge(
-            (p_org).id, p_ids, array_fill((p_number).id, ARRAY[cardinality(p_ids)]), p_contact_ids, p_template_ids,
-            (p_org).window_margin, p_now
+            (p_org).id, p_ids, array_fill((p_number).id, ARRAY[cardinality(p_ids)]), p_contact_ids,
+            p_template_ids, (p_org).window_margin, p_now
         ) j
         CROSS JOIN LATERAL (
             SELECT x.expires_at, x.fallback_template_name FROM wa_outbound_queue x
@@ -65,23 +67,31 @@ BEGIN
             ) AS allowed
         FROM sorted s
         LEFT JOIN LATERAL (
-            SELECT x.contact_id, x.clear_at, x.burst_started_at, x.burst_count, x.wait_until FROM wa_pair_rates x
-            WHERE x.organization_id = (p_org).id AND x.number_id = (p_number).id AND x.contact_id = s.contact_id LIMIT 1
+            SELECT x.contact_id, x.clear_at, x.burst_started_at, x.burst_count, x.wait_until
+            FROM wa_pair_rates x
+            WHERE x.organization_id = (p_org).id AND x.number_id = (p_number).id
+                AND x.contact_id = s.contact_id LIMIT 1
         ) r ON true
         -- Another dispatcher, or ours since a while, has an earlier message to this recipient in flight.
         LEFT JOIN LATERAL (
             SELECT max(i.deadline_at) AS free_at FROM wa_queue_inflight i
-            WHERE i.contact_id = s.contact_id AND i.number_id = (p_number).id AND i.organization_id = (p_org).id
-                AND (i.class + 1) / 2 = (s.class + 1) / 2 AND NOT i.is_unknown
+            WHERE i.contact_id = s.contact_id AND i.number_id = (p_number).id
+                AND i.organization_id = (p_org).id AND (i.class + 1) / 2 = (s.class + 1) / 2
+                    AND NOT i.is_unknown
                 AND (i.dispatcher_id <> p_dispatcher_id OR i.claimed_at < p_now - interval '500 milliseconds')
         ) f ON true
         -- An earlier one is due but was not picked: it was handed back, or committed late.
         CROSS JOIN LATERAL (
             SELECT EXISTS (
-                SELECT FROM wa_queue_due e
-                WHERE e.organization_id = (p_org).id AND e.contact_id = s.contact_id AND e.number_id = (p_number).id
-                    AND (e.class + 1) / 2 = (s.class + 1) / 2 AND e.queue_id < s.queue_id AND e.due_at <= p_now
-                    AND NOT e.queue_id = ANY (p_ids)
+                SELECT FROM (
+                    -- OFFSET keeps the other conditions outside, so that only the contact's index can serve.
+                    SELECT x.organization_id, x.number_id, x.class, x.queue_id, x.due_at FROM wa_queue_due x
+                    WHERE x.contact_id = s.contact_id
+                    OFFSET 0
+                ) e
+                WHERE e.organization_id = (p_org).id AND e.number_id = (p_number).id
+                    AND (e.class + 1) / 2 = (s.class + 1) / 2 AND e.queue_id < s.queue_id
+                    AND e.due_at <= p_now AND NOT e.queue_id = ANY (p_ids)
             ) AS is_behind
         ) b
     ),
@@ -89,7 +99,8 @@ BEGIN
         SELECT p.*,
             CASE
                 WHEN p.first_verdict <> 'go' THEN p.first_verdict
-                WHEN p.free_at IS NOT NULL OR p.is_behind OR p.wait_until > p_now OR p.k > p.allowed THEN 'hold'
+                WHEN p.free_at IS NOT NULL OR p.is_behind OR p.wait_until > p_now OR p.k > p.allowed
+                    THEN 'hold'
                 ELSE 'go'
             END AS second_verdict,
             CASE
@@ -127,7 +138,8 @@ BEGIN
             AND NOT t.is_within_24h
     ),
     final AS (
-        SELECT t.queue_id, t.place, t.contact_id, t.template_id, t.class, t.is_within_24h, t.refusal, t.is_expired,
+        SELECT t.queue_id, t.place, t.contact_id, t.template_id, t.class, t.is_within_24h, t.refusal,
+            t.is_expired,
             CASE WHEN t.slot > v_tier_room THEN 'hold' ELSE t.second_verdict END AS verdict,
             CASE WHEN t.slot > v_tier_room THEN greatest(v_tier_free_at, p_now + interval '1 minute')
                 ELSE t.wait_to END AS wait_to,
@@ -147,7 +159,8 @@ BEGIN
         array_agg(f.wait_to) FILTER (WHERE f.verdict = 'hold'),
         array_agg(f.wait_reason) FILTER (WHERE f.verdict = 'hold'),
         array_agg(f.queue_id) FILTER (WHERE f.verdict = 'convert')
-    INTO granted, granted_contacts, granted_templates, granted_classes, granted_open, metered, failed, fail_codes, held, held_until, hold_reasons, converted
+    INTO granted, granted_contacts, granted_templates, granted_classes, granted_open, metered, failed,
+        fail_codes, held, held_until, hold_reasons, converted
     FROM final f;
 END
 $$;
@@ -155,12 +168,12 @@ $$;
 COMMENT ON FUNCTION _wa_weigh_due(
     wa_organizations, wa_phone_numbers, uuid, uuid[], bigint[], uuid[], smallint[], timestamptz
 ) IS
-'Internal: divides picked rows into granted, failed (expired or refused), held (with reason and time) and those to be '
-'turned into their fall-back template. Locks the queue rows.';
+'Internal: divides picked rows into granted, failed (expired or refused), held (with reason and time) and '
+'those to be turned into their fall-back template. Locks the queue rows.';
 
 CREATE OR REPLACE FUNCTION _wa_grant(
-    p_org wa_organizations, p_number wa_phone_numbers, p_dispatcher_id uuid, p_ids uuid[], p_contact_ids bigint[],
-    p_template_ids uuid[], p_classes smallint[], p_open boolean[], p_now timestamptz
+    p_org wa_organizations, p_number wa_phone_numbers, p_dispatcher_id uuid, p_ids uuid[],
+    p_contact_ids bigint[], p_template_ids uuid[], p_classes smallint[], p_open boolean[], p_now timestamptz
 )
 RETURNS TABLE (
     organization_id uuid, queue_id uuid, attempt integer, order_key text, phone_number_id text, provider text,
@@ -170,8 +183,10 @@ LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 #variable_conflict use_column
 BEGIN
-    -- Contacts in one order everywhere: lanes of one portfolio can charge the same recipients without a deadlock.
-    INSERT INTO wa_pair_rates AS r (organization_id, number_id, contact_id, burst_started_at, burst_count, clear_at)
+    -- Contacts in one order everywhere: lanes of one portfolio can charge the same recipients, no deadlock.
+    INSERT INTO wa_pair_rates AS r (
+        organization_id, number_id, contact_id, burst_started_at, burst_count, clear_at
+    )
     SELECT (p_org).id, (p_number).id, u.contact_id, p_now, count(*), p_now + interval '6 seconds' * count(*)
     FROM unnest(p_contact_ids) u (contact_id)
     GROUP BY u.contact_id
@@ -211,8 +226,8 @@ BEGIN
     ),
     leased AS (
         INSERT INTO wa_queue_inflight (
-            organization_id, queue_id, attempt, number_id, contact_id, class, dispatcher_id, claimed_at, is_within_24h,
-            template_id, deadline_at
+            organization_id, queue_id, attempt, number_id, contact_id, class, dispatcher_id, claimed_at,
+            is_within_24h, template_id, deadline_at
         )
         SELECT (p_org).id, m.id, m.attempt, (p_number).id, m.contact_id, m.class, p_dispatcher_id, p_now,
             m.is_open, m.template_id, p_now + interval '60 seconds'
@@ -237,12 +252,13 @@ $$;
 COMMENT ON FUNCTION _wa_grant(
     wa_organizations, wa_phone_numbers, uuid, uuid[], bigint[], uuid[], smallint[], boolean[], timestamptz
 ) IS
-'Internal: moves granted rows from due to in flight, charges pair rate and messaging limit, returns their requests.';
+'Internal: moves granted rows from due to in flight, charges pair rate and messaging limit, returns their '
+'requests.';
 
 -- Body of POST /{phone_number_id}/messages (Cloud API, Send messages).
 CREATE OR REPLACE FUNCTION _wa_build_request(
-    p_id uuid, p_attempt integer, p_phone text, p_type text, p_text_body text, p_content jsonb, p_reply_to text,
-    p_params jsonb, p_template wa_templates
+    p_id uuid, p_attempt integer, p_phone text, p_type text, p_text_body text, p_content jsonb,
+    p_reply_to text, p_params jsonb, p_template wa_templates
 ) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
@@ -254,7 +270,8 @@ BEGIN
     IF v_type = 'text' THEN
         v_message := coalesce(p_content, '{}') || jsonb_build_object('body', p_text_body);
     ELSIF v_type = 'template' THEN
-        v_components := CASE WHEN p_type = 'template' AND p_content ? 'components' THEN p_content -> 'components'
+        v_components := CASE WHEN p_type = 'template' AND p_content ? 'components'
+            THEN p_content -> 'components'
             ELSE _wa_template_components(p_template, p_params) END;
         v_message := jsonb_build_object(
             'name', lower((p_template).name), 'language', jsonb_build_object('code', (p_template).language)
