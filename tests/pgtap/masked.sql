@@ -2,16 +2,20 @@ BEGIN;
 SELECT plan(14);
 
 SELECT register_wa_phone_number('100', '+1 555 123 4567', '200', is_test => true);
-INSERT INTO wa_templates (name, category, body_text, status) VALUES ('hello', 'UTILITY', 'Dear {{1}}', 'APPROVED');
+INSERT INTO wa_templates (name, category, body_text, status) VALUES ('hello', 'UTILITY', 'Dear {{1}}',
+    'APPROVED');
 INSERT INTO wa_outbound_queue (phone, template_name, template_params, reference, metadata)
 VALUES ('+5491112345678', 'hello', '["Ana Secret"]', 'order of Ana Secret', '{"note": "Ana Secret"}');
 SELECT opt_out_wa_contact('+5491112345678', 'marketing', 'Ana Secret said so');
 SELECT opt_in_wa_contact('+5491187654321', 'marketing', 'form', '{"name": "Ana Secret"}');
-INSERT INTO wa_messages (contact_id, phone_e164, direction, message_type, status, state, content, content_text)
-SELECT id, phone_e164, 'inbound', 'text', 'received', 'received', '{"body": "Ana Secret"}', 'Ana Secret' FROM wa_contacts
+INSERT INTO wa_messages (contact_id, phone_e164, direction, message_type, status, state, content,
+    content_text)
+SELECT id, phone_e164, 'inbound', 'text', 'received', 'received', '{"body": "Ana Secret"}', 'Ana Secret'
+FROM wa_contacts
 WHERE phone_e164 = '+5491112345678';
 UPDATE wa_contacts SET profile_name = 'Ana Secret', username = 'Ana Secret', customer_id = 'Ana Secret';
-INSERT INTO wa_account_events (field, payload, dedupe_key, occurred_at) VALUES ('security', '{"x": "Ana Secret"}', 'k', now());
+INSERT INTO wa_account_events (field, payload, dedupe_key, occurred_at) VALUES ('security',
+    '{"x": "Ana Secret"}', 'k', now());
 
 CREATE FUNCTION pg_temp.everything() RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -19,7 +23,8 @@ DECLARE
     v_rows text;
     v_all text := '';
 BEGIN
-    FOR v_view IN SELECT viewname FROM pg_views WHERE viewname LIKE 'wa%\_masked' AND schemaname = 'public' ORDER BY 1 LOOP
+    FOR v_view IN SELECT viewname FROM pg_views WHERE viewname LIKE 'wa%\_masked' AND schemaname = 'public'
+        ORDER BY 1 LOOP
         EXECUTE format('SELECT string_agg(v::text, '' '') FROM %I v', v_view) INTO v_rows;
         v_all := concat_ws(' ', v_all, v_view, v_rows);
     END LOOP;
@@ -35,23 +40,28 @@ SELECT unalike(pg_temp.everything(), '%12345678%', 'nor a phone number');
 SELECT unalike(pg_temp.everything(), '%5551234567%', 'not even a business number');
 SELECT is((SELECT phone FROM wa_messages_masked), '******78', 'the last two digits are shown');
 SELECT is(
-    (SELECT count(*) FROM wa_outbound_queue_masked q JOIN wa_messages_masked m USING (organization_id, contact_id)
+    (SELECT count(*)
+        FROM wa_outbound_queue_masked q JOIN wa_messages_masked m USING (organization_id, contact_id)
         JOIN wa_contacts_masked c USING (organization_id, contact_id)), 1::bigint,
     'rows join by contact'
 );
-SELECT results_eq('SELECT type, template_name, status FROM wa_outbound_queue_masked', $$ VALUES ('template', 'hello', 'pending') $$,
+SELECT results_eq('SELECT type, template_name, status FROM wa_outbound_queue_masked',
+    $$ VALUES ('template', 'hello', 'pending') $$,
     'what is counted is there');
-SELECT is((SELECT count(*) FROM wa_opt_outs_masked WHERE revoked_at IS NULL), 1::bigint, 'opt-outs can be counted');
+SELECT is((SELECT count(*) FROM wa_opt_outs_masked WHERE revoked_at IS NULL), 1::bigint,
+    'opt-outs can be counted');
 SELECT is((SELECT count(*) FROM wa_templates_masked), 1::bigint, 'templates too');
 SELECT is_empty($$
     SELECT c.oid::regclass FROM pg_class c
-    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v', 'm') AND c.relname ~ '^(wa_|audit_log)'
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v', 'm')
+        AND c.relname ~ '^(wa_|audit_log)'
         AND c.relname NOT LIKE '%\_masked' AND c.relname <> 'wa_migrations'
         AND (has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')
             OR has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE'))
 $$, 'an analyst has no right on anything else');
 SELECT throws_ok('SELECT 1 FROM wa_messages', '42501', NULL, 'a table is refused');
-SELECT throws_ok($$ INSERT INTO wa_outbound_queue (phone, text_body) VALUES ('+5491112345678', 'x') $$, '42501', NULL,
+SELECT throws_ok($$ INSERT INTO wa_outbound_queue (phone, text_body) VALUES ('+5491112345678', 'x') $$,
+    '42501', NULL,
     'an analyst queues nothing');
 SELECT throws_ok($$ SELECT opt_out_wa_contact('+5491112345678') $$, '42501', NULL, 'and changes nothing');
 SET LOCAL ROLE wa_masked_app;

@@ -19,7 +19,8 @@ SELECT lives_ok($$
 $$, 'a template can be inserted with its text and declared parameters');
 
 SELECT results_eq(
-    $$ SELECT approval_status, status, body_placeholders, parameter_format, components #>> '{0,type}' FROM wa_templates $$,
+    $$ SELECT approval_status, status, body_placeholders, parameter_format, components #>> '{0,type}'
+        FROM wa_templates $$,
     $$ VALUES ('pending', 'PENDING', '{1,2,3}'::text[], 'POSITIONAL', 'BODY') $$,
     'it waits for approval; placeholders and components follow from the text'
 );
@@ -28,7 +29,8 @@ SELECT is(
     'a pending template may not be sent'
 ) FROM wa_templates t;
 SELECT throws_ok($$
-    INSERT INTO wa_templates (name, category, language, body_text) VALUES ('order_confirmation', 'UTILITY', 'en', 'x')
+    INSERT INTO wa_templates (name, category, language, body_text) VALUES ('order_confirmation', 'UTILITY',
+        'en', 'x')
 $$, '23505', NULL, 'names match without regard to case, so a second spelling is refused');
 
 -- status and approval_status, whichever is written
@@ -44,19 +46,24 @@ SELECT results_eq('SELECT status, approval_status FROM wa_templates', $$ VALUES 
     'so does a rejection');
 UPDATE wa_templates SET footer_text = 'bye';
 SELECT is(status, 'REJECTED', 'another change leaves the status alone') FROM wa_templates;
-INSERT INTO wa_templates (name, category, body_text, approval_status) VALUES ('t2', 'utility', 'x', 'approved');
-SELECT results_eq($$ SELECT status, category FROM wa_templates WHERE name = 't2' $$, $$ VALUES ('APPROVED', 'UTILITY') $$,
+INSERT INTO wa_templates (name, category, body_text, approval_status) VALUES ('t2', 'utility', 'x',
+    'approved');
+SELECT results_eq($$ SELECT status, category FROM wa_templates WHERE name = 't2' $$,
+    $$ VALUES ('APPROVED', 'UTILITY') $$,
     'a template can be inserted as approved; its category is written in capitals');
 INSERT INTO wa_templates (name, category, body_text, status) VALUES ('t3', 'UTILITY', 'x', 'SOMETHING_NEW');
 SELECT results_eq(
-    $$ SELECT approval_status, _wa_template_problem(t, now()) IS NULL FROM wa_templates t WHERE name = 't3' $$,
+    $$ SELECT approval_status, _wa_template_problem(t, now()) IS NULL FROM wa_templates t
+        WHERE name = 't3' $$,
     $$ VALUES ('pending', false) $$, 'a state that is not known yet is kept and not sendable'
 );
 
 -- blocks
-UPDATE wa_templates SET blocked_at = now(), blocked_reason = '132015: paused', blocked_until = now() + interval '1 hour'
+UPDATE wa_templates SET blocked_at = now(), blocked_reason = '132015: paused',
+    blocked_until = now() + interval '1 hour'
 WHERE name = 't2';
-SELECT matches(_wa_template_problem(t, now()), '^template "t2" \(en\) is stopped until .* UTC: 132015: paused$',
+SELECT matches(_wa_template_problem(t, now()),
+    '^template "t2" \(en\) is stopped until .* UTC: 132015: paused$',
     'a blocked template may not be sent, and says why') FROM wa_templates t WHERE name = 't2';
 SELECT is(_wa_template_problem(t, now() + interval '1 hour'), NULL, 'a block with an end ends')
 FROM wa_templates t WHERE name = 't2';
@@ -65,7 +72,8 @@ SELECT isnt(_wa_template_problem(t, now() + interval '10 years'), NULL, 'one wit
 FROM wa_templates t WHERE name = 't2';
 UPDATE wa_templates SET status = 'PAUSED' WHERE name = 't2';
 UPDATE wa_templates SET status = 'APPROVED' WHERE name = 't2';
-SELECT is(_wa_template_problem(t, now()), NULL, 'an approval lifts the block') FROM wa_templates t WHERE name = 't2';
+SELECT is(_wa_template_problem(t, now()), NULL, 'an approval lifts the block') FROM wa_templates t
+WHERE name = 't2';
 
 -- text and components, both ways
 INSERT INTO wa_templates (name, category, body_text, components) VALUES ('t4', 'MARKETING', '', '[
@@ -73,22 +81,27 @@ INSERT INTO wa_templates (name, category, body_text, components) VALUES ('t4', '
     {"type": "BODY", "text": "Hi {{first_name}}, use {{code}} today, {{first_name}}"},
     {"type": "FOOTER", "text": "Bye"},
     {"type": "BUTTONS", "buttons": [{"type": "QUICK_REPLY", "text": "Stop"},
-        {"type": "URL", "text": "Open", "url": "https://example.com/{{1}}"}, {"type": "URL", "url": "https://example.com"},
+        {"type": "URL", "text": "Open", "url": "https://example.com/{{1}}"}, {"type": "URL",
+        "url": "https://example.com"},
         {"type": "COPY_CODE", "example": "A"}]},
     {"type": "LIMITED_TIME_OFFER", "limited_time_offer": {"text": "Soon"}}
 ]');
 SELECT results_eq(
-    $$ SELECT body_text, header_text, header_format, footer_text, jsonb_array_length(buttons), parameter_format,
+    $$ SELECT body_text, header_text, header_format, footer_text, jsonb_array_length(buttons),
+    parameter_format,
         body_placeholders, header_placeholders FROM wa_templates WHERE name = 't4' $$,
-    $$ VALUES ('Hi {{first_name}}, use {{code}} today, {{first_name}}', 'News for {{first_name}}', 'TEXT', 'Bye', 4, 'NAMED',
+    $$ VALUES ('Hi {{first_name}}, use {{code}} today, {{first_name}}', 'News for {{first_name}}', 'TEXT',
+        'Bye', 4, 'NAMED',
         '{first_name,code}'::text[], '{first_name}'::text[]) $$,
     'components fill the text columns'
 );
-SELECT is(button_parameters, '[{"index": 1, "sub_type": "url"}, {"index": 3, "sub_type": "copy_code"}]'::jsonb,
+SELECT is(button_parameters,
+    '[{"index": 1, "sub_type": "url"}, {"index": 3, "sub_type": "copy_code"}]'::jsonb,
     'only buttons that cannot go without a value are listed') FROM wa_templates WHERE name = 't4';
 UPDATE wa_templates SET body_text = 'Hi {{first_name}}', footer_text = NULL WHERE name = 't4';
 SELECT results_eq(
-    $$ SELECT c ->> 'type', c ->> 'text' FROM wa_templates, jsonb_array_elements(components) c WHERE name = 't4' $$,
+    $$ SELECT c ->> 'type', c ->> 'text' FROM wa_templates, jsonb_array_elements(components) c
+        WHERE name = 't4' $$,
     $$ VALUES ('HEADER', 'News for {{first_name}}'), ('BODY', 'Hi {{first_name}}'), ('BUTTONS', NULL),
         ('LIMITED_TIME_OFFER', NULL) $$,
     'a changed text changes the components; parts without a column stay'
@@ -96,17 +109,21 @@ SELECT results_eq(
 SELECT is(body_placeholders, '{first_name}', 'and the placeholders') FROM wa_templates WHERE name = 't4';
 UPDATE wa_templates SET components = '[{"type": "body", "text": "Plain"}]' WHERE name = 't4';
 SELECT results_eq(
-    $$ SELECT body_text, header_text, header_format, buttons, parameter_format FROM wa_templates WHERE name = 't4' $$,
+    $$ SELECT body_text, header_text, header_format, buttons, parameter_format FROM wa_templates
+        WHERE name = 't4' $$,
     $$ VALUES ('Plain', NULL, NULL, '[]'::jsonb, 'POSITIONAL') $$, 'changed components change the columns'
 );
-INSERT INTO wa_templates (name, category, body_text, header_format) VALUES ('t5', 'UTILITY', '{{2}} for {{1}}', 'image');
+INSERT INTO wa_templates (name, category, body_text, header_format) VALUES ('t5', 'UTILITY',
+    '{{2}} for {{1}}', 'image');
 SELECT results_eq(
-    $$ SELECT header_format, components #>> '{0,format}', body_placeholders FROM wa_templates WHERE name = 't5' $$,
+    $$ SELECT header_format, components #>> '{0,format}', body_placeholders FROM wa_templates
+        WHERE name = 't5' $$,
     $$ VALUES ('IMAGE', 'IMAGE', '{1,2}'::text[]) $$,
     'a media header needs only its format; numbered placeholders go by number'
 );
 INSERT INTO wa_templates (name, category, body_text) VALUES ('t6', 'AUTHENTICATION', 'Your code');
-SELECT is(body_placeholders, '{1}', 'an authentication template always takes its code') FROM wa_templates WHERE name = 't6';
+SELECT is(body_placeholders, '{1}', 'an authentication template always takes its code') FROM wa_templates
+WHERE name = 't6';
 
 -- which template a name means
 DELETE FROM wa_templates;
@@ -114,10 +131,14 @@ INSERT INTO wa_templates (name, category, language, body_text, status, waba_id) 
 ('hello', 'UTILITY', 'es_AR', 'a', 'APPROVED', NULL), ('hello', 'UTILITY', 'es_ES', 'b', 'PENDING', NULL),
 ('hello', 'UTILITY', 'en_US', 'c', 'APPROVED', NULL), ('hello', 'UTILITY', 'pt_BR', 'd', 'APPROVED', '1'),
 ('only', 'UTILITY', 'fr', 'e', 'PENDING', NULL),
-('Both', 'UTILITY', 'de', 'all accounts', 'APPROVED', NULL), ('Both', 'UTILITY', 'de', 'this account', 'PAUSED', '1'),
-('none_in_english', 'UTILITY', 'it', 'f', 'PENDING', NULL), ('none_in_english', 'UTILITY', 'es', 'g', 'APPROVED', NULL);
-CREATE FUNCTION pg_temp.picked(p_name text, p_language text, p_waba_id text DEFAULT NULL) RETURNS text LANGUAGE sql AS
-$$ SELECT language || ':' || body_text FROM _wa_pick_template(current_wa_organization(), p_name, p_language, p_waba_id) $$;
+('Both', 'UTILITY', 'de', 'all accounts', 'APPROVED', NULL),
+('Both', 'UTILITY', 'de', 'this account', 'PAUSED', '1'),
+('none_in_english', 'UTILITY', 'it', 'f', 'PENDING', NULL),
+('none_in_english', 'UTILITY', 'es', 'g', 'APPROVED', NULL);
+CREATE FUNCTION pg_temp.picked(p_name text, p_language text, p_waba_id text DEFAULT NULL)
+RETURNS text LANGUAGE sql AS
+$$ SELECT language || ':' || body_text
+    FROM _wa_pick_template(current_wa_organization(), p_name, p_language, p_waba_id) $$;
 SELECT is(pg_temp.picked('hello', 'es_ES'), 'es_ES:b', 'the exact language goes first, approved or not');
 SELECT is(pg_temp.picked('HELLO', 'ES-es'), 'es_ES:b', 'without regard to case, with either separator');
 SELECT is(pg_temp.picked('hello', 'es'), 'es_AR:a', 'else the same base language, an approved one first');
@@ -128,7 +149,8 @@ SELECT is(pg_temp.picked('hello', NULL), 'en_US:c', 'English is preferred where 
 SELECT is(pg_temp.picked('none_in_english', NULL), 'es:g', 'else one that is approved');
 SELECT is(pg_temp.picked('hello', 'pt_BR', '2'), NULL, 'a template of another account does not count');
 SELECT is(pg_temp.picked('hello', 'pt_BR', '1'), 'pt_BR:d', 'one of the account does');
-SELECT is(pg_temp.picked('both', 'de', '1'), 'de:this account', 'the account''s own row goes before the one of all accounts');
+SELECT is(pg_temp.picked('both', 'de', '1'), 'de:this account',
+    'the account''s own row goes before the one of all accounts');
 SELECT is(pg_temp.picked('both', 'de', '2'), 'de:all accounts', 'which serves the other accounts');
 SELECT is(pg_temp.picked('nothing', 'de'), NULL, 'an unknown name gives nothing');
 SELECT is(
@@ -144,21 +166,26 @@ SELECT is(begin_wa_template_sync('100'), NULL, 'a sync starts at the first page'
 SELECT is(upsert_wa_templates('100', '[
     {"id": "9", "name": "order_confirmation", "language": "en", "status": "APPROVED", "category": "UTILITY",
      "components": [{"type": "BODY", "text": "Hello {{1}}"}], "quality_score": {"score": "GREEN"}},
-    {"id": "10", "name": "sale", "language": "es", "status": "PAUSED", "category": "MARKETING", "components": []},
-    {"id": "11", "name": "new_kind", "language": "es", "status": "APPROVED", "category": "SOMETHING", "components": []},
+    {"id": "10", "name": "sale", "language": "es", "status": "PAUSED", "category": "MARKETING",
+    "components": []},
+    {"id": "11", "name": "new_kind", "language": "es", "status": "APPROVED", "category": "SOMETHING",
+    "components": []},
     {"id": "12", "status": "APPROVED"}
 ]'), 3, 'a page is stored; an entry without a name is passed over');
 SELECT results_eq(
-    $$ SELECT name, waba_id, provider_template_id, meta_template_id, approval_status, body_text, quality_score,
+    $$ SELECT name, waba_id, provider_template_id, meta_template_id, approval_status, body_text,
+    quality_score,
         parameters #>> '{0,name}' FROM wa_templates WHERE provider_template_id = '9' $$,
     $$ VALUES ('ORDER_CONFIRMATION', '100', '9', '9', 'approved', 'Hello {{1}}', 'GREEN', 'who') $$,
     'a template made here is recognised and keeps its name and declared parameters'
 );
-SELECT is(category, 'MARKETING', 'an unknown category counts as marketing') FROM wa_templates WHERE name = 'new_kind';
+SELECT is(category, 'MARKETING', 'an unknown category counts as marketing') FROM wa_templates
+WHERE name = 'new_kind';
 SELECT lives_ok($$ SELECT advance_wa_template_sync('100', 'abc', 3) $$, 'progress is recorded');
 SELECT is(begin_wa_template_sync('100'), 'abc', 'a sync that broke off goes on where it was');
 SELECT is(finish_wa_template_sync('100'), 0, 'templates that were seen stay');
-UPDATE wa_templates SET synced_at = now() - interval '1 day', created_at = now() - interval '2 days' WHERE name = 'sale';
+UPDATE wa_templates SET synced_at = now() - interval '1 day', created_at = now() - interval '2 days'
+    WHERE name = 'sale';
 SELECT is(begin_wa_template_sync('100'), NULL, 'after a finished one the next starts anew');
 SELECT is(upsert_wa_templates('100', '[
     {"id": "9", "name": "order_confirmation", "language": "en", "status": "APPROVED", "category": "UTILITY"},
@@ -181,7 +208,8 @@ SELECT is(pg_temp.event(now() + interval '2 minutes',
       "message_template_language": "en", "reason": "NONE"}'), 1, 'a status event finds its template');
 SELECT is(pg_temp.event(now() + interval '1 minute',
     '{"event": "APPROVED", "message_template_id": 9, "message_template_name": "order_confirmation",
-      "message_template_language": "en", "reason": "NONE"}'), 0, 'an older one that comes late changes nothing');
+      "message_template_language": "en",
+      "reason": "NONE"}'), 0, 'an older one that comes late changes nothing');
 SELECT is(pg_temp.event(now() + interval '3 minutes',
     '{"new_category": "MARKETING", "previous_category": "UTILITY", "message_template_id": 9,
       "message_template_name": "order_confirmation", "message_template_language": "en"}')
@@ -190,14 +218,18 @@ SELECT is(pg_temp.event(now() + interval '3 minutes',
       "message_template_name": "order_confirmation", "message_template_language": "en"}'), 2,
     'events of other kinds have an order of their own');
 SELECT results_eq(
-    $$ SELECT status, category, previous_category, quality_score FROM wa_templates WHERE provider_template_id = '9' $$,
+    $$ SELECT status, category, previous_category, quality_score FROM wa_templates
+        WHERE provider_template_id = '9' $$,
     $$ VALUES ('PAUSED', 'MARKETING', 'UTILITY', 'RED') $$, 'each changes what it is about'
 );
 
 SELECT is(pg_temp.event(now() + interval '4 minutes',
-    '{"message_template_id": 9, "message_template_name": "order_confirmation", "message_template_language": "en",
-      "message_template_title": "News", "message_template_element": "Dear {{1}}", "message_template_footer": "Bye",
-      "message_template_buttons": [{"message_template_button_type": "URL", "message_template_button_text": "Go",
+    '{"message_template_id": 9, "message_template_name": "order_confirmation",
+      "message_template_language": "en",
+      "message_template_title": "News", "message_template_element": "Dear {{1}}",
+      "message_template_footer": "Bye",
+      "message_template_buttons": [{"message_template_button_type": "URL",
+          "message_template_button_text": "Go",
         "message_template_button_url": "https://example.com/{{1}}"}]}'), 1, 'a changed text is taken over');
 SELECT results_eq(
     $$ SELECT header_text, body_text, footer_text, button_parameters #>> '{0,sub_type}' FROM wa_templates

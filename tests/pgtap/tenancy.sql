@@ -9,7 +9,8 @@ CREATE ROLE wa_tenancy_admin IN ROLE wa_admin;
 CREATE ROLE wa_tenancy_member IN ROLE wa_tenancy_app;
 
 -- one organization
-SELECT is((SELECT count(*) FROM wa_organizations WHERE is_default), 1::bigint, 'there is a default organization from the start');
+SELECT is((SELECT count(*) FROM wa_organizations WHERE is_default), 1::bigint,
+    'there is a default organization from the start');
 SELECT is((SELECT rate_limit_per_minute FROM wa_organizations), NULL, 'which has no rate limit');
 SELECT is(current_wa_organization(), (SELECT id FROM wa_organizations), 'it needs no setting');
 SET LOCAL ROLE wa_tenancy_app;
@@ -31,9 +32,11 @@ SELECT add_wa_organization_role((SELECT home FROM ids), 'wa_tenancy_app');
 SELECT add_wa_organization_role((SELECT away FROM ids), 'wa_tenancy_other');
 SELECT add_wa_organization_role((SELECT home FROM ids), 'wa_tenancy_both');
 SELECT add_wa_organization_role((SELECT away FROM ids), 'wa_tenancy_both');
-SELECT throws_ok($$ SELECT add_wa_organization_role((SELECT home FROM ids), 'nobody at all') $$, '42704', NULL,
+SELECT throws_ok($$ SELECT add_wa_organization_role((SELECT home FROM ids), 'nobody at all') $$, '42704',
+    NULL,
     'only a role that exists can be added');
-SELECT throws_ok('SELECT current_wa_organization()', 'WA301', NULL, 'an admin of several must choose what to write to');
+SELECT throws_ok('SELECT current_wa_organization()', 'WA301', NULL,
+    'an admin of several must choose what to write to');
 SELECT is((SELECT count(*) FROM wa_organizations), 2::bigint, 'but sees all of them');
 
 SET LOCAL ROLE wa_tenancy_none;
@@ -43,7 +46,8 @@ SET LOCAL ROLE wa_tenancy_app;
 SELECT is(current_wa_organization(), (SELECT home FROM ids), 'a role of one needs no setting');
 SET LOCAL ROLE wa_tenancy_member;
 SELECT is(current_wa_organization(), (SELECT home FROM ids), 'nor does a member of that role');
-SELECT results_eq('SELECT role_name::text COLLATE "default" FROM wa_organization_roles', $$ VALUES ('wa_tenancy_app') $$,
+SELECT results_eq('SELECT role_name::text COLLATE "default" FROM wa_organization_roles',
+    $$ VALUES ('wa_tenancy_app') $$,
     'it sees its own membership only');
 SET LOCAL ROLE wa_tenancy_both;
 SELECT throws_ok('SELECT current_wa_organization()', 'WA301', NULL, 'a role of two must choose');
@@ -64,7 +68,8 @@ SELECT lives_ok($$ INSERT INTO wa_templates (name, category, body_text) VALUES (
     'a row without an organization goes to one''s own');
 SELECT is((SELECT organization_id FROM wa_templates), (SELECT home FROM ids), 'as its default says');
 SELECT throws_ok($$
-    INSERT INTO wa_templates (organization_id, name, category, body_text) VALUES ((SELECT away FROM ids), 'x', 'UTILITY', 'x')
+    INSERT INTO wa_templates (organization_id, name, category, body_text) VALUES ((SELECT away FROM ids), 'x',
+        'UTILITY', 'x')
 $$, '42501', NULL, 'a row for another organization is refused');
 SELECT throws_ok($$ UPDATE wa_templates SET organization_id = (SELECT away FROM ids) $$, '42501', NULL,
     'a row cannot be moved to one');
