@@ -1,6 +1,7 @@
--- Handing due rows to a dispatcher. Plans are made once a session and hold whatever the tables held then: look-ups by key,
--- the queue in the order of its index. Locks are taken lane (skipping), then organization, then portfolio (waiting); every
--- counter is read in a statement after its lock, so that limits are exact for any number of dispatchers.
+-- Handing due rows to a dispatcher. Plans are made once a session and hold whatever the tables held then:
+-- look-ups by key, the queue in the order of its index. Locks are taken lane (skipping), then organization,
+-- then portfolio (waiting); every counter is read in a statement after its lock, so that limits are exact for
+-- any number of dispatchers.
 
 CREATE OR REPLACE FUNCTION claim_wa_messages(p_dispatcher_id uuid, p_limit integer)
 RETURNS TABLE (
@@ -8,8 +9,8 @@ RETURNS TABLE (
     path text, body text, is_form boolean, timeout_s double precision
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET jit = off
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -52,35 +53,39 @@ END
 $$;
 
 COMMENT ON FUNCTION claim_wa_messages(uuid, integer) IS
-'Hands up to so many due messages to a dispatcher, as requests ready to send. Every rule is checked and every limit '
-'charged here; commit before sending. Rows with one order_key go one after the other.';
+'Hands up to so many due messages to a dispatcher, as requests ready to send. Every rule is checked and '
+'every limit charged here; commit before sending. Rows with one order_key go one after the other.';
 
 CREATE OR REPLACE FUNCTION _wa_lane_state(p_org uuid, p_number_id bigint) RETURNS SETOF wa_lane_states
 LANGUAGE sql STABLE
 BEGIN ATOMIC
-    SELECT s.organization_id, s.number_id, s.version, s.cursor_due, s.cursor_id, s.shares, s.share_clock, s.taken_at,
-        s.taken, s.looked_at, s.look_again_at, s.served_at, s.held_until, s.hold_reason
+    SELECT s.organization_id, s.number_id, s.version, s.cursor_due, s.cursor_id, s.shares, s.share_clock,
+        s.taken_at, s.taken, s.looked_at, s.look_again_at, s.served_at, s.held_until, s.hold_reason
     FROM wa_lane_states s
     WHERE s.organization_id = p_org AND s.number_id = p_number_id
     ORDER BY s.version DESC
     LIMIT 1;
 END;
 
-COMMENT ON FUNCTION _wa_lane_state(uuid, bigint) IS 'Internal: the newest state of a lane; no row before its first claim.';
+COMMENT ON FUNCTION _wa_lane_state(uuid, bigint) IS
+'Internal: the newest state of a lane; no row before its first claim.';
 
 CREATE OR REPLACE FUNCTION _wa_busy_lanes(p_now timestamptz)
 RETURNS TABLE (
-    organization_id uuid, number_id bigint, due_at timestamptz, held_until timestamptz, hold_reason text, served_at timestamptz
+    organization_id uuid, number_id bigint, due_at timestamptz, held_until timestamptz, hold_reason text,
+    served_at timestamptz
 )
 LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT l.organization_id, l.number_id, f.due_at,
-        CASE WHEN s.held_until > p_now AND (s.hold_reason <> 'organization_rate' OR f.is_metered) THEN s.held_until END,
+        CASE WHEN s.held_until > p_now AND (s.hold_reason <> 'organization_rate' OR f.is_metered)
+            THEN s.held_until END,
         s.hold_reason, coalesce(s.served_at, '-infinity')
     FROM wa_lanes l
     LEFT JOIN LATERAL _wa_lane_state(l.organization_id, l.number_id) s ON true
     CROSS JOIN LATERAL (
-        SELECT min(d.due_at) AS due_at, bool_and(c.class % 2 = 0) FILTER (WHERE d.due_at <= p_now) AS is_metered
+        SELECT min(d.due_at) AS due_at,
+            bool_and(c.class % 2 = 0) FILTER (WHERE d.due_at <= p_now) AS is_metered
         FROM generate_series(1, 6) c (class)
         CROSS JOIN LATERAL (
             SELECT d.due_at FROM wa_queue_due d
@@ -98,14 +103,16 @@ BEGIN ATOMIC
 END;
 
 COMMENT ON FUNCTION _wa_busy_lanes(timestamptz) IS
-'Internal: lanes with a due row past their cursor (or anywhere, when it is time to look again) and until when they are held.';
+'Internal: lanes with a due row past their cursor (or anywhere, when it is time to look again) and until '
+'when they are held.';
 
 CREATE OR REPLACE FUNCTION _wa_window_used(
     p_taken_at timestamptz[], p_taken integer[], p_now timestamptz, p_window interval
 ) RETURNS integer
 LANGUAGE sql IMMUTABLE SET search_path FROM CURRENT
 AS $$
-    SELECT coalesce(sum(u.n), 0)::integer FROM unnest(p_taken_at, p_taken) u (t, n) WHERE u.t >= p_now - p_window
+    SELECT coalesce(sum(u.n), 0)::integer FROM unnest(p_taken_at, p_taken) u (t, n)
+    WHERE u.t >= p_now - p_window
 $$;
 
 COMMENT ON FUNCTION _wa_window_used(timestamptz[], integer[], timestamptz, interval) IS
@@ -121,8 +128,8 @@ $$;
 COMMENT ON FUNCTION _wa_window_free_at(timestamptz[], timestamptz, interval) IS
 'Internal: when the oldest taking leaves a sliding window.';
 
--- Neighbours closer than a hundredth of the window are kept as one, at the later time: the log stays short and errs on the
--- side of the limit.
+-- Neighbours closer than a hundredth of the window are kept as one, at the later time: the log stays short
+-- and errs on the side of the limit.
 CREATE OR REPLACE FUNCTION _wa_window_add(
     INOUT p_taken_at timestamptz[], INOUT p_taken integer[], p_now timestamptz, p_window interval, p_n integer
 )
@@ -148,7 +155,8 @@ $$;
 COMMENT ON FUNCTION _wa_window_add(timestamptz[], integer[], timestamptz, interval, integer) IS
 'Internal: the log of a sliding window with one more taking, without what has left the window.';
 
-REVOKE ALL ON FUNCTION claim_wa_messages(uuid, integer), _wa_lane_state(uuid, bigint), _wa_busy_lanes(timestamptz),
-_wa_window_used(timestamptz[], integer[], timestamptz, interval), _wa_window_free_at(timestamptz[], timestamptz, interval),
+REVOKE ALL ON FUNCTION claim_wa_messages(uuid, integer), _wa_lane_state(uuid, bigint),
+_wa_busy_lanes(timestamptz), _wa_window_used(timestamptz[], integer[], timestamptz, interval),
+_wa_window_free_at(timestamptz[], timestamptz, interval),
 _wa_window_add(timestamptz[], integer[], timestamptz, interval, integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION claim_wa_messages(uuid, integer) TO wa_dispatcher;
