@@ -24,15 +24,17 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION _wa_lane_block(uuid, bigint, timestamptz) IS
-'Internal: why a whole lane is stopped (panic, paused, number_state) and until when to look again; NULLs when it is not. '
-'Never longer than a second for what may be lifted by hand.';
+'Internal: why a whole lane is stopped (panic, paused, number_state) and until when to look again; NULLs '
+'when it is not. Never longer than a second for what may be lifted by hand.';
 
--- Rows of each class that are due past the cursor, shared out 7 : 2 : 1 among high, normal and low by virtual time, so that
--- a priority gets its share also when rows are granted one by one, and all of it while the others are idle.
+-- Rows of each class that are due past the cursor, shared out 7 : 2 : 1 among high, normal and low by virtual
+-- time, so that a priority gets its share also when rows are granted one by one, and all of it while the
+-- others are idle.
 CREATE OR REPLACE FUNCTION _wa_pick_due(
     p_org uuid, p_number_id bigint, p_now timestamptz, p_cursor_due timestamptz[], p_cursor_id uuid[],
     p_shares double precision[], p_share_clock double precision, p_limit integer, p_metered_limit integer,
-    OUT ids uuid[], OUT contact_ids bigint[], OUT template_ids uuid[], OUT classes smallint[], OUT cursor_due timestamptz[], OUT cursor_id uuid[], OUT shares double precision[],
+    OUT ids uuid[], OUT contact_ids bigint[], OUT template_ids uuid[], OUT classes smallint[],
+    OUT cursor_due timestamptz[], OUT cursor_id uuid[], OUT shares double precision[],
     OUT share_clock double precision, OUT has_more boolean[]
 )
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT SET enable_sort = off
@@ -57,12 +59,14 @@ BEGIN
     ),
     -- Within a priority, unmetered and metered rows run side by side; across priorities the tags decide.
     tagged AS (
-        SELECT k.*, k.start + (row_number() OVER (PARTITION BY (k.class + 1) / 2 ORDER BY k.due_at, k.queue_id) - 1)
-            / k.weight AS tag
+        SELECT k.*, k.start + (
+            row_number() OVER (PARTITION BY (k.class + 1) / 2 ORDER BY k.due_at, k.queue_id) - 1
+        ) / k.weight AS tag
         FROM candidate k
     ),
     capped AS (
-        SELECT t.*, count(*) FILTER (WHERE t.class % 2 = 0) OVER (ORDER BY t.tag, t.class, t.due_at, t.queue_id) AS metered
+        SELECT t.*, count(*) FILTER (WHERE t.class % 2 = 0)
+            OVER (ORDER BY t.tag, t.class, t.due_at, t.queue_id) AS metered
         FROM tagged t
     ),
     chosen AS (
@@ -97,24 +101,30 @@ BEGIN
         ) s ON true
     )
     SELECT
-        k.ids, k.contact_ids, k.template_ids, k.classes, m.cursor_due, m.cursor_id, s.shares, s.share_clock, m.has_more
+        k.ids, k.contact_ids, k.template_ids, k.classes, m.cursor_due, m.cursor_id, s.shares, s.share_clock,
+        m.has_more
     INTO ids, contact_ids, template_ids, classes, cursor_due, cursor_id, shares, share_clock, has_more
     FROM moved m
     CROSS JOIN served s
     CROSS JOIN (
-        SELECT array_agg(k.queue_id ORDER BY k.place) AS ids, array_agg(k.contact_id ORDER BY k.place) AS contact_ids,
+        SELECT array_agg(k.queue_id ORDER BY k.place) AS ids,
+            array_agg(k.contact_id ORDER BY k.place) AS contact_ids,
             array_agg(k.template_id ORDER BY k.place) AS template_ids,
             array_agg(k.class::smallint ORDER BY k.place) AS classes
-        FROM (SELECT o.*, row_number() OVER (ORDER BY o.tag, o.class, o.due_at, o.queue_id) AS place FROM chosen o) k
+        FROM (SELECT o.*, row_number() OVER (ORDER BY o.tag, o.class, o.due_at, o.queue_id) AS place
+            FROM chosen o) k
     ) k;
 END
 $$;
 
 COMMENT ON FUNCTION _wa_pick_due(
     uuid, bigint, timestamptz, timestamptz[], uuid[], double precision[], double precision, integer, integer
-) IS 'Internal: the next rows of a lane in order of sending, and where its cursors and shares stand after them.';
+) IS
+'Internal: the next rows of a lane in order of sending, and where its cursors and shares stand after them.';
 
-CREATE OR REPLACE FUNCTION _wa_claim_lane(p_org uuid, p_number_id bigint, p_dispatcher_id uuid, p_limit integer)
+CREATE OR REPLACE FUNCTION _wa_claim_lane(
+    p_org uuid, p_number_id bigint, p_dispatcher_id uuid, p_limit integer
+)
 RETURNS TABLE (
     organization_id uuid, queue_id uuid, attempt integer, order_key text, phone_number_id text, provider text,
     path text, body text, is_form boolean, timeout_s double precision
@@ -146,8 +156,9 @@ BEGIN
     v_now := clock_timestamp();
     IF v_old.version IS NULL THEN
         v_old := ROW(
-            p_org, p_number_id, 0, array_fill('-infinity'::timestamptz, ARRAY[6]), array_fill(c_no_id, ARRAY[6]),
-            array_fill(0::double precision, ARRAY[3]), 0, '{}', '{}', '-infinity', '-infinity', '-infinity', NULL, NULL
+            p_org, p_number_id, 0, array_fill('-infinity'::timestamptz, ARRAY[6]),
+            array_fill(c_no_id, ARRAY[6]), array_fill(0::double precision, ARRAY[3]), 0, '{}', '{}',
+            '-infinity', '-infinity', '-infinity', NULL, NULL
         )::wa_lane_states;
     END IF;
     v_new := v_old;
@@ -160,11 +171,14 @@ BEGIN
     END IF;
 
     SELECT * INTO v_block FROM _wa_lane_block(p_org, p_number_id, v_now);
-    v_room := least(p_limit, v_number.throughput - _wa_window_used(v_old.taken_at, v_old.taken, v_now, '1 second'));
+    v_room := least(
+        p_limit, v_number.throughput - _wa_window_used(v_old.taken_at, v_old.taken, v_now, '1 second')
+    );
     IF v_block.hold_reason IS NOT NULL OR v_room <= 0 THEN
         v_new.hold_reason := coalesce(v_block.hold_reason, 'throughput');
         v_new.held_until := least(
-            coalesce(v_block.held_until, _wa_window_free_at(v_old.taken_at, v_now, '1 second')), v_now + interval '1 second'
+            coalesce(v_block.held_until, _wa_window_free_at(v_old.taken_at, v_now, '1 second')),
+            v_now + interval '1 second'
         );
         v_new.look_again_at := v_old.look_again_at;
         v_new.cursor_due := v_old.cursor_due;
@@ -182,10 +196,11 @@ BEGIN
     END IF;
 
     SELECT * INTO v_pick FROM _wa_pick_due(
-        p_org, p_number_id, v_now, v_new.cursor_due, v_new.cursor_id, v_old.shares, v_old.share_clock, v_room, v_metered_room
+        p_org, p_number_id, v_now, v_new.cursor_due, v_new.cursor_id, v_old.shares, v_old.share_clock, v_room,
+        v_metered_room
     );
     IF v_metered_room = 0 THEN
-        -- Unmetered rows go on; the lane is looked at again for metered ones when the window lets go of its oldest.
+        -- Unmetered rows go on; metered ones are looked at again when the window lets go of its oldest.
         v_new.hold_reason := 'organization_rate';
         v_new.held_until := _wa_window_free_at(v_rate.taken_at, v_now, '60 seconds');
     END IF;
@@ -204,9 +219,13 @@ BEGIN
 
     IF v_pick.ids IS NOT NULL THEN
         SELECT * INTO v_verdict FROM _wa_weigh_due(
-            v_org, v_number, p_dispatcher_id, v_pick.ids, v_pick.contact_ids, v_pick.template_ids, v_pick.classes, v_now);
-        PERFORM _wa_set_aside(v_org, v_verdict.failed, v_verdict.fail_codes, v_verdict.held, v_verdict.held_until,
-            v_verdict.hold_reasons, v_verdict.converted);
+            v_org, v_number, p_dispatcher_id, v_pick.ids, v_pick.contact_ids, v_pick.template_ids,
+            v_pick.classes, v_now
+        );
+        PERFORM _wa_set_aside(
+            v_org, v_verdict.failed, v_verdict.fail_codes, v_verdict.held, v_verdict.held_until,
+            v_verdict.hold_reasons, v_verdict.converted
+        );
         IF v_verdict.granted IS NOT NULL THEN
             SELECT * INTO v_new.taken_at, v_new.taken FROM _wa_window_add(
                 v_old.taken_at, v_old.taken, v_now, '1 second', cardinality(v_verdict.granted));
@@ -220,7 +239,8 @@ BEGIN
         v_new.served_at := v_now;
     END IF;
     IF v_looks_again THEN
-        -- A look from the start walks what is dead there: it may take a twentieth of the time, but is due every second.
+        -- A look from the start walks what is dead there: it may take a twentieth of the time, at most
+        -- once a second.
         v_new.looked_at := v_now;
         v_new.look_again_at := v_now + greatest(interval '1 second', (clock_timestamp() - v_now) * 20);
     END IF;
@@ -242,7 +262,8 @@ BEGIN
     p_new.version := p_old.version + 1;
     INSERT INTO wa_lane_states SELECT p_new.*;
     DELETE FROM wa_lane_states s
-    WHERE s.organization_id = p_old.organization_id AND s.number_id = p_old.number_id AND s.version = p_old.version;
+    WHERE s.organization_id = p_old.organization_id AND s.number_id = p_old.number_id
+        AND s.version = p_old.version;
 END
 $$;
 
@@ -261,7 +282,8 @@ BEGIN
         coalesce((p_rate).taken_at, '{}'), coalesce((p_rate).taken, '{}'), p_now, '60 seconds', p_n
     ) w;
     DELETE FROM wa_rate_limits r
-    WHERE r.organization_id = p_org AND r.scope = 'organization' AND r.scope_id = '' AND r.version = (p_rate).version;
+    WHERE r.organization_id = p_org AND r.scope = 'organization' AND r.scope_id = ''
+        AND r.version = (p_rate).version;
 END
 $$;
 
