@@ -1,11 +1,13 @@
 -- Queueing by function: the same insert, with named arguments or from JSON.
 
 CREATE OR REPLACE FUNCTION enqueue_wa_message(
-    phone text, text_body text DEFAULT NULL, template_name text DEFAULT NULL, template_params jsonb DEFAULT NULL,
-    template_language text DEFAULT NULL, type text DEFAULT NULL, content jsonb DEFAULT NULL,
+    phone text, text_body text DEFAULT NULL, template_name text DEFAULT NULL,
+    template_params jsonb DEFAULT NULL, template_language text DEFAULT NULL, type text DEFAULT NULL,
+    content jsonb DEFAULT NULL,
     priority text DEFAULT NULL, scheduled_at timestamptz DEFAULT NULL, expires_at timestamptz DEFAULT NULL,
     phone_number_id text DEFAULT NULL, idempotency_key text DEFAULT NULL, reference text DEFAULT NULL,
-    metadata jsonb DEFAULT NULL, reply_to text DEFAULT NULL, on_refusal text DEFAULT NULL, on_unknown text DEFAULT NULL,
+    metadata jsonb DEFAULT NULL, reply_to text DEFAULT NULL, on_refusal text DEFAULT NULL,
+    on_unknown text DEFAULT NULL,
     fallback_template_name text DEFAULT NULL, fallback_template_params jsonb DEFAULT NULL,
     fallback_template_language text DEFAULT NULL, customer_id text DEFAULT NULL
 ) RETURNS wa_outbound_queue
@@ -17,8 +19,9 @@ DECLARE
 BEGIN
     -- With a key that exists the row that is there comes back, so that a caller may simply repeat its call.
     INSERT INTO wa_outbound_queue AS q (
-        phone, text_body, template_name, template_params, template_language, type, content, priority, scheduled_at,
-        expires_at, phone_number_id, idempotency_key, reference, metadata, reply_to, on_refusal, on_unknown,
+        phone, text_body, template_name, template_params, template_language, type, content, priority,
+        scheduled_at, expires_at, phone_number_id, idempotency_key, reference, metadata, reply_to, on_refusal,
+        on_unknown,
         fallback_template_name, fallback_template_params, fallback_template_language, customer_id
     )
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
@@ -37,8 +40,8 @@ END
 $$;
 
 COMMENT ON FUNCTION enqueue_wa_message(
-    text, text, text, jsonb, text, text, jsonb, text, timestamptz, timestamptz, text, text, text, jsonb, text, text, text,
-    text, jsonb, text, text
+    text, text, text, jsonb, text, text, jsonb, text, timestamptz, timestamptz, text, text, text, jsonb, text,
+    text, text, text, jsonb, text, text
 ) IS 'Queues one message and returns its row; with an idempotency_key that exists, the row that is there.';
 
 CREATE OR REPLACE FUNCTION enqueue_wa_messages(messages jsonb)
@@ -67,11 +70,12 @@ BEGIN
         BEGIN
             v_row := jsonb_populate_record(NULL::wa_outbound_queue, v_message);
             SELECT e.* INTO v_row FROM enqueue_wa_message(
-                v_row.phone, v_row.text_body, v_row.template_name, v_row.template_params, v_row.template_language,
-                v_row.type, v_row.content, v_row.priority, v_row.scheduled_at, v_row.expires_at,
+                v_row.phone, v_row.text_body, v_row.template_name, v_row.template_params,
+                v_row.template_language, v_row.type, v_row.content, v_row.priority, v_row.scheduled_at,
+                v_row.expires_at,
                 v_row.phone_number_id, v_row.idempotency_key, v_row.reference, v_row.metadata, v_row.reply_to,
-                v_row.on_refusal, v_row.on_unknown, v_row.fallback_template_name, v_row.fallback_template_params,
-                v_row.fallback_template_language, v_row.customer_id
+                v_row.on_refusal, v_row.on_unknown, v_row.fallback_template_name,
+                v_row.fallback_template_params, v_row.fallback_template_language, v_row.customer_id
             ) e;
             id := v_row.id;
             status := v_row.status;
@@ -79,7 +83,8 @@ BEGIN
         EXCEPTION
             -- Every error is one row's own; it is handed to the caller, not swallowed.
             WHEN OTHERS THEN
-                GET STACKED DIAGNOSTICS error_sqlstate = RETURNED_SQLSTATE, error = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT;
+                GET STACKED DIAGNOSTICS error_sqlstate = RETURNED_SQLSTATE, error = MESSAGE_TEXT,
+                    hint = PG_EXCEPTION_HINT;
         END;
         RETURN NEXT;
     END LOOP;
@@ -87,14 +92,14 @@ END
 $$;
 
 COMMENT ON FUNCTION enqueue_wa_messages(jsonb) IS
-'Queues an array of messages given as objects with the columns of wa_outbound_queue. A verdict per element: its id and '
-'status, or refused with SQLSTATE, error and hint; bad ones do not stop good ones.';
+'Queues an array of messages given as objects with the columns of wa_outbound_queue. A verdict per element: '
+'its id and status, or refused with SQLSTATE, error and hint; bad ones do not stop good ones.';
 
 REVOKE ALL ON FUNCTION enqueue_wa_message(
-    text, text, text, jsonb, text, text, jsonb, text, timestamptz, timestamptz, text, text, text, jsonb, text, text, text,
-    text, jsonb, text, text
+    text, text, text, jsonb, text, text, jsonb, text, timestamptz, timestamptz, text, text, text, jsonb, text,
+    text, text, text, jsonb, text, text
 ), enqueue_wa_messages(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION enqueue_wa_message(
-    text, text, text, jsonb, text, text, jsonb, text, timestamptz, timestamptz, text, text, text, jsonb, text, text, text,
-    text, jsonb, text, text
+    text, text, text, jsonb, text, text, jsonb, text, timestamptz, timestamptz, text, text, text, jsonb, text,
+    text, text, text, jsonb, text, text
 ), enqueue_wa_messages(jsonb) TO wa_app, wa_admin;
