@@ -1,5 +1,5 @@
--- What to do about each error of the provider. Meta's error-codes page names the codes; the actions are our judgement.
--- Existing rows are left alone: they may have been changed by an operator.
+-- What to do about each error of the provider. Meta's error-codes page names the codes; the actions are our
+-- judgement. Existing rows are left alone: they may have been changed by an operator.
 
 INSERT INTO wa_error_rules (code, http_status, title, action, max_retries, wait) VALUES
 (0, 401, 'App user cannot be authenticated', 'pause_token', NULL, NULL),
