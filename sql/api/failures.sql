@@ -18,18 +18,23 @@ BEGIN
         WHERE e.is_open
     LOOP
         v_due := greatest(
-            p_now + _wa_backoff(v_error.retry_count, random()), p_now + make_interval(secs => coalesce(v_error.wait_s, 0))
+            p_now + _wa_backoff(v_error.retry_count, random()),
+            p_now + make_interval(secs => coalesce(v_error.wait_s, 0))
         );
         CASE v_error.verdict
             WHEN 'wait_number' THEN
-                v_due := p_now + make_interval(secs => coalesce(v_error.wait_s, 1) * power(2, least(v_error.retry_count, 8)));
+                v_due := p_now + make_interval(
+                    secs => coalesce(v_error.wait_s, 1) * power(2, least(v_error.retry_count, 8))
+                );
                 PERFORM _wa_pause_number(p_org, v_error.number_id, 'number', v_error.error, v_due);
             WHEN 'wait_account' THEN
                 v_due := p_now + make_interval(secs => coalesce(v_error.wait_s, 300));
                 PERFORM _wa_pause_number(p_org, v_error.number_id, 'account', v_error.error, v_due);
             WHEN 'wait_recipient' THEN
                 -- Meta asks for 4^n seconds.
-                v_due := greatest(p_now + make_interval(secs => least(power(4, v_error.retry_count + 1), 3600)), v_due);
+                v_due := greatest(
+                    p_now + make_interval(secs => least(power(4, v_error.retry_count + 1), 3600)), v_due
+                );
                 UPDATE wa_pair_rates r SET clear_at = greatest(r.clear_at, v_due), burst_count = 45
                 WHERE r.organization_id = p_org AND r.number_id = v_error.number_id
                     AND r.contact_id = v_error.contact_id;
@@ -41,7 +46,9 @@ BEGIN
                 );
                 v_due := p_now;
             WHEN 'opt_out' THEN
-                PERFORM _wa_opt_out_contacts(p_org, ARRAY[v_error.contact_id], 'marketing', v_error.error, 'provider');
+                PERFORM _wa_opt_out_contacts(
+                    p_org, ARRAY[v_error.contact_id], 'marketing', v_error.error, 'provider'
+                );
             WHEN 'stop_template' THEN
                 UPDATE wa_templates t
                 SET blocked_reason = format('%s (code %s)', v_error.error, v_error.code), blocked_at = p_now,
@@ -61,7 +68,8 @@ BEGIN
         IF v_fails THEN
             PERFORM _wa_fail_messages(
                 p_org, ARRAY[v_error.id],
-                CASE WHEN v_error.verdict = 'need_template' THEN 'window_closed' ELSE coalesce(v_error.code::text, 'expired') END,
+                CASE WHEN v_error.verdict = 'need_template' THEN 'window_closed'
+                    ELSE coalesce(v_error.code::text, 'expired') END,
                 v_error.error
             );
         ELSE
@@ -72,7 +80,7 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_answer_errors(uuid, jsonb, timestamptz) IS
-'Internal: applies the actions of wa_error_rules to refused messages: retry, wait, pause, stop, opt out or fail.';
+'Internal: applies the actions of wa_error_rules to refused messages.';
 
 CREATE OR REPLACE FUNCTION maintain_wa_dispatch(p_dispatcher_id uuid) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
@@ -112,8 +120,8 @@ END
 $$;
 
 COMMENT ON FUNCTION maintain_wa_dispatch(uuid) IS
-'A dispatcher''s heartbeat. Also: leases that ran out become outcome unknown, and unknown outcomes whose grace is over are '
-'failed or, where the row asks for it, sent again.';
+'A dispatcher''s heartbeat. Also: leases that ran out become outcome unknown, and unknown outcomes whose '
+'grace is over are failed or, where the row asks for it, sent again.';
 
 CREATE OR REPLACE FUNCTION _wa_give_up_waiting(p_org uuid, p_ids uuid[], p_now timestamptz) RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -121,9 +129,11 @@ AS $$
 DECLARE
     v_ripe record;
 BEGIN
-    -- While the number's webhooks arrive, their silence about a message tells something; else only a long wait does.
+    -- While the number's webhooks arrive, their silence about a message tells something; else a long wait.
     UPDATE wa_queue_inflight i
-    SET deadline_at = least(i.claimed_at + o.unknown_grace_silent, p_now + greatest(o.unknown_grace / 10, '1 second'))
+    SET deadline_at = least(
+        i.claimed_at + o.unknown_grace_silent, p_now + greatest(o.unknown_grace / 10, '1 second')
+    )
     FROM wa_phone_numbers n, wa_organizations o
     WHERE i.organization_id = p_org AND i.queue_id = ANY (p_ids) AND o.id = p_org
         AND n.organization_id = p_org AND n.id = i.number_id
@@ -138,7 +148,8 @@ BEGIN
     JOIN wa_outbound_queue q ON q.organization_id = p_org AND q.id = i.queue_id
     JOIN wa_organizations o ON o.id = p_org
     CROSS JOIN LATERAL (
-        SELECT coalesce(q.on_unknown, o.on_unknown) = 'retry' AND coalesce(q.expires_at, 'infinity') > p_now AS retries
+        SELECT coalesce(q.on_unknown, o.on_unknown) = 'retry'
+            AND coalesce(q.expires_at, 'infinity') > p_now AS retries
     ) x
     WHERE i.organization_id = p_org AND i.queue_id = ANY (p_ids) AND i.is_unknown AND i.deadline_at <= p_now;
     IF v_ripe.retried IS NOT NULL THEN
@@ -170,7 +181,8 @@ AS $$
                 CROSS JOIN generate_series(1, 6) c (class)
                 CROSS JOIN LATERAL (
                     SELECT d.due_at FROM wa_queue_due d
-                    WHERE d.organization_id = l.organization_id AND d.number_id = l.number_id AND d.class = c.class
+                    WHERE d.organization_id = l.organization_id AND d.number_id = l.number_id
+                        AND d.class = c.class
                         AND d.due_at > clock_timestamp()
                     ORDER BY d.due_at LIMIT 1
                 ) d
@@ -181,8 +193,8 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION get_wa_next_due() IS
-'When the next row becomes due or a held lane is free; is_contended: a lane has due rows that another dispatcher may be '
-'claiming at this moment, so ask again soon.';
+'When the next row becomes due or a held lane is free; is_contended: a lane has due rows that another '
+'dispatcher may be claiming at this moment, so ask again soon.';
 
 REVOKE ALL ON FUNCTION _wa_answer_errors(uuid, jsonb, timestamptz), maintain_wa_dispatch(uuid),
 _wa_give_up_waiting(uuid, uuid[], timestamptz), get_wa_next_due() FROM PUBLIC;
