@@ -1,7 +1,8 @@
 -- Why a message has not gone, what would be sent, and how the queue stands.
 
 CREATE OR REPLACE FUNCTION _wa_explain(
-    p_message wa_outbound_queue, OUT reason text, OUT held_until timestamptz, OUT explanation text, OUT hint text
+    p_message wa_outbound_queue, OUT reason text, OUT held_until timestamptz, OUT explanation text,
+    OUT hint text
 )
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
@@ -26,14 +27,15 @@ BEGIN
             WHEN 'cancelled' THEN coalesce('cancelled: ' || p_message.last_error, 'cancelled')
             ELSE p_message.last_error END;
         hint := CASE p_message.status
-            WHEN 'sent' THEN 'SELECT state, state_history FROM wa_messages WHERE queue_id = ...; shows its delivery.'
+            WHEN 'sent' THEN 'SELECT state, state_history FROM wa_messages WHERE queue_id = ...;'
             ELSE 'retry_wa_messages() queues it again once the cause is gone.' END;
         RETURN;
     ELSIF v_flight.is_unknown THEN
         reason := 'outcome_unknown';
         held_until := v_flight.deadline_at;
-        explanation := coalesce(p_message.last_error, 'no answer') || '; waiting for a status webhook that tells';
-        hint := 'It is not sent twice. wa_organizations.unknown_grace sets the wait, on_unknown what follows.';
+        explanation := coalesce(p_message.last_error, 'no answer')
+            || '; waiting for a status webhook that tells';
+        hint := 'Not sent twice. wa_organizations.unknown_grace sets the wait, on_unknown what follows.';
         RETURN;
     ELSIF v_flight.queue_id IS NOT NULL THEN
         reason := 'sending';
@@ -48,14 +50,16 @@ BEGIN
         RETURN;
     END IF;
     SELECT * INTO v_judged FROM _wa_judge(
-        v_org.id, ARRAY[v_due.queue_id], ARRAY[v_due.number_id], ARRAY[v_due.contact_id], ARRAY[v_due.template_id],
+        v_org.id, ARRAY[v_due.queue_id], ARRAY[v_due.number_id], ARRAY[v_due.contact_id],
+        ARRAY[v_due.template_id],
         v_org.window_margin, v_now
     );
     SELECT * INTO v_block FROM _wa_lane_block(v_org.id, v_due.number_id, v_now);
     SELECT * INTO v_state FROM _wa_lane_state(v_org.id, v_due.number_id);
     IF NOT (SELECT i.is_sending_enabled FROM wa_installations i) THEN
         reason := 'sending_disabled';
-        explanation := 'sending is switched off: ' || coalesce((SELECT i.sending_note FROM wa_installations i), '');
+        explanation := 'sending is switched off: '
+            || coalesce((SELECT i.sending_note FROM wa_installations i), '');
         hint := 'A wa_admin resumes with set_wa_sending(true).';
     ELSIF v_block.hold_reason IS NOT NULL THEN
         reason := v_block.hold_reason;
@@ -63,10 +67,12 @@ BEGIN
         explanation := CASE v_block.hold_reason
             WHEN 'panic' THEN 'panic mode: ' || coalesce((
                 SELECT p.reason FROM wa_panic_modes p
-                WHERE p.organization_id = v_org.id AND p.active AND coalesce(p.number_id, v_due.number_id) = v_due.number_id
+                WHERE p.organization_id = v_org.id AND p.active
+                    AND coalesce(p.number_id, v_due.number_id) = v_due.number_id
                 LIMIT 1), '')
             ELSE (SELECT format('the business number is %s: %s',
-                    CASE WHEN n.pause_scope IS NULL THEN n.status ELSE 'paused' END, coalesce(n.pause_reason, ''))
+                    CASE WHEN n.pause_scope IS NULL THEN n.status ELSE 'paused' END,
+                    coalesce(n.pause_reason, ''))
                 FROM wa_phone_numbers n WHERE n.organization_id = v_org.id AND n.id = v_due.number_id) END;
         hint := CASE v_block.hold_reason WHEN 'panic' THEN 'resolve_wa_panic() ends it.'
             ELSE 'Settle the cause, then resume_wa_number().' END;
@@ -88,16 +94,21 @@ BEGIN
         reason := v_due.hold_reason;
         held_until := v_due.due_at;
         explanation := CASE v_due.hold_reason
-            WHEN 'recipient_rate' THEN 'one message in 6 seconds to a recipient, after a burst the debt first (Meta''s pair rate)'
+            WHEN 'recipient_rate'
+                THEN 'one message in 6 seconds to a recipient, after a burst its debt first (Meta''s rule)'
             WHEN 'in_order' THEN 'an earlier message to the same recipient goes first'
-            WHEN 'messaging_limit' THEN 'the portfolio''s messaging limit of unique recipients in 24 hours is reached'
+            WHEN 'messaging_limit'
+                THEN 'the portfolio''s messaging limit of unique recipients in 24 hours is reached'
             ELSE 'waits for its next try: ' || coalesce(p_message.last_error, '') END;
-        hint := CASE v_due.hold_reason WHEN 'messaging_limit' THEN 'The limit rises with quality; SELECT * FROM wa_portfolios;'
+        hint := CASE v_due.hold_reason WHEN 'messaging_limit'
+            THEN 'The limit rises with quality; SELECT * FROM wa_portfolios;'
             ELSE 'Nothing to do.' END;
-    ELSIF v_state.held_until > v_now AND v_state.hold_reason = 'organization_rate' AND v_due.class % 2 = 0 THEN
+    ELSIF v_state.held_until > v_now AND v_state.hold_reason = 'organization_rate' AND v_due.class % 2 = 0
+    THEN
         reason := 'organization_rate';
         held_until := v_state.held_until;
-        explanation := format('the organization''s %s messages a minute are used up', v_org.rate_limit_per_minute);
+        explanation := format('the organization''s %s messages a minute are used up',
+            v_org.rate_limit_per_minute);
         hint := 'wa_organizations.rate_limit_per_minute sets the limit; NULL switches it off.';
     ELSIF NOT EXISTS (
         SELECT FROM wa_dispatchers p WHERE p.stopped_at IS NULL AND p.seen_at > v_now - interval '30 seconds'
@@ -113,7 +124,8 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION _wa_explain(wa_outbound_queue) IS 'Internal: why a message has not gone, until when, and the way out.';
+COMMENT ON FUNCTION _wa_explain(wa_outbound_queue) IS
+'Internal: why a message has not gone, until when, and the way out.';
 
 CREATE OR REPLACE FUNCTION explain_wa_message(id uuid)
 RETURNS TABLE (status text, reason text, held_until timestamptz, explanation text, hint text)
@@ -123,7 +135,8 @@ AS $$
 DECLARE
     v_message wa_outbound_queue := _wa_visible_message($1);
 BEGIN
-    RETURN QUERY SELECT v_message.status, e.reason, e.held_until, e.explanation, e.hint FROM _wa_explain(v_message) e;
+    RETURN QUERY SELECT v_message.status, e.reason, e.held_until, e.explanation, e.hint
+    FROM _wa_explain(v_message) e;
 END
 $$;
 
@@ -149,7 +162,8 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION _wa_visible_message(uuid) IS 'Internal: a queue row that the caller may see; raises P0002 otherwise.';
+COMMENT ON FUNCTION _wa_visible_message(uuid) IS
+'Internal: a queue row that the caller may see; raises P0002 otherwise.';
 
 CREATE OR REPLACE FUNCTION preview_wa_request(id uuid) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
@@ -171,9 +185,10 @@ BEGIN
             WHERE v_message.type = 'template')
     );
     RETURN _wa_build_request(
-        v_message.id, v_message.attempt + (v_message.status = 'pending')::integer, v_message.phone, v_message.type,
-        v_message.text_body, v_message.content, v_message.reply_to,
-        CASE WHEN v_message.type = 'template' THEN v_message.template_params ELSE v_message.fallback_template_params END,
+        v_message.id, v_message.attempt + (v_message.status = 'pending')::integer, v_message.phone,
+        v_message.type, v_message.text_body, v_message.content, v_message.reply_to,
+        CASE WHEN v_message.type = 'template' THEN v_message.template_params
+            ELSE v_message.fallback_template_params END,
         v_template
     );
 END
@@ -185,8 +200,8 @@ COMMENT ON FUNCTION preview_wa_request(uuid) IS
 CREATE OR REPLACE VIEW wa_queue_health WITH (security_barrier = true) AS
 SELECT
     n.organization_id, n.id AS number_id, n.phone_number_id, n.display_phone,
-    coalesce(d.due, 0) AS due, coalesce(d.scheduled, 0) AS scheduled, coalesce(d.held, 0) AS held, d.oldest_due_at,
-    coalesce(f.in_flight, 0) AS in_flight, coalesce(f.unknown, 0) AS outcome_unknown,
+    coalesce(d.due, 0) AS due, coalesce(d.scheduled, 0) AS scheduled, coalesce(d.held, 0) AS held,
+    d.oldest_due_at, coalesce(f.in_flight, 0) AS in_flight, coalesce(f.unknown, 0) AS outcome_unknown,
     coalesce(b.hold_reason, CASE WHEN s.held_until > clock_timestamp() THEN s.hold_reason END, d.hold_reason)
         AS hold_reason,
     coalesce(b.held_until, CASE WHEN s.held_until > clock_timestamp() THEN s.held_until END, d.held_until)
@@ -198,7 +213,8 @@ FROM (
     SELECT p.organization_id, p.id, p.phone_number_id, p.display_phone, p.pause_reason FROM wa_phone_numbers p
     UNION ALL
     -- What waits for a first number.
-    SELECT DISTINCT q.organization_id, NULL::bigint, NULL::text, NULL::text, 'no business number is registered'
+    SELECT DISTINCT q.organization_id, NULL::bigint, NULL::text, NULL::text,
+        'no business number is registered'
     FROM wa_queue_due q WHERE q.number_id IS NULL
 ) n
 LEFT JOIN LATERAL (
@@ -206,13 +222,15 @@ LEFT JOIN LATERAL (
         count(*) FILTER (WHERE q.due_at > clock_timestamp() AND q.hold_reason IS NULL) AS scheduled,
         count(*) FILTER (WHERE q.due_at > clock_timestamp() AND q.hold_reason IS NOT NULL) AS held,
         min(q.due_at) FILTER (WHERE q.due_at <= clock_timestamp()) AS oldest_due_at,
-        mode() WITHIN GROUP (ORDER BY q.hold_reason) FILTER (WHERE q.due_at > clock_timestamp()) AS hold_reason,
+        mode() WITHIN GROUP (ORDER BY q.hold_reason)
+            FILTER (WHERE q.due_at > clock_timestamp()) AS hold_reason,
         min(q.due_at) FILTER (WHERE q.due_at > clock_timestamp() AND q.hold_reason IS NOT NULL) AS held_until
     FROM wa_queue_due q
     WHERE q.organization_id = n.organization_id AND q.number_id IS NOT DISTINCT FROM n.id
 ) d ON true
 LEFT JOIN LATERAL (
-    SELECT count(*) FILTER (WHERE NOT i.is_unknown) AS in_flight, count(*) FILTER (WHERE i.is_unknown) AS unknown
+    SELECT count(*) FILTER (WHERE NOT i.is_unknown) AS in_flight,
+        count(*) FILTER (WHERE i.is_unknown) AS unknown
     FROM wa_queue_inflight i WHERE i.organization_id = n.organization_id AND i.number_id = n.id
 ) f ON true
 LEFT JOIN LATERAL _wa_lane_block(n.organization_id, n.id, clock_timestamp()) b ON true
@@ -220,7 +238,8 @@ LEFT JOIN LATERAL _wa_lane_state(n.organization_id, n.id) s ON true
 WHERE n.organization_id = ANY (_wa_visible_organizations());
 
 COMMENT ON VIEW wa_queue_health IS
-'One row per business number: what is due, scheduled, held (why and until when) and in flight, and how many dispatchers run.';
+'One row per business number: what is due, scheduled, held (why and until when) and in flight, and how many '
+'dispatchers run.';
 
 REVOKE ALL ON FUNCTION _wa_explain(wa_outbound_queue), explain_wa_message(uuid), _wa_visible_message(uuid),
 preview_wa_request(uuid) FROM PUBLIC;
