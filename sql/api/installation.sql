@@ -1,4 +1,4 @@
--- Which database may send. A restored copy, a clone or a promoted standby has another identity and sends nothing.
+-- Which database may send: a restored copy, a clone or a promoted standby has another identity, and does not.
 
 CREATE OR REPLACE FUNCTION _wa_database_identity(
     OUT system_identifier text, OUT database_oid oid, OUT timeline_id integer
@@ -12,7 +12,8 @@ AS $$
         ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer
 $$;
 
-COMMENT ON FUNCTION _wa_database_identity() IS 'Internal: system identifier, database and timeline of this database.';
+COMMENT ON FUNCTION _wa_database_identity() IS
+'Internal: system identifier, database and timeline of this database.';
 
 CREATE OR REPLACE FUNCTION _wa_require_installation() RETURNS void
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
@@ -31,7 +32,8 @@ BEGIN
     END IF;
     RAISE EXCEPTION USING ERRCODE = 'WA401',
         MESSAGE = 'this database is not the one that was sending: nothing is sent from it',
-        DETAIL = format('recorded: system %s, database %s, timeline %s; found: system %s, database %s, timeline %s',
+        DETAIL = format(
+            'recorded: system %s, database %s, timeline %s; found: system %s, database %s, timeline %s',
             v_known.system_identifier, v_known.database_oid, v_known.timeline_id,
             v_here.system_identifier, v_here.database_oid, v_here.timeline_id),
         HINT = 'If it is a copy, leave it. If it takes over and the original sends no more: bin/wa adopt.';
@@ -100,20 +102,24 @@ END
 $$;
 
 COMMENT ON FUNCTION adopt_wa_database(text) IS
-'Makes this database the one that sends, after a restore, clone or promotion, and marks what the original may have '
-'sent: rows in flight become outcome unknown, rows that are due fail as in_doubt (or stay pending with ''keep'').';
+'Makes this database the one that sends, after a restore, clone or promotion, and marks what the original '
+'may have sent: rows in flight become outcome unknown, rows that are due fail as in_doubt (or stay pending '
+'with ''keep'').';
 
 CREATE OR REPLACE FUNCTION set_wa_sending(p_enabled boolean, p_note text DEFAULT NULL) RETURNS void
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
     UPDATE wa_installations SET is_sending_enabled = p_enabled,
-        sending_note = coalesce(p_note, CASE WHEN p_enabled THEN NULL ELSE 'stopped' END) || ' (' || session_user || ')'
+        sending_note = coalesce(p_note, CASE WHEN p_enabled THEN NULL ELSE 'stopped' END)
+        || ' (' || session_user || ')'
 $$;
 
 COMMENT ON FUNCTION set_wa_sending(boolean, text) IS
-'The kill switch: false stops every claim of every organization within a second, true resumes. Nothing is lost.';
+'The kill switch: false stops every claim of every organization, true resumes. Nothing is lost.';
 
-CREATE OR REPLACE FUNCTION start_wa_dispatcher(p_dispatcher_id uuid, p_host text, p_pid integer, p_version text)
+CREATE OR REPLACE FUNCTION start_wa_dispatcher(
+    p_dispatcher_id uuid, p_host text, p_pid integer, p_version text
+)
 RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
@@ -139,14 +145,15 @@ $$;
 
 COMMENT ON FUNCTION stop_wa_dispatcher(uuid) IS 'Records that a dispatcher ended in order.';
 
--- The gate. Awake dispatchers share the lock; one that sleeps needs it alone, and gets it only when nobody is awake and no
--- producer is between its INSERT and its COMMIT. Producers try to share it until commit and NOTIFY only when refused:
--- no wake-up is lost, and commits are not serialised by NOTIFY while anyone is awake.
+-- The gate. Awake dispatchers share the lock; one that sleeps needs it alone, and gets it only when nobody is
+-- awake and no producer is between its INSERT and its COMMIT. Producers try to share it until commit and
+-- NOTIFY only when refused: no wake-up is lost, and NOTIFY serialises no commits while anyone is awake.
 CREATE OR REPLACE FUNCTION _wa_gate() RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN 8247316640137322855::bigint;
 
-COMMENT ON FUNCTION _wa_gate() IS 'Internal: key of the advisory lock that says whether a dispatcher is awake.';
+COMMENT ON FUNCTION _wa_gate() IS
+'Internal: key of the advisory lock that says whether a dispatcher is awake.';
 
 CREATE OR REPLACE FUNCTION wake_wa_dispatcher() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -158,7 +165,8 @@ END
 $$;
 
 COMMENT ON FUNCTION wake_wa_dispatcher() IS
-'Declares the session''s dispatcher awake: producers need not notify. Gives up the session''s other advisory locks.';
+'Declares the session''s dispatcher awake: producers need not notify. Gives up the session''s other advisory '
+'locks.';
 
 CREATE OR REPLACE FUNCTION sleep_wa_dispatcher() RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -173,11 +181,12 @@ COMMENT ON FUNCTION sleep_wa_dispatcher() IS
 'True: producers will NOTIFY wa_queue from now on; look once more, then wait. False: poll.';
 
 REVOKE ALL ON FUNCTION _wa_database_identity(), _wa_require_installation(), adopt_wa_database(text),
-set_wa_sending(boolean, text), start_wa_dispatcher(uuid, text, integer, text), stop_wa_dispatcher(uuid), _wa_gate(),
-wake_wa_dispatcher(), sleep_wa_dispatcher() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION adopt_wa_database(text), set_wa_sending(boolean, text), _wa_require_installation() TO wa_admin;
-GRANT EXECUTE ON FUNCTION start_wa_dispatcher(uuid, text, integer, text), stop_wa_dispatcher(uuid), _wa_gate(),
-wake_wa_dispatcher(), sleep_wa_dispatcher() TO wa_dispatcher, wa_admin;
+set_wa_sending(boolean, text), start_wa_dispatcher(uuid, text, integer, text), stop_wa_dispatcher(uuid),
+_wa_gate(), wake_wa_dispatcher(), sleep_wa_dispatcher() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION adopt_wa_database(text), set_wa_sending(boolean, text), _wa_require_installation()
+TO wa_admin;
+GRANT EXECUTE ON FUNCTION start_wa_dispatcher(uuid, text, integer, text), stop_wa_dispatcher(uuid),
+_wa_gate(), wake_wa_dispatcher(), sleep_wa_dispatcher() TO wa_dispatcher, wa_admin;
 GRANT SELECT, UPDATE ON wa_installations TO wa_admin;
 GRANT SELECT ON wa_dispatchers TO wa_admin;
 
