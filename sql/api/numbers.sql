@@ -13,8 +13,8 @@ END
 $$;
 
 COMMENT ON FUNCTION register_wa_phone_number(text, text, text, text, integer, boolean) IS
-'Registers a business number for the current organization, or changes it; returns its id. The first one becomes the '
-'organization''s default. Rows that waited for a number get it.';
+'Registers a business number for the current organization, or changes it; returns its id. The first one '
+'becomes the organization''s default. Rows that waited for a number get it.';
 
 CREATE OR REPLACE FUNCTION _wa_register_number(
     p_org uuid, p_phone_number_id text, p_display_phone text, p_waba_id text, p_provider text,
@@ -35,12 +35,15 @@ BEGIN
             MESSAGE = format('provider "%s" is not supported by this release', p_provider),
             HINT = 'Supported: meta, 360dialog.';
     END IF;
-    INSERT INTO wa_portfolios (organization_id, portfolio_id) VALUES (p_org, p_waba_id) ON CONFLICT DO NOTHING;
+    INSERT INTO wa_portfolios (organization_id, portfolio_id) VALUES (p_org, p_waba_id)
+    ON CONFLICT DO NOTHING;
     INSERT INTO wa_phone_numbers (
-        organization_id, phone_number_id, display_phone, phone_e164, waba_id, portfolio_id, provider, throughput, is_test
+        organization_id, phone_number_id, display_phone, phone_e164, waba_id, portfolio_id, provider,
+        throughput, is_test
     )
     VALUES (
-        p_org, p_phone_number_id, p_display_phone, try_normalize_phone_e164('+' || ltrim(p_display_phone, '+')),
+        p_org, p_phone_number_id, p_display_phone,
+        try_normalize_phone_e164('+' || ltrim(p_display_phone, '+')),
         p_waba_id, p_waba_id, p_provider, p_throughput, p_is_test
     )
     ON CONFLICT (organization_id, phone_number_id) DO UPDATE SET
@@ -73,7 +76,8 @@ LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
     UPDATE wa_queue_due d SET number_id = o.default_number_id
     FROM wa_organizations o
-    WHERE o.id = p_org AND d.organization_id = p_org AND d.number_id IS NULL AND o.default_number_id IS NOT NULL
+    WHERE o.id = p_org AND d.organization_id = p_org AND d.number_id IS NULL
+        AND o.default_number_id IS NOT NULL
 $$;
 
 COMMENT ON FUNCTION _wa_assign_numbers(uuid) IS
@@ -109,16 +113,19 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION _wa_token_fingerprint(uuid, text) IS
-'Internal: tells which stored token a number sends with; NULL means the token of the dispatcher''s environment.';
+'Internal: tells which stored token a number sends with; NULL means the token of the dispatcher''s '
+'environment.';
 COMMENT ON FUNCTION _wa_pause_number(uuid, bigint, text, text, timestamptz) IS
-'Internal: pauses a number, its account, or every number with its token, until a time or (NULL) until resumed.';
+'Internal: pauses a number, its account, or every number with its token, until a time or (NULL) until '
+'resumed.';
 
 CREATE OR REPLACE FUNCTION resume_wa_number(p_phone_number_id text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 BEGIN
     UPDATE wa_phone_numbers
-    SET pause_scope = NULL, pause_reason = NULL, paused_at = NULL, paused_until = NULL, updated_at = clock_timestamp()
+    SET pause_scope = NULL, pause_reason = NULL, paused_at = NULL, paused_until = NULL,
+        updated_at = clock_timestamp()
     WHERE phone_number_id = p_phone_number_id;
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'WA010',
@@ -136,7 +143,8 @@ REVOKE ALL ON FUNCTION register_wa_phone_number(text, text, text, text, integer,
 _wa_register_number(uuid, text, text, text, text, integer, boolean), _wa_assign_numbers(uuid),
 _wa_token_fingerprint(uuid, text),
 _wa_pause_number(uuid, bigint, text, text, timestamptz), resume_wa_number(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION register_wa_phone_number(text, text, text, text, integer, boolean), resume_wa_number(text)
+GRANT EXECUTE ON FUNCTION register_wa_phone_number(text, text, text, text, integer, boolean),
+resume_wa_number(text)
 TO wa_admin;
 GRANT SELECT, INSERT, UPDATE, DELETE ON wa_phone_numbers, wa_portfolios TO wa_admin;
 GRANT SELECT ON wa_phone_numbers, wa_portfolios TO wa_app;
