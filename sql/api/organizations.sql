@@ -64,8 +64,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_choose_organization(name) IS
-'Internal: the organization that a role of this session works for. wa.organization_id only chooses among those that '
-'the role has. Definer: it reads memberships that the role itself need not see.';
+'Internal: the organization that a role of this session works for. wa.organization_id only chooses among '
+'those that the role has. Definer: it reads memberships that the role itself need not see.';
 
 CREATE OR REPLACE FUNCTION current_wa_organization() RETURNS uuid
 LANGUAGE sql STABLE
@@ -106,7 +106,8 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION create_wa_organization(text, uuid, text) IS
-'Makes a tenant, with the host''s own id if given. From the second one on, every role needs add_wa_organization_role().';
+'Makes a tenant, with the host''s own id if given. From the second one on, every role needs '
+'add_wa_organization_role().';
 
 CREATE OR REPLACE FUNCTION add_wa_organization_role(p_organization_id uuid, p_role_name name) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -129,8 +130,10 @@ REVOKE ALL ON FUNCTION _wa_sole_organization(), _wa_choose_organization(name), c
 _wa_caller_organization(), _wa_visible_organizations(), create_wa_organization(text, uuid, text),
 add_wa_organization_role(uuid, name) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION _wa_choose_organization(name), current_wa_organization(),
-_wa_caller_organization(), _wa_visible_organizations() TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
-GRANT EXECUTE ON FUNCTION create_wa_organization(text, uuid, text), add_wa_organization_role(uuid, name) TO wa_admin;
+_wa_caller_organization(), _wa_visible_organizations() TO wa_admin, wa_app, wa_dispatcher, wa_receiver,
+wa_analyst;
+GRANT EXECUTE ON FUNCTION create_wa_organization(text, uuid, text), add_wa_organization_role(uuid, name)
+TO wa_admin;
 GRANT SELECT ON wa_organization_roles TO wa_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON wa_organization_roles, wa_organizations TO wa_admin;
 GRANT SELECT ON wa_organizations TO wa_app;
