@@ -1,5 +1,5 @@
--- Who may be written to, with what, now: the one place that judges a queued row. The insert trigger, the claim, a
--- reschedule and explain_wa_message() all ask it.
+-- Who may be written to, with what, now: the one place that judges a queued row. The insert trigger, the
+-- claim, a reschedule and explain_wa_message() all ask it.
 
 CREATE OR REPLACE FUNCTION _wa_judge(
     p_org uuid, p_queue_ids uuid[], p_number_ids bigint[], p_contact_ids bigint[], p_template_ids uuid[],
@@ -33,7 +33,8 @@ BEGIN ATOMIC
         END,
         CASE
             WHEN d.template_id IS NULL AND n.replies_blocked_until > p_now THEN n.replies_blocked_until
-            WHEN d.template_id IS NOT NULL AND n.templates_blocked_until > p_now THEN n.templates_blocked_until
+            WHEN d.template_id IS NOT NULL AND n.templates_blocked_until > p_now
+                THEN n.templates_blocked_until
         END,
         CASE
             WHEN d.template_id IS NULL AND n.replies_blocked_until > p_now THEN 'restricted'
@@ -57,14 +58,15 @@ BEGIN ATOMIC
 END;
 
 COMMENT ON FUNCTION _wa_judge(uuid, uuid[], bigint[], bigint[], uuid[], interval, timestamptz) IS
-'Internal: for each queued row at a given time whether its window is open, why it is refused (opted_out, window_closed, '
-'template_unavailable; NULL when it may go) and until when a restriction of Meta holds it.';
+'Internal: for each queued row at a given time whether its window is open, why it is refused (opted_out, '
+'window_closed, template_unavailable; NULL when it may go) and until when a restriction of Meta holds it.';
 
 CREATE OR REPLACE FUNCTION _wa_refusal_text(p_code text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE p_code
     WHEN 'opted_out' THEN 'the contact asked not to be written to'
-    WHEN 'window_closed' THEN 'more than 24 hours since the customer''s last message: only templates may be sent'
+    WHEN 'window_closed'
+        THEN 'more than 24 hours since the customer''s last message: only templates may be sent'
     WHEN 'template_unavailable' THEN 'the template is not approved, or paused'
     WHEN 'expired' THEN 'not sent before it expired'
     ELSE p_code
@@ -82,11 +84,12 @@ CREATE OR REPLACE FUNCTION _wa_refusal_hint(p_code text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE p_code
     WHEN 'opted_out' THEN 'Leave the contact alone; opt_in_wa_contact() records a new consent.'
-    WHEN 'window_closed' THEN 'Use an approved template (template_name, template_params), or name a fallback_template_name.'
-    ELSE 'SELECT name, language, status, blocked_reason FROM wa_templates; then wait, or choose another template.'
+    WHEN 'window_closed'
+        THEN 'Use an approved template (template_name, template_params), or a fallback_template_name.'
+    ELSE 'SELECT name, language, status, blocked_reason FROM wa_templates; wait, or choose another one.'
 END;
 
 COMMENT ON FUNCTION _wa_refusal_hint(text) IS 'Internal: the way out of a refusal.';
 
-REVOKE ALL ON FUNCTION _wa_judge(uuid, uuid[], bigint[], bigint[], uuid[], interval, timestamptz), _wa_refusal_text(text),
-_wa_refusal_sqlstate(text), _wa_refusal_hint(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION _wa_judge(uuid, uuid[], bigint[], bigint[], uuid[], interval, timestamptz),
+_wa_refusal_text(text), _wa_refusal_sqlstate(text), _wa_refusal_hint(text) FROM PUBLIC;
