@@ -1,7 +1,7 @@
 -- What happens when an application inserts, updates or deletes rows of the queue.
 
--- Per row and quiet: fills in what RETURNING shows. What is malformed is only marked here (error_code), so that the
--- statement trigger can refuse all bad rows of a statement in one error.
+-- Per row and quiet: fills in what RETURNING shows. What is malformed is only marked here (error_code), so
+-- that the statement trigger can refuse all bad rows of a statement in one error.
 CREATE OR REPLACE FUNCTION tg_wa_outbound_queue__prepare() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
@@ -70,17 +70,20 @@ $$;
 COMMENT ON FUNCTION tg_wa_outbound_queue__prepare() IS
 'Gives a new row its id, normalised phone, type and expiry; forces what only sending may set.';
 
--- The plans are made once a session, for one row or for a million, whatever the tables held then: every look-up is by key.
+-- The plans are made once a session, for one row or for a million, whatever the tables held then: every
+-- look-up is by key.
 CREATE OR REPLACE FUNCTION tg_wa_outbound_queue__enqueue() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET jit = off
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET jit = off
 AS $$
 DECLARE
     v_org wa_organizations;
     v_sum record;
 BEGIN
-    FOR v_org IN SELECT o.* FROM wa_organizations o WHERE o.id IN (SELECT n.organization_id FROM new_rows n) LOOP
+    FOR v_org IN
+        SELECT o.* FROM wa_organizations o WHERE o.id IN (SELECT n.organization_id FROM new_rows n)
+    LOOP
         PERFORM FROM (
             SELECT array_agg(CASE WHEN NOT _wa_is_user_id(n.phone) THEN n.phone END) AS phones,
                 array_agg(CASE WHEN _wa_is_user_id(n.phone) THEN n.phone END) AS user_ids
@@ -102,13 +105,16 @@ BEGIN
             ) p ON true
             LEFT JOIN LATERAL (
                 SELECT w.number_id FROM wa_conversation_windows w
-                WHERE n.phone_number_id IS NULL AND w.organization_id = v_org.id AND w.contact_id = c.contact_id
+                WHERE n.phone_number_id IS NULL AND w.organization_id = v_org.id
+                    AND w.contact_id = c.contact_id
                 ORDER BY greatest(w.last_customer_message_at, w.last_business_message_at) DESC NULLS LAST
                 LIMIT 1
             ) w ON true
             LEFT JOIN LATERAL (
                 SELECT x.id AS number_id, x.waba_id FROM wa_phone_numbers x
-                WHERE x.organization_id = v_org.id AND x.id = coalesce(p.id, w.number_id, v_org.default_number_id) LIMIT 1
+                WHERE x.organization_id = v_org.id
+                    AND x.id = coalesce(p.id, w.number_id, v_org.default_number_id)
+                LIMIT 1
             ) a ON true
             WHERE n.organization_id = v_org.id
         ),
@@ -135,8 +141,8 @@ BEGIN
                         END
                         THEN NULL
                     ELSE _wa_check_queue_row(
-                        v_org.id, r.error_code, r.phone_number_id, r.named_number_id, r.type, r.text_body, r.content,
-                        r.template_name, r.template_language, r.waba_id, r.template_params, t.id
+                        v_org.id, r.error_code, r.phone_number_id, r.named_number_id, r.type, r.text_body,
+                        r.content, r.template_name, r.template_language, r.waba_id, r.template_params, t.id
                     )
                 END AS bad
             FROM routed r
@@ -145,7 +151,9 @@ BEGIN
                 AND t.waba_id IS NOT DISTINCT FROM r.waba_id
         ),
         queued AS (
-            INSERT INTO wa_queue_due (organization_id, number_id, class, due_at, queue_id, contact_id, template_id)
+            INSERT INTO wa_queue_due (
+                organization_id, number_id, class, due_at, queue_id, contact_id, template_id
+            )
             SELECT v_org.id, c.number_id,
                 _wa_queue_class(c.priority, _wa_is_metered(c.template_id, c.category)),
                 greatest(c.scheduled_at, clock_timestamp()), c.id, c.recipient_id, c.template_id
@@ -162,7 +170,8 @@ BEGIN
         FROM checked c;
         IF v_sum.bad > 0 THEN
             PERFORM _wa_raise_bad_rows(
-                v_sum.bad, v_sum.row_count, v_sum.details, v_sum.first ->> 0, v_sum.first ->> 1, v_sum.first ->> 2
+                v_sum.bad, v_sum.row_count, v_sum.details, v_sum.first ->> 0, v_sum.first ->> 1,
+                v_sum.first ->> 2
             );
         END IF;
         PERFORM _wa_refuse_rows(v_org, array_agg(n.id)) FROM new_rows n WHERE n.organization_id = v_org.id;
@@ -181,15 +190,16 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN p_template_id IS NOT NULL AND p_category IS DISTINCT FROM 'AUTHENTICATION';
 
 COMMENT ON FUNCTION _wa_is_metered(uuid, text) IS
-'Internal: whether the organization''s rate limit counts a message: templates other than authentication. Free-form '
-'messages are replies inside a window by rule.';
+'Internal: whether the organization''s rate limit counts a message: templates other than authentication. '
+'Free-form messages are replies inside a window by rule.';
 
 CREATE OR REPLACE FUNCTION _wa_queue_class(p_priority text, p_is_metered boolean) RETURNS smallint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN (CASE p_priority WHEN 'high' THEN 1 WHEN 'normal' THEN 3 ELSE 5 END + p_is_metered::integer)::smallint;
 
 COMMENT ON FUNCTION _wa_queue_class(text, boolean) IS
-'Internal: the class of a due row: 1, 3, 5 for high, normal, low; one more when the organization''s rate counts it.';
+'Internal: the class of a due row: 1, 3, 5 for high, normal, low; one more when the organization''s rate '
+'counts it.';
 
 CREATE OR REPLACE FUNCTION _wa_check_queue_row(
     p_org uuid, p_mark text, p_phone_number_id text, p_number_id bigint, p_type text, p_text_body text,
@@ -200,8 +210,8 @@ LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_types CONSTANT text[] := ARRAY[
-        'text', 'template', 'image', 'document', 'audio', 'video', 'sticker', 'interactive', 'location', 'contacts',
-        'reaction'
+        'text', 'template', 'image', 'document', 'audio', 'video', 'sticker', 'interactive', 'location',
+        'contacts', 'reaction'
     ];
     v_sqlstate text;
     v_problem text;
@@ -210,7 +220,7 @@ BEGIN
     IF p_mark IS NOT NULL THEN
         v_sqlstate := p_mark;
         v_problem := 'not a phone number or business-scoped user id';
-        v_hint := 'Give the number with + and country code, or set wa_organizations.default_region for national forms.';
+        v_hint := 'Give + and the country code, or set wa_organizations.default_region for national forms.';
     ELSIF p_phone_number_id IS NOT NULL AND p_number_id IS NULL THEN
         v_sqlstate := 'WA010';
         v_problem := format('no business number with the id "%s"', p_phone_number_id);
@@ -237,10 +247,16 @@ BEGIN
         v_hint := 'Give the text of the message.';
     ELSE
         v_problem := _wa_check_content(
-            p_type, CASE p_type WHEN 'text' THEN coalesce(p_content, '{}') || jsonb_build_object('body', p_text_body)
-                ELSE p_content END
+            p_type, CASE p_type
+                WHEN 'text' THEN coalesce(p_content, '{}') || jsonb_build_object('body', p_text_body)
+                ELSE p_content
+            END
         );
-        v_sqlstate := CASE WHEN v_problem IS NULL THEN NULL WHEN v_problem ~ 'longer than|characters' THEN 'WA007' ELSE 'WA008' END;
+        v_sqlstate := CASE
+            WHEN v_problem IS NULL THEN NULL
+            WHEN v_problem ~ 'longer than|characters' THEN 'WA007'
+            ELSE 'WA008'
+        END;
         v_hint := 'The limits are those of the Cloud API''s message types; see the reference.';
     END IF;
     RETURN CASE WHEN v_sqlstate IS NOT NULL THEN ARRAY[v_sqlstate, v_problem, v_hint] END;
@@ -270,7 +286,7 @@ $$;
 COMMENT ON FUNCTION _wa_raise_bad_rows(bigint, bigint, text[], text, text, text) IS
 'Internal: raises one error for all bad rows of a statement. Values stand in the DETAIL only, the first ten.';
 
--- Insert and reschedule share it. A row that is due now must be allowed now; opt-outs and templates count at any time.
+-- Insert and reschedule share it. A row due now must be allowed now; opt-outs and templates always count.
 CREATE OR REPLACE FUNCTION _wa_refuse_rows(p_org wa_organizations, p_ids uuid[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -280,7 +296,8 @@ DECLARE
 BEGIN
     FOR v_record IN
         SELECT j.refusal, array_agg(j.queue_id) AS ids,
-            array_agg(format('%s: %s', quote_ident(q.phone), _wa_refusal_text(j.refusal)) ORDER BY q.id) AS details,
+            array_agg(format('%s: %s', quote_ident(q.phone), _wa_refusal_text(j.refusal))
+                ORDER BY q.id) AS details,
             coalesce(q.on_refusal, (p_org).on_refusal) AS on_refusal, count(*) AS refused
         FROM (
             SELECT array_agg(d.queue_id) AS ids, array_agg(d.number_id) AS number_ids,
@@ -291,11 +308,13 @@ BEGIN
             (p_org).id, a.ids, a.number_ids, a.contact_ids, a.template_ids, (p_org).window_margin, v_now
         ) j
         CROSS JOIN LATERAL (
-            SELECT x.id, x.phone, x.on_refusal, x.scheduled_at, x.fallback_template_name FROM wa_outbound_queue x
+            SELECT x.id, x.phone, x.on_refusal, x.scheduled_at, x.fallback_template_name
+            FROM wa_outbound_queue x
             WHERE x.organization_id = (p_org).id AND x.id = j.queue_id LIMIT 1
         ) q
         WHERE j.refusal IS NOT NULL
-            AND NOT (j.refusal = 'window_closed' AND (q.scheduled_at > v_now OR q.fallback_template_name IS NOT NULL
+            AND NOT (j.refusal = 'window_closed'
+                AND (q.scheduled_at > v_now OR q.fallback_template_name IS NOT NULL
                 OR j.number_id IS NULL))
         GROUP BY j.refusal, coalesce(q.on_refusal, (p_org).on_refusal)
         ORDER BY 4
@@ -307,7 +326,8 @@ BEGIN
                 _wa_refusal_hint(v_record.refusal)
             );
         END IF;
-        PERFORM _wa_fail_messages((p_org).id, v_record.ids, v_record.refusal, _wa_refusal_text(v_record.refusal));
+        PERFORM _wa_fail_messages((p_org).id, v_record.ids, v_record.refusal,
+            _wa_refusal_text(v_record.refusal));
     END LOOP;
 END
 $$;
@@ -323,7 +343,8 @@ BEGIN
         RAISE WARNING USING
             MESSAGE = format('%s messages queued: at %s a minute they take about %s', p_queued,
                 (p_org).rate_limit_per_minute,
-                justify_hours(make_interval(mins => ceil(p_queued::numeric / (p_org).rate_limit_per_minute)::integer))),
+                justify_hours(make_interval(
+                    mins => ceil(p_queued::numeric / (p_org).rate_limit_per_minute)::integer))),
             HINT = 'wa_organizations.rate_limit_per_minute sets the limit; NULL switches it off.';
     END IF;
 END
@@ -342,7 +363,8 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION _wa_notify_dispatchers() IS 'Internal: wakes the dispatchers if all of them sleep; see _wa_gate().';
+COMMENT ON FUNCTION _wa_notify_dispatchers() IS
+'Internal: wakes the dispatchers if all of them sleep; see _wa_gate().';
 
 -- WHEN keeps our own updates (which advance change_no) from ever calling it.
 CREATE OR REPLACE FUNCTION tg_wa_outbound_queue__change() RETURNS trigger
@@ -355,12 +377,14 @@ BEGIN
     FROM jsonb_each(to_jsonb(OLD)) o
     JOIN jsonb_each(to_jsonb(NEW)) n USING (key)
     WHERE o.value IS DISTINCT FROM n.value AND o.key <> ALL (ARRAY[
-        'scheduled_at', 'expires_at', 'priority', 'status', 'reference', 'metadata', 'customer_id', 'on_refusal', 'on_unknown'
+        'scheduled_at', 'expires_at', 'priority', 'status', 'reference', 'metadata', 'customer_id',
+        'on_refusal', 'on_unknown'
     ]);
     IF v_fixed IS NOT NULL OR NEW.status NOT IN (OLD.status, 'cancelled') THEN
         RAISE EXCEPTION USING ERRCODE = 'WA202',
-            MESSAGE = format('cannot change %s of a queued message', coalesce(v_fixed, format('status to "%s"', NEW.status))),
-            HINT = 'scheduled_at, expires_at, priority and status = ''cancelled'' may be changed; else cancel it and insert anew.';
+            MESSAGE = format('cannot change %s of a queued message',
+                coalesce(v_fixed, format('status to "%s"', NEW.status))),
+            HINT = 'Times, priority and status = ''cancelled'' may be changed; else cancel it, insert anew.';
     END IF;
     IF (OLD.status, OLD.scheduled_at, OLD.expires_at, OLD.priority, OLD.on_unknown)
         IS NOT DISTINCT FROM (NEW.status, NEW.scheduled_at, NEW.expires_at, NEW.priority, NEW.on_unknown)
@@ -387,7 +411,8 @@ END
 $$;
 
 COMMENT ON FUNCTION tg_wa_outbound_queue__change() IS
-'Lets an application reschedule, reprioritise or cancel a pending row; refuses everything else (WA201, WA202).';
+'Lets an application reschedule, reprioritise or cancel a pending row; refuses everything else (WA201, '
+'WA202).';
 
 CREATE OR REPLACE FUNCTION tg_wa_outbound_queue__recheck() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
@@ -418,7 +443,8 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION tg_wa_outbound_queue__delete() IS 'Takes a deleted row out of sending; refuses rows that are being sent.';
+COMMENT ON FUNCTION tg_wa_outbound_queue__delete() IS
+'Takes a deleted row out of sending; refuses rows that are being sent.';
 
 CREATE OR REPLACE TRIGGER prepare BEFORE INSERT ON wa_outbound_queue
 FOR EACH ROW EXECUTE FUNCTION tg_wa_outbound_queue__prepare();
@@ -444,7 +470,8 @@ _wa_check_queue_row(uuid, text, text, bigint, text, text, jsonb, text, text, tex
 _wa_raise_bad_rows(bigint, bigint, text[], text, text, text), _wa_refuse_rows(wa_organizations, uuid[]),
 _wa_warn_of_wait(wa_organizations, bigint), _wa_notify_dispatchers() FROM PUBLIC;
 GRANT SELECT, INSERT ON wa_outbound_queue TO wa_app;
-GRANT UPDATE (scheduled_at, expires_at, priority, status, reference, metadata, customer_id, on_refusal, on_unknown)
+GRANT UPDATE (scheduled_at, expires_at, priority, status, reference, metadata, customer_id, on_refusal,
+on_unknown)
 ON wa_outbound_queue TO wa_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON wa_outbound_queue TO wa_admin;
 GRANT SELECT ON wa_queue_due, wa_queue_inflight TO wa_admin;
