@@ -3,8 +3,9 @@
 CREATE OR REPLACE FUNCTION _wa_caller_sees(p_org uuid) RETURNS boolean
 LANGUAGE sql STABLE
 RETURN CASE
-    WHEN pg_has_role(coalesce(nullif(current_setting('role'), 'none'), session_user::text)::name, 'wa_admin', 'MEMBER')
-        THEN true
+    WHEN pg_has_role(
+        coalesce(nullif(current_setting('role'), 'none'), session_user::text)::name, 'wa_admin', 'MEMBER'
+    ) THEN true
     ELSE p_org = _wa_caller_organization()
 END;
 
@@ -33,7 +34,7 @@ BEGIN
             WHERE q.organization_id = p_org AND q.reference = p_reference AND q.status = ANY (p_statuses)
         );
     END IF;
-    -- Waiting rows are found by their contact; ended ones by their entry in the ledger, or by the number itself.
+    -- Waiting rows are found by their contact, ended ones by their entry in the ledger.
     RETURN ARRAY(
         SELECT d.queue_id FROM wa_queue_due d
         WHERE d.organization_id = p_org AND d.contact_id = _wa_find_contact(p_org, p_phone)
@@ -48,7 +49,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_select_queued(uuid, uuid[], text, text, text[]) IS
-'Internal: ids of queued rows by id, reference or phone (exactly one of them given) that have one of the statuses.';
+'Internal: ids of queued rows by id, reference or phone (exactly one of them given) that have one of the '
+'statuses.';
 
 CREATE OR REPLACE FUNCTION cancel_wa_messages(
     ids uuid[] DEFAULT NULL, reference text DEFAULT NULL, phone text DEFAULT NULL
@@ -69,7 +71,8 @@ END
 $$;
 
 COMMENT ON FUNCTION cancel_wa_messages(uuid[], text, text) IS
-'Cancels pending messages by ids, by reference or by phone; returns how many. What is being sent already is not touched.';
+'Cancels pending messages by ids, by reference or by phone; returns how many. What is being sent already is '
+'not touched.';
 
 CREATE OR REPLACE FUNCTION reschedule_wa_messages(
     scheduled_at timestamptz, ids uuid[] DEFAULT NULL, reference text DEFAULT NULL, phone text DEFAULT NULL
@@ -89,7 +92,8 @@ BEGIN
     -- An expiry that was reckoned from the old time moves along.
     UPDATE wa_outbound_queue q
     SET scheduled_at = $1,
-        expires_at = CASE WHEN q.expires_at = 'infinity' THEN q.expires_at ELSE q.expires_at + ($1 - q.scheduled_at) END
+        expires_at = CASE WHEN q.expires_at = 'infinity' THEN q.expires_at
+            ELSE q.expires_at + ($1 - q.scheduled_at) END
     WHERE q.organization_id = v_org AND q.id = ANY (v_ids) AND q.status = 'pending';
     GET DIAGNOSTICS v_moved = ROW_COUNT;
     RETURN v_moved;
@@ -97,7 +101,8 @@ END
 $$;
 
 COMMENT ON FUNCTION reschedule_wa_messages(timestamptz, uuid[], text, text) IS
-'Moves pending messages, by ids, reference or phone, to another time, and their expiry with it; returns how many.';
+'Moves pending messages, by ids, reference or phone, to another time, and their expiry with it; returns how '
+'many.';
 
 CREATE OR REPLACE FUNCTION retry_wa_messages(
     ids uuid[] DEFAULT NULL, reference text DEFAULT NULL, phone text DEFAULT NULL
@@ -113,7 +118,8 @@ BEGIN
     SELECT o.* INTO v_org FROM wa_organizations o WHERE o.id = _wa_caller_organization();
     v_ids := _wa_select_queued(v_org.id, $1, $2, $3, ARRAY['failed', 'cancelled']);
     SELECT count(*) INTO v_doubtful FROM wa_outbound_queue q
-    WHERE q.organization_id = v_org.id AND q.id = ANY (v_ids) AND q.error_code IN ('outcome_unknown', 'in_doubt');
+    WHERE q.organization_id = v_org.id AND q.id = ANY (v_ids)
+        AND q.error_code IN ('outcome_unknown', 'in_doubt');
     IF v_doubtful > 0 THEN
         RAISE WARNING USING MESSAGE = format('%s of these messages may have been sent before', v_doubtful),
             HINT = 'Their outcome was never reported; the recipient may get them twice.';
@@ -130,9 +136,11 @@ BEGIN
         RETURNING q.*
     ),
     queued AS (
-        INSERT INTO wa_queue_due (organization_id, number_id, class, due_at, queue_id, contact_id, template_id)
-        SELECT v_org.id, n.id, _wa_queue_class(r.priority, _wa_is_metered(t.id, t.category)), r.scheduled_at, r.id,
-            c.contact_id, t.id
+        INSERT INTO wa_queue_due (
+            organization_id, number_id, class, due_at, queue_id, contact_id, template_id
+        )
+        SELECT v_org.id, n.id, _wa_queue_class(r.priority, _wa_is_metered(t.id, t.category)), r.scheduled_at,
+            r.id, c.contact_id, t.id
         FROM revived r
         CROSS JOIN LATERAL _wa_contact_of(v_org.id, r.phone) c
         LEFT JOIN wa_phone_numbers n ON n.organization_id = v_org.id AND n.id = coalesce(
@@ -155,15 +163,15 @@ END
 $$;
 
 COMMENT ON FUNCTION retry_wa_messages(uuid[], text, text) IS
-'Queues failed or cancelled messages again, by ids, reference or phone; returns how many. They are judged anew; those whose '
-'outcome was unknown are named in a WARNING.';
+'Queues failed or cancelled messages again, by ids, reference or phone; returns how many. They are judged '
+'anew; those whose outcome was unknown are named in a WARNING.';
 
 CREATE OR REPLACE FUNCTION _wa_cancel_due(p_org uuid, p_contact_ids bigint[], p_scope text, p_reason text)
 RETURNS integer
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
     WITH unwanted AS (
-        -- Queue row first, then its due row, as everywhere: a row that is being claimed is waited for, and then not there.
+        -- Queue row first, then its due row, as everywhere: one that is being claimed is waited for and gone.
         SELECT q.id FROM wa_queue_due d
         JOIN wa_outbound_queue q ON q.organization_id = p_org AND q.id = d.queue_id AND q.status = 'pending'
         LEFT JOIN wa_templates t ON t.organization_id = p_org AND t.id = d.template_id
@@ -194,4 +202,5 @@ REVOKE ALL ON FUNCTION _wa_caller_sees(uuid), _wa_select_queued(uuid, uuid[], te
 cancel_wa_messages(uuid[], text, text), reschedule_wa_messages(timestamptz, uuid[], text, text),
 retry_wa_messages(uuid[], text, text), _wa_cancel_due(uuid, bigint[], text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION cancel_wa_messages(uuid[], text, text),
-reschedule_wa_messages(timestamptz, uuid[], text, text), retry_wa_messages(uuid[], text, text) TO wa_app, wa_admin;
+reschedule_wa_messages(timestamptz, uuid[], text, text), retry_wa_messages(uuid[], text, text) TO wa_app,
+wa_admin;
