@@ -123,12 +123,14 @@ CREATE TABLE wa_tier_usages (
 CREATE INDEX wa_tier_usages_last_at_idx ON wa_tier_usages (organization_id, portfolio_id, last_at);
 
 COMMENT ON TABLE wa_portfolios IS
-'Business portfolios: all numbers of one share its messaging limit (unique recipients outside the window in a '
-'rolling 24 hours).';
+'Business portfolios: all numbers of one share its messaging limit (unique recipients outside the window in '
+'a rolling 24 hours).';
 COMMENT ON COLUMN wa_portfolios.messaging_limit IS 'The limit as Meta names it, for example TIER_2K.';
-COMMENT ON COLUMN wa_portfolios.tier_limit IS 'The limit as a number of recipients; NULL means unlimited or not known.';
+COMMENT ON COLUMN wa_portfolios.tier_limit IS
+'The limit as a number of recipients; NULL means unlimited or not known.';
 COMMENT ON TABLE wa_phone_numbers IS 'Business numbers that send and receive; each is one lane of the queue.';
-COMMENT ON COLUMN wa_phone_numbers.phone_number_id IS 'The provider''s id of the number, as used in its URLs and webhooks.';
+COMMENT ON COLUMN wa_phone_numbers.phone_number_id IS
+'The provider''s id of the number, as used in its URLs and webhooks.';
 COMMENT ON COLUMN wa_phone_numbers.throughput IS 'Requests that may be claimed in any sliding second.';
 COMMENT ON COLUMN wa_phone_numbers.is_test IS 'On a test number wa_admin may open a window by hand.';
 COMMENT ON COLUMN wa_phone_numbers.status IS 'The provider''s state of the number; only CONNECTED sends.';
@@ -136,9 +138,11 @@ COMMENT ON COLUMN wa_phone_numbers.pause_scope IS
 'Why sending is paused: this number, its whole account, or every number with the same token.';
 COMMENT ON COLUMN wa_phone_numbers.paused_until IS
 'End of the pause; NULL with pause_scope set means until resume_wa_number().';
-COMMENT ON COLUMN wa_phone_numbers.templates_blocked_until IS 'Meta restricted business-initiated messages until then.';
+COMMENT ON COLUMN wa_phone_numbers.templates_blocked_until IS
+'Meta restricted business-initiated messages until then.';
 COMMENT ON COLUMN wa_phone_numbers.replies_blocked_until IS 'Meta restricted replies until then.';
-COMMENT ON COLUMN wa_phone_numbers.last_webhook_at IS 'When a webhook of this number was last processed, to ten seconds.';
+COMMENT ON COLUMN wa_phone_numbers.last_webhook_at IS
+'When a webhook of this number was last processed, to ten seconds.';
 COMMENT ON TABLE wa_number_routes IS 'Internal: finds the tenant of a webhook by the provider''s number id.';
 COMMENT ON TABLE wa_lanes IS 'Internal: the lock of each lane.';
 COMMENT ON TABLE wa_lane_states IS 'Internal: where each lane''s claim stands. The newest version counts.';
