@@ -85,8 +85,8 @@ COMMENT ON COLUMN wa_organizations.order_wait IS
 COMMENT ON TABLE wa_organization_roles IS
 'Which database roles belong to which organization; row security goes by membership in these roles.';
 COMMENT ON TABLE wa_installations IS
-'The one database that may send, by system identifier, database and timeline; a copy differs and sends nothing '
-'until adopt_wa_database().';
+'The one database that may send, by system identifier, database and timeline; a copy differs and sends '
+'nothing until adopt_wa_database().';
 COMMENT ON COLUMN wa_installations.is_sending_enabled IS
 'The kill switch: false stops every claim of every organization.';
 COMMENT ON COLUMN wa_installations.sending_note IS 'Who threw the kill switch and why.';
