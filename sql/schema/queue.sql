@@ -62,8 +62,8 @@ CREATE TABLE wa_queue_due (
     CONSTRAINT wa_queue_due_class_check CHECK (class BETWEEN 1 AND 6)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
 
--- These tables are often empty when a plan is made, and all indexes look alike then: only the key starts with the
--- organization, so that a look-up by key can take no other.
+-- These tables are often empty when a plan is made, and all indexes look alike then: only the key starts with
+-- the organization, so that a look-up by key can take no other.
 CREATE INDEX wa_queue_due_order_idx ON wa_queue_due (number_id, class, due_at, queue_id);
 CREATE INDEX wa_queue_due_contact_idx ON wa_queue_due (contact_id);
 
@@ -112,39 +112,57 @@ CREATE TABLE wa_error_rules (
 );
 
 COMMENT ON TABLE wa_outbound_queue IS
-'Messages to send. Insert (phone, text_body) or (phone, template_name, template_params); a running dispatcher sends.';
-COMMENT ON COLUMN wa_outbound_queue.phone IS 'Recipient: a phone number in any usual form, stored in E.164, or a business-scoped user id.';
+'Messages to send. Insert (phone, text_body) or (phone, template_name, template_params); a running '
+'dispatcher sends.';
+COMMENT ON COLUMN wa_outbound_queue.phone IS
+'Recipient: a phone number in any usual form, stored in E.164, or a business-scoped user id.';
 COMMENT ON COLUMN wa_outbound_queue.type IS
-'text, template, image, document, audio, video, sticker, interactive, location, contacts or reaction; follows from the columns.';
+'text, template, image, document, audio, video, sticker, interactive, location, contacts or reaction; '
+'follows from the columns.';
 COMMENT ON COLUMN wa_outbound_queue.template_params IS
 'JSON array: body values in order. JSON object: values by the template''s declared names. '
 '{"header": ..., "body": ..., "buttons": ...} gives the other components too.';
-COMMENT ON COLUMN wa_outbound_queue.content IS 'The message object of the Cloud API for every type but text and template.';
+COMMENT ON COLUMN wa_outbound_queue.content IS
+'The message object of the Cloud API for every type but text and template.';
 COMMENT ON COLUMN wa_outbound_queue.reply_to IS 'wamid of the message that this one quotes.';
 COMMENT ON COLUMN wa_outbound_queue.status IS 'pending, sending, sent, failed or cancelled.';
 COMMENT ON COLUMN wa_outbound_queue.scheduled_at IS 'Not sent before.';
 COMMENT ON COLUMN wa_outbound_queue.expires_at IS
-'Not sent after. By default: authentication 10 minutes, free-form the end of the window, others 24 hours after due; infinity means never.';
-COMMENT ON COLUMN wa_outbound_queue.phone_number_id IS 'Business number to send from; NULL takes that of the newest conversation, else the default.';
-COMMENT ON COLUMN wa_outbound_queue.idempotency_key IS 'A second row with the same key is refused, or skipped with ON CONFLICT DO NOTHING.';
-COMMENT ON COLUMN wa_outbound_queue.reference IS 'The application''s own name for it; cancel, retry and reschedule find rows by it.';
+'Not sent after. By default: authentication 10 minutes, free-form the end of the window, others 24 hours '
+'after due; infinity means never.';
+COMMENT ON COLUMN wa_outbound_queue.phone_number_id IS
+'Business number to send from; NULL takes that of the newest conversation, else the default.';
+COMMENT ON COLUMN wa_outbound_queue.idempotency_key IS
+'A second row with the same key is refused, or skipped with ON CONFLICT DO NOTHING.';
+COMMENT ON COLUMN wa_outbound_queue.reference IS
+'The application''s own name for it; cancel, retry and reschedule find rows by it.';
 COMMENT ON COLUMN wa_outbound_queue.on_refusal IS 'raise or record; NULL takes the organization''s setting.';
 COMMENT ON COLUMN wa_outbound_queue.on_unknown IS 'fail or retry; NULL takes the organization''s setting.';
-COMMENT ON COLUMN wa_outbound_queue.fallback_template_name IS 'Template to send instead when the window has closed meanwhile.';
+COMMENT ON COLUMN wa_outbound_queue.fallback_template_name IS
+'Template to send instead when the window has closed meanwhile.';
 COMMENT ON COLUMN wa_outbound_queue.customer_id IS 'The host application''s own id of the customer.';
-COMMENT ON COLUMN wa_outbound_queue.attempt IS 'How often it was claimed; part of the callback data of each request.';
-COMMENT ON COLUMN wa_outbound_queue.error_code IS 'Meta''s error code, or a word of ours such as outcome_unknown, window_closed, opted_out.';
+COMMENT ON COLUMN wa_outbound_queue.attempt IS
+'How often it was claimed; part of the callback data of each request.';
+COMMENT ON COLUMN wa_outbound_queue.error_code IS
+'Meta''s error code, or a word of ours such as outcome_unknown, window_closed, opted_out.';
 COMMENT ON COLUMN wa_outbound_queue.change_no IS 'Internal: tells our own updates from yours.';
 COMMENT ON TABLE wa_queue_due IS 'Internal: the rows that wait to be sent, in the order of sending.';
-COMMENT ON COLUMN wa_queue_due.template_id IS 'The template chosen when the row was queued; NULL for free-form messages.';
-COMMENT ON COLUMN wa_queue_due.hold_reason IS 'Why due_at was moved on: recipient_rate, in_order, messaging_limit, retry.';
-COMMENT ON TABLE wa_queue_inflight IS 'Internal: rows handed to a dispatcher, or whose outcome is not known yet.';
-COMMENT ON COLUMN wa_queue_inflight.template_id IS 'The template that was sent: the row''s own, or its fall-back.';
-COMMENT ON COLUMN wa_queue_inflight.deadline_at IS 'When to look at it again: end of the lease, or of the wait for a webhook.';
+COMMENT ON COLUMN wa_queue_due.template_id IS
+'The template chosen when the row was queued; NULL for free-form messages.';
+COMMENT ON COLUMN wa_queue_due.hold_reason IS
+'Why due_at was moved on: recipient_rate, in_order, messaging_limit, retry.';
+COMMENT ON TABLE wa_queue_inflight IS
+'Internal: rows handed to a dispatcher, or whose outcome is not known yet.';
+COMMENT ON COLUMN wa_queue_inflight.template_id IS
+'The template that was sent: the row''s own, or its fall-back.';
+COMMENT ON COLUMN wa_queue_inflight.deadline_at IS
+'When to look at it again: end of the lease, or of the wait for a webhook.';
 COMMENT ON TABLE wa_dispatchers IS 'Dispatcher processes and when they were last seen.';
-COMMENT ON TABLE wa_error_rules IS 'What to do about each error code of the provider; change a row to change the behaviour.';
+COMMENT ON TABLE wa_error_rules IS
+'What to do about each error code of the provider; change a row to change the behaviour.';
 COMMENT ON COLUMN wa_error_rules.action IS
-'retry, wait_number, wait_account, wait_recipient, fail, fail_recipient, opt_out, need_template, stop_template, '
-'pause_number, pause_account, pause_token or unknown.';
+'retry, wait_number, wait_account, wait_recipient, fail, fail_recipient, opt_out, need_template, '
+'stop_template, pause_number, pause_account, pause_token or unknown.';
 COMMENT ON COLUMN wa_error_rules.max_retries IS 'Retries before it fails; NULL means until the row expires.';
-COMMENT ON COLUMN wa_error_rules.wait IS 'How long to wait or pause; NULL means backoff, or until resumed by hand.';
+COMMENT ON COLUMN wa_error_rules.wait IS
+'How long to wait or pause; NULL means backoff, or until resumed by hand.';
