@@ -3,13 +3,15 @@
 CREATE OR REPLACE FUNCTION complete_wa_messages(p_dispatcher_id uuid, p_results jsonb) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
-SET enable_hashjoin = off
-SET enable_mergejoin = off SET jit = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 DECLARE
     v_org uuid;
     v_recorded integer := 0;
 BEGIN
+    -- Who reports is alive, also where its heartbeat is late.
+    UPDATE wa_dispatchers SET seen_at = clock_timestamp()
+    WHERE id = p_dispatcher_id AND seen_at < clock_timestamp() - interval '5 seconds';
     FOR v_org IN SELECT DISTINCT (r ->> 'org')::uuid FROM jsonb_array_elements(p_results) r ORDER BY 1 LOOP
         v_recorded := v_recorded + _wa_complete_organization(v_org, p_results);
     END LOOP;
@@ -26,8 +28,7 @@ COMMENT ON FUNCTION complete_wa_messages(uuid, jsonb) IS
 -- accepted message.
 CREATE OR REPLACE FUNCTION _wa_read_result(
     p_result jsonb, OUT verdict text, OUT wamid text, OUT state text, OUT wa_id text, OUT code integer,
-    OUT error text,
-    OUT max_retries integer, OUT wait interval
+    OUT error text, OUT max_retries integer, OUT wait interval
 )
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
@@ -63,13 +64,14 @@ BEGIN
             max_retries := v_rule.max_retries;
             wait := v_rule.wait;
             error := coalesce(
-                v_answer #>> '{error,error_data,details}', v_answer #>> '{error,message}', 'HTTP status '
-                    || v_status
+                v_answer #>> '{error,error_data,details}', v_answer #>> '{error,message}',
+                'HTTP status ' || v_status
             );
     END CASE;
     IF (p_result ->> 'retry_after')::double precision > 0 THEN
-        wait := greatest(wait, make_interval(secs => least((p_result ->> 'retry_after')::double precision,
-            86400)));
+        wait := greatest(
+            wait, make_interval(secs => least((p_result ->> 'retry_after')::double precision, 86400))
+        );
     END IF;
 END
 $$;
@@ -84,7 +86,6 @@ DECLARE
     v_now timestamptz := clock_timestamp();
     v_done record;
     v_messages bigint[];
-    v_recorded integer;
 BEGIN
     -- The queue row's lock decides against an echo that settles the same row at this moment; the in-flight
     -- row tells whether this attempt is still open. An answer that comes after we gave up on it is welcome
@@ -94,8 +95,8 @@ BEGIN
         array_agg(x.id) FILTER (WHERE x.verdict = 'accepted') AS accepted,
         array_agg(x.wamid) FILTER (WHERE x.verdict = 'accepted') AS wamids,
         array_agg(x.state) FILTER (WHERE x.verdict = 'accepted') AS states,
-        array_agg(x.contact_id) FILTER (WHERE x.verdict = 'accepted'
-            AND x.wa_id <> ltrim(x.phone, '+')) AS learners,
+        array_agg(x.contact_id)
+            FILTER (WHERE x.verdict = 'accepted' AND x.wa_id <> ltrim(x.phone, '+')) AS learners,
         array_agg(x.wa_id) FILTER (WHERE x.verdict = 'accepted' AND x.wa_id <> ltrim(x.phone, '+')) AS wa_ids,
         array_agg(x.id) FILTER (WHERE x.verdict = 'not_started') AS unstarted,
         array_agg(x.id) FILTER (WHERE x.verdict = 'unknown') AS unknown,
@@ -104,16 +105,15 @@ BEGIN
         jsonb_agg(jsonb_build_object(
             'id', x.id, 'verdict', x.verdict, 'code', x.code, 'error', x.error, 'max_retries', x.max_retries,
             'wait_s', extract(epoch FROM x.wait), 'retry_count', x.retry_count, 'number_id', x.number_id,
-            'contact_id', x.contact_id, 'template_id', x.template_id, 'class', x.class, 'expires_at',
-            x.expires_at,
+            'contact_id', x.contact_id, 'template_id', x.template_id, 'class', x.class,
+            'expires_at', x.expires_at,
             'has_fallback', x.has_fallback, 'is_open', x.is_open
         )) FILTER (WHERE x.verdict NOT IN ('accepted', 'not_started', 'unknown')) AS refused
     INTO v_done
     FROM (
-        SELECT q.id, q.phone, q.retry_count, q.expires_at, q.fallback_template_name IS NOT NULL
-            AND i.template_id IS NULL
-            AS has_fallback, i.number_id, coalesce(i.contact_id, q.contact_id) AS contact_id, i.template_id,
-                i.class,
+        SELECT q.id, q.phone, q.retry_count, q.expires_at,
+            q.fallback_template_name IS NOT NULL AND i.template_id IS NULL AS has_fallback,
+            i.number_id, coalesce(i.contact_id, q.contact_id) AS contact_id, i.template_id, i.class,
             i.queue_id IS NOT NULL AS is_open, r.*
         FROM (SELECT r.value AS e FROM jsonb_array_elements(p_results) r ORDER BY r.value ->> 'id') s
         CROSS JOIN LATERAL (
@@ -204,8 +204,8 @@ AS $$
     UPDATE wa_pair_rates r SET wait_until = p_now + o.order_wait
     FROM wa_organizations o, wa_messages m
     WHERE o.id = p_org AND o.order_mode = 'delivered'
-        AND m.organization_id = p_org AND m.id = ANY (p_message_ids) AND m.state IN ('accepted', 'held',
-            'sent')
+        AND m.organization_id = p_org AND m.id = ANY (p_message_ids)
+        AND m.state IN ('accepted', 'held', 'sent')
         AND r.organization_id = p_org AND r.number_id = m.number_id AND r.contact_id = m.contact_id
 $$;
 
@@ -258,11 +258,11 @@ AS $$
         WHERE q.organization_id = p_org AND q.id = l.queue_id
         RETURNING q.id, q.scheduled_at
     )
-    INSERT INTO wa_queue_due (organization_id, number_id, class, due_at, queue_id, contact_id, template_id,
-        hold_reason)
+    INSERT INTO wa_queue_due (
+        organization_id, number_id, class, due_at, queue_id, contact_id, template_id, hold_reason
+    )
     SELECT p_org, l.number_id, l.class, coalesce(l.due_at, r.scheduled_at), l.queue_id, l.contact_id,
-        l.template_id,
-        CASE WHEN l.due_at IS NOT NULL THEN 'retry' END
+        l.template_id, CASE WHEN l.due_at IS NOT NULL THEN 'retry' END
     FROM landed l JOIN reset r ON r.id = l.queue_id
 $$;
 
@@ -290,9 +290,8 @@ COMMENT ON FUNCTION _wa_await_outcome(uuid, uuid[], text[]) IS
 'after the grace.';
 
 REVOKE ALL ON FUNCTION complete_wa_messages(uuid, jsonb), _wa_read_result(jsonb),
-_wa_complete_organization(uuid, jsonb),
-_wa_release_in_order(uuid, bigint[]), _wa_refund_pairs(uuid, uuid[]), _wa_hold_for_delivery(uuid, bigint[],
-timestamptz),
+_wa_complete_organization(uuid, jsonb), _wa_release_in_order(uuid, bigint[]), _wa_refund_pairs(uuid, uuid[]),
+_wa_hold_for_delivery(uuid, bigint[], timestamptz),
 _wa_release_after_status(uuid, bigint[]), _wa_requeue(uuid, uuid[], timestamptz[], text[], boolean),
 _wa_await_outcome(uuid, uuid[], text[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION complete_wa_messages(uuid, jsonb) TO wa_dispatcher;

@@ -11,7 +11,8 @@ DECLARE
 BEGIN
     WITH outcome AS MATERIALIZED (
         SELECT u.*, q.tid, coalesce(f.number_id, w.number_id) AS number_id,
-            coalesce(f.contact_id, w.contact_id) AS known_contact_id, coalesce(f.template_id, w.template_id) AS template_id,
+            coalesce(f.contact_id, w.contact_id) AS known_contact_id,
+            coalesce(f.template_id, w.template_id) AS template_id,
             f.is_within_24h
         FROM unnest(p_ids, p_wamids, p_states, p_codes, p_errors) u (id, wamid, state, code, error)
         CROSS JOIN LATERAL (
@@ -45,21 +46,24 @@ BEGIN
     ),
     recorded AS (
         INSERT INTO wa_messages (
-            organization_id, queue_id, number_id, phone_number_id, contact_id, customer_id, phone_e164, user_id,
-            wa_message_id, direction, message_type, content, content_text, template_name, template_language,
+            organization_id, queue_id, number_id, phone_number_id, contact_id, customer_id, phone_e164,
+            user_id, wa_message_id, direction, message_type, content, content_text, template_name,
+            template_language,
             template_category, status, state, is_within_24h_at_claim, reply_to, error_code, error_title,
             error_message, reference, metadata, queued_at, claimed_at, sent_at, failed_at
         )
         SELECT
             p_org, q.id, q.number_id, n.phone_number_id, q.contact_id, q.customer_id,
-            CASE WHEN left(q.phone, 1) = '+' THEN q.phone END, CASE WHEN left(q.phone, 1) <> '+' THEN q.phone END,
+            CASE WHEN left(q.phone, 1) = '+' THEN q.phone END,
+            CASE WHEN left(q.phone, 1) <> '+' THEN q.phone END,
             q.wa_message_id, 'outbound', CASE WHEN t.id IS NULL THEN q.type ELSE 'template' END,
             CASE
                 WHEN t.id IS NOT NULL THEN jsonb_build_object('params', CASE WHEN q.type = 'template'
                     THEN coalesce(q.template_params, q.content) ELSE q.fallback_template_params END)
                 ELSE coalesce(q.content, '{}')
             END,
-            CASE WHEN t.id IS NULL THEN coalesce(q.text_body, q.content ->> 'caption', q.content #>> '{body,text}') END,
+            CASE WHEN t.id IS NULL
+                THEN coalesce(q.text_body, q.content ->> 'caption', q.content #>> '{body,text}') END,
             t.name, t.language, t.category,
             q.status, q.state, q.is_within_24h, q.reply_to,
             CASE WHEN q.error_code ~ '^\d+$' THEN q.error_code::integer END,
@@ -72,15 +76,18 @@ BEGIN
             WHERE x.organization_id = p_org AND x.id = q.template_id LIMIT 1
         ) t ON true
         LEFT JOIN LATERAL (
-            SELECT x.phone_number_id FROM wa_phone_numbers x WHERE x.organization_id = p_org AND x.id = q.number_id LIMIT 1
+            SELECT x.phone_number_id FROM wa_phone_numbers x
+            WHERE x.organization_id = p_org AND x.id = q.number_id LIMIT 1
         ) n ON true
         -- A row that was retried, or settled late, has its entry already.
         ON CONFLICT (organization_id, queue_id) WHERE queue_id IS NOT NULL DO UPDATE SET
             wa_message_id = excluded.wa_message_id, status = excluded.status, state = excluded.state,
             error_code = excluded.error_code, error_title = excluded.error_title,
-            error_message = excluded.error_message, claimed_at = excluded.claimed_at, sent_at = excluded.sent_at,
-            failed_at = excluded.failed_at,
-            is_within_24h_at_claim = coalesce(excluded.is_within_24h_at_claim, wa_messages.is_within_24h_at_claim),
+            error_message = excluded.error_message, claimed_at = excluded.claimed_at,
+            sent_at = excluded.sent_at, failed_at = excluded.failed_at,
+            is_within_24h_at_claim = coalesce(
+                excluded.is_within_24h_at_claim, wa_messages.is_within_24h_at_claim
+            ),
             updated_at = v_now
         RETURNING id, contact_id, number_id, status, state
     ),
@@ -89,15 +96,19 @@ BEGIN
         SELECT p_org, 'status', m.id, m.state, v_now FROM recorded m
     ),
     conversed AS (
-        INSERT INTO wa_conversation_windows AS w (organization_id, contact_id, number_id, last_business_message_at)
+        INSERT INTO wa_conversation_windows AS w (
+            organization_id, contact_id, number_id, last_business_message_at
+        )
         SELECT DISTINCT p_org, m.contact_id, m.number_id, v_now FROM recorded m
         WHERE m.status = 'sent' AND m.contact_id IS NOT NULL AND m.number_id IS NOT NULL
         ORDER BY m.contact_id, m.number_id
         ON CONFLICT (organization_id, contact_id, number_id) DO UPDATE SET
-            last_business_message_at = greatest(w.last_business_message_at, excluded.last_business_message_at),
+            last_business_message_at = greatest(w.last_business_message_at,
+                excluded.last_business_message_at),
             -- The free entry point runs from our answer to the advertisement's click.
             entry_point_expires_at = CASE
-                WHEN w.entry_point_expires_at IS NULL AND w.entry_point_opened_at > v_now - interval '24 hours'
+                WHEN w.entry_point_expires_at IS NULL
+                    AND w.entry_point_opened_at > v_now - interval '24 hours'
                     THEN v_now + interval '72 hours'
                 ELSE w.entry_point_expires_at
             END,
@@ -109,8 +120,9 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_finish_messages(uuid, uuid[], text[], text[], text[], text[]) IS
-'Internal: ends queued messages of one organization (sent where a wamid is given, else failed): takes them out of sending, '
-'updates the queue, writes the ledger, its event and the conversation. Returns the ids in wa_messages.';
+'Internal: ends queued messages of one organization (sent where a wamid is given, else failed): takes them '
+'out of sending, updates the queue, writes the ledger, its event and the conversation. Returns the ids in '
+'wa_messages.';
 
 CREATE OR REPLACE FUNCTION _wa_fail_messages(p_org uuid, p_ids uuid[], p_code text, p_error text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -119,7 +131,8 @@ BEGIN
     IF cardinality(p_ids) > 0 THEN
         PERFORM _wa_finish_messages(
             p_org, p_ids, array_fill(NULL::text, ARRAY[cardinality(p_ids)]),
-            array_fill('failed'::text, ARRAY[cardinality(p_ids)]), array_fill(p_code, ARRAY[cardinality(p_ids)]),
+            array_fill('failed'::text, ARRAY[cardinality(p_ids)]),
+            array_fill(p_code, ARRAY[cardinality(p_ids)]),
             array_fill(p_error, ARRAY[cardinality(p_ids)])
         );
     END IF;
@@ -129,9 +142,10 @@ $$;
 COMMENT ON FUNCTION _wa_fail_messages(uuid, uuid[], text, text) IS
 'Internal: ends queued messages as failed, all with one code and reason.';
 
--- A status webhook that echoes our callback data proves that the provider accepted the message, whatever became of the answer.
+-- A status webhook that echoes our callback data proves that the provider accepted the message, whatever
+-- became of the answer.
 CREATE OR REPLACE FUNCTION _wa_settle_from_echo(
-    p_org uuid, p_number_id bigint, p_queue_ids uuid[], p_attempts integer[], p_wamids text[]
+    p_org uuid, p_queue_ids uuid[], p_attempts integer[], p_wamids text[]
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -139,7 +153,8 @@ DECLARE
     v_ids uuid[];
     v_wamids text[];
 BEGIN
-    -- The row lock decides against complete_wa_messages(), which locks the same row before it records an answer.
+    -- The row lock decides against complete_wa_messages(), which locks the same row before it records an
+    -- answer.
     SELECT array_agg(x.id), array_agg(x.wamid) INTO v_ids, v_wamids
     FROM (
         SELECT q.id, e.wamid
@@ -157,14 +172,16 @@ BEGIN
     IF v_ids IS NOT NULL THEN
         PERFORM _wa_finish_messages(
             p_org, v_ids, v_wamids, array_fill('accepted'::text, ARRAY[cardinality(v_ids)]),
-            array_fill(NULL::text, ARRAY[cardinality(v_ids)]), array_fill(NULL::text, ARRAY[cardinality(v_ids)])
+            array_fill(NULL::text, ARRAY[cardinality(v_ids)]),
+            array_fill(NULL::text, ARRAY[cardinality(v_ids)])
         );
     END IF;
 END
 $$;
 
-COMMENT ON FUNCTION _wa_settle_from_echo(uuid, bigint, uuid[], integer[], text[]) IS
+COMMENT ON FUNCTION _wa_settle_from_echo(uuid, uuid[], integer[], text[]) IS
 'Internal: settles rows in flight, or of unknown outcome, whose callback data a status webhook brought back.';
 
 REVOKE ALL ON FUNCTION _wa_finish_messages(uuid, uuid[], text[], text[], text[], text[]),
-_wa_fail_messages(uuid, uuid[], text, text), _wa_settle_from_echo(uuid, bigint, uuid[], integer[], text[]) FROM PUBLIC;
+_wa_fail_messages(uuid, uuid[], text, text), _wa_settle_from_echo(uuid, uuid[], integer[], text[])
+FROM PUBLIC;

@@ -1,8 +1,8 @@
 -- Delivery states. Every status is stored once; the ledger's state is the highest that was reported, so that
 -- repeated, late and out-of-order webhooks change nothing twice.
 
--- Comes before everything else of a batch: it locks queue rows, and whoever records an answer locks those first too,
--- conversations after.
+-- Comes before everything else of a batch: it locks queue rows, and whoever records an answer locks those
+-- first too, conversations after.
 CREATE OR REPLACE FUNCTION _wa_settle_echoes(p_org uuid, p_atoms _wa_webhook_atoms[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -10,26 +10,20 @@ DECLARE
     v_echo record;
 BEGIN
     -- Before the send's answer was recorded, the echo of our callback data is what tells the message.
-    FOR v_echo IN
-        SELECT a.number_id, array_agg(c.parts[1]::uuid) AS queue_ids,
-            array_agg(c.parts[2]::integer) AS attempts,
-            array_agg(a.payload ->> 'id') AS wamids
-        FROM unnest(p_atoms) a
-        CROSS JOIN LATERAL regexp_match(
-            a.payload ->> 'biz_opaque_callback_data',
-            '^q:([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):([0-9]{1,9})$'
-        ) c (parts)
-        LEFT JOIN LATERAL (
-            SELECT m.id FROM wa_messages m
-            WHERE m.organization_id = p_org AND m.wa_message_id = a.payload ->> 'id' LIMIT 1
-        ) m ON true
-        WHERE a.kind = 'status' AND c.parts IS NOT NULL AND m.id IS NULL
-        GROUP BY a.number_id
-        ORDER BY a.number_id
-    LOOP
-        PERFORM _wa_settle_from_echo(p_org, v_echo.number_id, v_echo.queue_ids, v_echo.attempts,
-            v_echo.wamids);
-    END LOOP;
+    SELECT array_agg(c.parts[1]::uuid) AS queue_ids, array_agg(c.parts[2]::integer) AS attempts,
+        array_agg(a.payload ->> 'id') AS wamids
+    INTO v_echo
+    FROM unnest(p_atoms) a
+    CROSS JOIN LATERAL regexp_match(
+        a.payload ->> 'biz_opaque_callback_data',
+        '^q:([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):([0-9]{1,9})$'
+    ) c (parts)
+    LEFT JOIN LATERAL (
+        SELECT m.id FROM wa_messages m
+        WHERE m.organization_id = p_org AND m.wa_message_id = a.payload ->> 'id' LIMIT 1
+    ) m ON true
+    WHERE a.kind = 'status' AND c.parts IS NOT NULL AND m.id IS NULL;
+    PERFORM _wa_settle_from_echo(p_org, v_echo.queue_ids, v_echo.attempts, v_echo.wamids);
 END
 $$;
 
@@ -69,7 +63,8 @@ BEGIN
         FROM unnest(p_atoms) a
         LEFT JOIN LATERAL (
             SELECT o.id, o.queue_id FROM wa_messages o
-            WHERE o.organization_id = p_org AND o.wa_message_id = a.payload ->> 'id' AND o.direction = 'outbound'
+            WHERE o.organization_id = p_org AND o.wa_message_id = a.payload ->> 'id'
+                AND o.direction = 'outbound'
             LIMIT 1
         ) m ON true
         CROSS JOIN LATERAL (SELECT a.payload #> '{errors,0}' AS error) e
@@ -87,8 +82,8 @@ $$;
 COMMENT ON FUNCTION _wa_apply_statuses(uuid, _wa_webhook_atoms[]) IS
 'Internal: records statuses and moves their messages forward; what belongs to no known message waits for it.';
 
--- Message by message where rows are updated: a join could be planned, on statistics of a table that was small a
--- minute ago, as a walk through all of it for every status.
+-- Message by message where rows are updated: a join could be planned, on statistics of a table that was small
+-- a minute ago, as a walk through all of it for every status.
 CREATE OR REPLACE FUNCTION _wa_advance_messages(p_org uuid, p_status_ids bigint[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -303,7 +298,8 @@ BEGIN
         ) c
         LEFT JOIN LATERAL (
             SELECT u.contact_id FROM wa_contact_identities u
-            WHERE u.organization_id = p_org AND u.kind = 'user_id' AND u.value = s.recipient_user_id AND u.is_current
+            WHERE u.organization_id = p_org AND u.kind = 'user_id' AND u.value = s.recipient_user_id
+                AND u.is_current
             LIMIT 1
         ) i ON true
         WHERE s.organization_id = p_org AND s.id = ANY (p_status_ids) AND s.participant = ''
