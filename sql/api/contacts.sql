@@ -40,7 +40,8 @@ BEGIN
         FROM unnest(p_user_ids) WITH ORDINALITY k (user_id, n)
         LEFT JOIN LATERAL (
             SELECT i.contact_id FROM wa_contact_identities i
-            WHERE i.organization_id = p_org AND i.kind = 'user_id' AND i.value = k.user_id AND i.is_current LIMIT 1
+            WHERE i.organization_id = p_org AND i.kind = 'user_id' AND i.value = k.user_id AND i.is_current
+                LIMIT 1
         ) i ON true;
     END IF;
     IF p_ats IS NOT NULL AND EXISTS (
@@ -68,7 +69,7 @@ COMMENT ON FUNCTION _wa_look_up_contacts(uuid, text[], text[], timestamptz[]) IS
 CREATE OR REPLACE FUNCTION _wa_resolve_contacts(
     p_org uuid, p_phones text[], p_user_ids text[], p_source text, p_ats timestamptz[] DEFAULT NULL
 ) RETURNS TABLE (n integer, contact_id bigint)
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -117,7 +118,8 @@ BEGIN
             SELECT p_org, c.id, 'user_id', f.user_id, p_source, coalesce(min(f.at), clock_timestamp())
             FROM unnest(v_found.by_user, v_user_ids, p_ats) f (by_user, user_id, at)
             CROSS JOIN LATERAL (
-                SELECT c.id FROM wa_contacts c WHERE c.organization_id = p_org AND c.user_id = f.user_id LIMIT 1
+                SELECT c.id FROM wa_contacts c WHERE c.organization_id = p_org AND c.user_id = f.user_id
+                    LIMIT 1
             ) c
             WHERE f.by_user IS NULL
             GROUP BY c.id, f.user_id

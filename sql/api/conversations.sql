@@ -53,8 +53,10 @@ BEGIN
         (array_agg(m.referral ORDER BY m.provider_at DESC) FILTER (WHERE m.referral IS NOT NULL))[1],
         max(m.provider_at) FILTER (WHERE m.referral IS NOT NULL)
     FROM wa_messages m
-    LEFT JOIN wa_conversation_windows o ON o.organization_id = p_org AND o.contact_id = m.contact_id
-        AND o.number_id = m.number_id
+    LEFT JOIN LATERAL (
+        SELECT k.last_business_message_at FROM wa_conversation_windows k
+        WHERE k.organization_id = p_org AND k.contact_id = m.contact_id AND k.number_id = m.number_id LIMIT 1
+    ) o ON true
     WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids) AND m.direction = 'inbound'
         AND m.contact_id IS NOT NULL AND m.number_id IS NOT NULL AND m.group_id IS NULL
         AND _wa_opens_window(m.message_type)
@@ -123,24 +125,31 @@ COMMENT ON FUNCTION _wa_record_business_messages(uuid, bigint[]) IS
 'Internal: takes messages that the business sent outside the queue into their conversations.';
 
 CREATE OR REPLACE FUNCTION _wa_refresh_entry_points(p_org uuid, p_message_ids bigint[]) RETURNS void
-LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
-    UPDATE wa_conversation_windows w SET entry_point_expires_at = a.answered_at + interval '72 hours'
-    FROM (
-        SELECT DISTINCT m.contact_id, m.number_id FROM wa_messages m
-        WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids)
-    ) p
-    JOIN wa_conversation_windows o ON o.organization_id = p_org AND o.contact_id = p.contact_id
-        AND o.number_id = p.number_id AND o.entry_point_opened_at IS NOT NULL
-    CROSS JOIN LATERAL (
-        SELECT min(coalesce(b.provider_at, b.sent_at)) AS answered_at FROM wa_messages b
-        WHERE b.organization_id = p_org AND b.contact_id = o.contact_id AND b.number_id = o.number_id
-            AND b.direction = 'outbound' AND b.group_id IS NULL AND b.status = 'sent'
-            AND coalesce(b.provider_at, b.sent_at) >= o.entry_point_opened_at
-            AND coalesce(b.provider_at, b.sent_at) < o.entry_point_opened_at + interval '24 hours'
-    ) a
-    WHERE w.organization_id = p_org AND w.id = o.id AND a.answered_at IS NOT NULL
-        AND w.entry_point_expires_at IS DISTINCT FROM a.answered_at + interval '72 hours'
+DECLARE
+    v_window record;
+BEGIN
+    FOR v_window IN
+        SELECT DISTINCT w.id, w.contact_id, w.number_id, w.entry_point_opened_at
+        FROM wa_messages m
+        CROSS JOIN LATERAL (
+            SELECT k.* FROM wa_conversation_windows k
+            WHERE k.organization_id = p_org AND k.contact_id = m.contact_id AND k.number_id = m.number_id
+                LIMIT 1
+        ) w
+        WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids) AND w.entry_point_opened_at IS NOT NULL
+    LOOP
+        UPDATE wa_conversation_windows w SET entry_point_expires_at = (
+            SELECT min(coalesce(m.provider_at, m.sent_at)) + interval '72 hours' FROM wa_messages m
+            WHERE m.organization_id = p_org AND m.contact_id = v_window.contact_id
+                AND m.number_id = v_window.number_id AND m.direction = 'outbound' AND m.group_id IS NULL
+                AND m.status = 'sent' AND coalesce(m.provider_at, m.sent_at) >= v_window.entry_point_opened_at
+                AND coalesce(m.provider_at, m.sent_at) < v_window.entry_point_opened_at + interval '24 hours'
+        )
+        WHERE w.organization_id = p_org AND w.id = v_window.id;
+    END LOOP;
+END
 $$;
 
 COMMENT ON FUNCTION _wa_refresh_entry_points(uuid, bigint[]) IS

@@ -84,12 +84,20 @@ BEGIN
             ],
             a.at
         FROM _wa_number_atoms(p_atoms) a
-        JOIN wa_contacts c ON c.organization_id = p_org AND c.id = v_contact_ids[a.n]
+        -- LIMIT keeps each a look-up by its index, whatever the statistics say while the tables grow.
+        CROSS JOIN LATERAL (
+            SELECT k.id, k.customer_id, k.phone_e164 FROM wa_contacts k
+            WHERE k.organization_id = p_org AND k.id = v_contact_ids[a.n] LIMIT 1
+        ) c
         CROSS JOIN LATERAL (
             SELECT _wa_inbound_phone(coalesce(a.payload ->> 'from', a.contact ->> 'wa_id')) AS phone
         ) p
-        LEFT JOIN wa_contact_identities i ON i.organization_id = p_org AND i.kind = 'phone' AND i.is_current
-            AND i.value = _wa_phone_key(p.phone)
+        LEFT JOIN LATERAL (
+            SELECT k.contact_id FROM wa_contact_identities k
+            WHERE k.organization_id = p_org AND k.kind = 'phone' AND k.is_current
+                AND k.value = _wa_phone_key(p.phone)
+            LIMIT 1
+        ) i ON true
         CROSS JOIN LATERAL _wa_read_message(a.payload) t
         ORDER BY a.n
         ON CONFLICT (organization_id, wa_message_id) DO NOTHING
@@ -116,46 +124,54 @@ COMMENT ON FUNCTION _wa_apply_messages(uuid, _wa_webhook_atoms[]) IS
 
 -- The newest message's word counts, whatever the order of arrival; the ledger tells whether there is a newer
 -- one.
-CREATE OR REPLACE FUNCTION _wa_update_profiles(p_org uuid, p_atoms _wa_webhook_atoms[],
-    p_contact_ids bigint[])
-RETURNS void
-LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+CREATE OR REPLACE FUNCTION _wa_update_profiles(
+    p_org uuid, p_atoms _wa_webhook_atoms[], p_contact_ids bigint[]
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
-    WITH told AS (
-        SELECT DISTINCT ON (c.contact_id) c.contact_id, a.at, a.contact #>> '{profile,name}' AS profile_name,
-            a.contact #>> '{profile,username}' AS username, a.contact ->> 'wa_id' AS wa_id,
+DECLARE
+    v_told record;
+    v_is_newest boolean;
+BEGIN
+    FOR v_told IN
+        SELECT DISTINCT ON (p_contact_ids[a.n]) p_contact_ids[a.n] AS contact_id, a.at,
+            a.contact #>> '{profile,name}' AS profile_name, a.contact #>> '{profile,username}' AS username,
+            a.contact ->> 'wa_id' AS wa_id,
             coalesce(a.payload ->> 'from_parent_user_id', a.contact ->> 'parent_user_id') AS parent_user_id,
             coalesce(a.contact ->> 'identity_key_hash', a.payload #>> '{identity,hash}') AS identity_hash
         FROM _wa_number_atoms(p_atoms) a
-        JOIN unnest(p_contact_ids) WITH ORDINALITY c (contact_id, n) ON c.n = a.n
         WHERE a.contact IS NOT NULL
-        ORDER BY c.contact_id, a.at DESC
-    ),
-    news AS (
-        SELECT t.*, NOT EXISTS (
+        ORDER BY p_contact_ids[a.n], a.at DESC
+    LOOP
+        CONTINUE WHEN EXISTS (
+            SELECT FROM wa_contacts c
+            WHERE c.organization_id = p_org AND c.id = v_told.contact_id
+                AND (c.profile_name, c.username, c.wa_id, c.parent_user_id, c.identity_hash)
+                IS NOT DISTINCT FROM (
+                    coalesce(v_told.profile_name, c.profile_name), coalesce(v_told.username, c.username),
+                    coalesce(v_told.wa_id, c.wa_id), coalesce(v_told.parent_user_id, c.parent_user_id),
+                    coalesce(v_told.identity_hash, c.identity_hash)
+                )
+        );
+        v_is_newest := NOT EXISTS (
             SELECT FROM wa_messages m
-            WHERE m.organization_id = p_org AND m.contact_id = t.contact_id AND m.direction = 'inbound'
-                AND m.message_type <> 'system' AND m.provider_at > t.at
-        ) AS is_newest
-        FROM told t
-        JOIN wa_contacts c ON c.organization_id = p_org AND c.id = t.contact_id
-        WHERE (t.profile_name, t.username, t.wa_id, t.parent_user_id, t.identity_hash)
-            IS DISTINCT FROM (c.profile_name, c.username, c.wa_id, c.parent_user_id, c.identity_hash)
-    )
-    UPDATE wa_contacts c SET
-        profile_name = CASE WHEN n.is_newest THEN coalesce(n.profile_name, c.profile_name)
-            ELSE coalesce(c.profile_name, n.profile_name) END,
-        username = CASE WHEN n.is_newest THEN coalesce(n.username, c.username)
-            ELSE coalesce(c.username, n.username) END,
-        wa_id = CASE WHEN n.is_newest THEN coalesce(n.wa_id, c.wa_id) ELSE coalesce(c.wa_id, n.wa_id) END,
-        parent_user_id = coalesce(n.parent_user_id, c.parent_user_id),
-        identity_hash = CASE WHEN n.is_newest THEN coalesce(n.identity_hash, c.identity_hash)
-            ELSE coalesce(c.identity_hash, n.identity_hash) END,
-        updated_at = clock_timestamp()
-    FROM news n
-    WHERE c.organization_id = p_org AND c.id = n.contact_id
-        AND (n.is_newest OR num_nulls(c.profile_name, c.username, c.wa_id, c.parent_user_id,
-            c.identity_hash) > 0)
+            WHERE m.organization_id = p_org AND m.contact_id = v_told.contact_id AND m.direction = 'inbound'
+                AND m.message_type <> 'system' AND m.provider_at > v_told.at
+        );
+        UPDATE wa_contacts c SET
+            profile_name = CASE WHEN v_is_newest THEN coalesce(v_told.profile_name, c.profile_name)
+                ELSE coalesce(c.profile_name, v_told.profile_name) END,
+            username = CASE WHEN v_is_newest THEN coalesce(v_told.username, c.username)
+                ELSE coalesce(c.username, v_told.username) END,
+            wa_id = CASE WHEN v_is_newest THEN coalesce(v_told.wa_id, c.wa_id)
+                ELSE coalesce(c.wa_id, v_told.wa_id) END,
+            parent_user_id = coalesce(v_told.parent_user_id, c.parent_user_id),
+            identity_hash = CASE WHEN v_is_newest THEN coalesce(v_told.identity_hash, c.identity_hash)
+                ELSE coalesce(c.identity_hash, v_told.identity_hash) END,
+            updated_at = clock_timestamp()
+        WHERE c.organization_id = p_org AND c.id = v_told.contact_id;
+    END LOOP;
+END
 $$;
 
 COMMENT ON FUNCTION _wa_update_profiles(uuid, _wa_webhook_atoms[], bigint[]) IS
@@ -207,28 +223,40 @@ COMMENT ON FUNCTION _wa_heed_keywords(uuid, bigint[]) IS
 
 -- Works from either side: an edit or deletion may come before what it is about.
 CREATE OR REPLACE FUNCTION _wa_mark_amended(p_org uuid, p_message_ids bigint[]) RETURNS void
-LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
-    UPDATE wa_messages o SET edited_at = greatest(o.edited_at, x.edited_at),
-        deleted_at = least(o.deleted_at, x.deleted_at),
-        updated_at = clock_timestamp()
-    FROM (
-        SELECT t.id, max(e.provider_at) FILTER (WHERE e.message_type = 'edit') AS edited_at,
-            min(e.provider_at) FILTER (WHERE e.message_type = 'revoke') AS deleted_at
-        FROM (
-            SELECT m.id, m.wa_message_id FROM wa_messages m
-            WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids)
-            UNION
-            SELECT t.id, t.wa_message_id FROM wa_messages m
-            JOIN wa_messages t ON t.organization_id = p_org AND t.wa_message_id = m.reply_to
-            WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids)
-                AND m.message_type IN ('edit', 'revoke')
-        ) t
-        JOIN wa_messages e ON e.organization_id = p_org AND e.reply_to = t.wa_message_id
-            AND e.message_type IN ('edit', 'revoke')
-        GROUP BY t.id
-    ) x
-    WHERE o.organization_id = p_org AND o.id = x.id
+DECLARE
+    v_wamid text;
+BEGIN
+    FOR v_wamid IN
+        SELECT e.wamid
+        FROM wa_messages m
+        CROSS JOIN LATERAL (
+            SELECT m.reply_to AS wamid WHERE m.message_type IN ('edit', 'revoke')
+            UNION ALL
+            (
+                SELECT a.reply_to FROM wa_messages a
+                WHERE a.organization_id = p_org AND a.reply_to = m.wa_message_id
+                    AND a.message_type IN ('edit', 'revoke') LIMIT 1
+            )
+        ) e
+        WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids)
+        GROUP BY e.wamid
+        ORDER BY e.wamid
+    LOOP
+        UPDATE wa_messages o SET
+            edited_at = (
+                SELECT max(a.provider_at) FROM wa_messages a
+                WHERE a.organization_id = p_org AND a.reply_to = v_wamid AND a.message_type = 'edit'
+            ),
+            deleted_at = (
+                SELECT min(a.provider_at) FROM wa_messages a
+                WHERE a.organization_id = p_org AND a.reply_to = v_wamid AND a.message_type = 'revoke'
+            ),
+            updated_at = clock_timestamp()
+        WHERE o.organization_id = p_org AND o.wa_message_id = v_wamid;
+    END LOOP;
+END
 $$;
 
 COMMENT ON FUNCTION _wa_mark_amended(uuid, bigint[]) IS
