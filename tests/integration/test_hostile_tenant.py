@@ -244,7 +244,8 @@ def arguments(names: list[str], types: list[str], text: str, mine: Tenant, queue
     }  # fmt: skip
     by_type: dict[str, Any] = {
         "uuid": queue_id, "uuid[]": [queue_id], "text": text, "text[]": [text], "name": mine.role,
-        "bigint": mine.contact_id, "bigint[]": [mine.contact_id], "integer": 1, "smallint": 1, "boolean": True,
+        "bigint": mine.contact_id, "bigint[]": [mine.contact_id], "integer": 1,
+        "smallint": 1, "boolean": True,
         "double precision": 1.0, "interval": "1 hour",
         "timestamp with time zone": "2030-01-01", "bytea": b"{}",
         "bytea[]": [b"{}"],
