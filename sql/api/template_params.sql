@@ -73,12 +73,11 @@ BEGIN
                 'UPDATE wa_templates SET parameters = ''[{"name": "customer_name", "type": "text"}]''.'];
             RETURN;
         END IF;
-        SELECT string_agg(k, ', ' ORDER BY k) INTO v_unknown FROM jsonb_object_keys(list) k
-        WHERE k <> ALL (p_names);
-        SELECT string_agg(n.name, ', ' ORDER BY n.place) INTO v_missing
-        FROM unnest(p_names[:p_count]) WITH ORDINALITY n (name, place)
-        WHERE NOT list ? n.name;
-        IF v_unknown IS NOT NULL OR v_missing IS NOT NULL THEN
+        IF NOT list ?& p_names[:p_count] OR list - p_names <> '{}' THEN
+            SELECT string_agg(k, ', ' ORDER BY k) INTO v_unknown FROM jsonb_object_keys(list - p_names) k;
+            SELECT string_agg(n.name, ', ' ORDER BY n.place) INTO v_missing
+            FROM unnest(p_names[:p_count]) WITH ORDINALITY n (name, place)
+            WHERE NOT list ? n.name;
             problem := ARRAY[CASE WHEN v_unknown IS NOT NULL THEN 'WA005' ELSE 'WA003' END,
                 format('%s values: %s', p_part,
                     concat_ws('; ', 'not declared: ' || v_unknown, 'missing: ' || v_missing)),
@@ -96,6 +95,9 @@ BEGIN
                 CASE p_count WHEN 0 THEN 'no value' WHEN 1 THEN 'one value' ELSE p_count || ' values' END,
                 jsonb_array_length(list)),
             'Give one value for each placeholder of the template.'];
+        RETURN;
+    END IF;
+    IF _wa_are_plain_params(list, p_count) THEN
         RETURN;
     END IF;
     FOR v_no IN 0 .. p_count - 1 LOOP
@@ -208,7 +210,11 @@ BEGIN
         v_body := v_params;
     END IF;
 
-    IF p_template.header_format IS NULL OR p_template.header_format = 'TEXT' THEN
+    IF coalesce(p_template.header_format, 'TEXT') = 'TEXT' AND p_template.header_placeholders = '{}'
+        AND v_header IS NULL
+    THEN
+        v_part := NULL;
+    ELSIF coalesce(p_template.header_format, 'TEXT') = 'TEXT' THEN
         SELECT v.list, v.problem INTO v_part, problem FROM _wa_template_values(
             v_header, cardinality(p_template.header_placeholders),
             CASE WHEN v_is_named THEN p_template.header_placeholders ELSE '{}' END, 'header'
@@ -253,8 +259,10 @@ BEGIN
         ) b;
         RETURN;
     END IF;
-    SELECT components || b.list, b.problem INTO components, problem
-    FROM _wa_template_buttons(p_template, v_buttons) b;
+    IF v_buttons IS NOT NULL OR p_template.button_parameters <> '[]' THEN
+        SELECT components || b.list, b.problem INTO components, problem
+        FROM _wa_template_buttons(p_template, v_buttons) b;
+    END IF;
 END
 $$;
 
