@@ -347,3 +347,5 @@ process_wa_webhooks(integer), record_wa_webhook_rejection(text, text) TO wa_admi
 GRANT EXECUTE ON FUNCTION replay_wa_webhooks(bigint[]) TO wa_admin;
 GRANT EXECUTE ON FUNCTION process_wa_webhooks(integer) TO wa_dispatcher;
 GRANT SELECT ON wa_webhook_logs, wa_webhook_errors TO wa_admin;
+-- A trail: added to, never changed.
+GRANT SELECT, INSERT ON audit_log TO wa_admin;
