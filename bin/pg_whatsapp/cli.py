@@ -119,10 +119,7 @@ def serve(host: str, port: int) -> None:
     settings = _settings()
     receiver = Receiver(settings, load_box(settings))
     _run(register_from_environment(settings))
-    if not run(receiver, host, port):
-        raise WaError(
-            f"could not listen on {host}:{port}", "Is another process there? --port chooses another."
-        )
+    run(receiver, host, port)
 
 
 @wa.command()

@@ -45,6 +45,7 @@ SLOWEST_BUSY_POLL_S = 0.25
 BUSY_PER_S = 50
 # --drain waits for what will be due within this time: limits and retries put rows off by seconds.
 DRAIN_WITHIN_S = 60.0
+DRAIN_STUCK_S = 10.0
 MOST_UNRECORDED = 5000
 # A claim that is refused for a passing reason is asked again after this.
 REFUSED_WAIT_S = 1.0
@@ -79,6 +80,7 @@ class Dispatcher:
         self._failure: BaseException | None = None
         self._look_again: asyncio.TimerHandle | None = None
         self._claimed_at = 0.0
+        self._progress_at = monotonic()
         self._busy_until = 0.0
         self._second = (0.0, 0)
         self._rate = 0.0
@@ -210,22 +212,30 @@ class Dispatcher:
         except (psycopg.Error, errors.UnavailableError):
             return True
         due_in, contended = rows[0] if rows else (None, False)
-        if self._drain and not contended and self._is_drained(claimed, due_in):
+        if self._drain and self._is_drained(claimed, due_in, contended):
             return False
         self._gate.wants_awake = contended or monotonic() < self._busy_until
         wait = self._poll_s if self._gate.is_asleep and not self._gate.wants_awake else pause
         if due_in is not None:
-            # Due already and yet not claimed: it cannot go now, so asking at once again is vain.
+            # Due already and yet not claimed: it cannot go now, and asking again at once is vain.
             wait = min(wait, max(due_in, 0.001) if due_in > 0 or claimed else pause)
         if contended:
-            # More is due than was handed out: at once if that is going on, else another dispatcher has the lane.
-            wait = 0.0 if claimed else min(wait, QUICKEST_POLL_S)
+            # More is due than was handed out: at once while that goes on, else another dispatcher has the lane.
+            wait = 0.0 if claimed else min(wait, pause)
         await self._wait(wait)
         return True
 
-    def _is_drained(self, claimed: int, due_in: float | None) -> bool:
-        is_done = claimed == 0 and self._sender.is_idle and self._recorder.pending == 0
-        return is_done and (due_in is None or due_in > DRAIN_WITHIN_S)
+    def _is_drained(self, claimed: int, due_in: float | None, contended: bool) -> bool:
+        if claimed or not self._sender.is_idle or self._recorder.pending:
+            self._progress_at = monotonic()
+            return False
+        if contended:
+            # Somebody else has it, or nobody may have it.
+            is_stuck = monotonic() - self._progress_at > DRAIN_STUCK_S
+            if is_stuck:
+                _logger.warning("messages are due that nobody may send now; explain_wa_message() says why")
+            return is_stuck
+        return due_in is None or due_in > DRAIN_WITHIN_S
 
     async def _wait(self, seconds: float) -> None:
         """Wait for a sign of work, at most so long."""

@@ -67,11 +67,17 @@ _BY_SQLSTATE = {"WA401": NotAdoptedError, "WA402": VersionMismatchError}
 _MISSING = {"42883": "function", "42P01": "table", "3F000": "schema"}
 
 
-def from_database(error: psycopg.Error) -> DatabaseError:
-    """The error to show for a psycopg error: its message and hint, never its DETAIL (that quotes values)."""
+def from_database(error: psycopg.Error, *, with_detail: bool = False) -> DatabaseError:
+    """The error to show for a psycopg error: its message and hint.
+
+    DETAIL quotes values, so it is left out unless with_detail says that it can only name objects.
+    """
     state = error.sqlstate
     kind = _BY_SQLSTATE.get(state or "", DatabaseError)
     hint = error.diag.message_hint
     if state in _MISSING and not hint:
         hint = "Is the schema migrated? bin/wa migrate creates and upgrades it."
-    return kind(error.diag.message_primary or type(error).__name__, hint, state)
+    message = error.diag.message_primary or type(error).__name__
+    if with_detail and error.diag.message_detail:
+        message = f"{message}: {error.diag.message_detail}"
+    return kind(message, hint, state)

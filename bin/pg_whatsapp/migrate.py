@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import psycopg
 from psycopg import sql
 
-from pg_whatsapp import db
+from pg_whatsapp import db, errors
 from pg_whatsapp.config import Settings
 
 _EXTENSION = "SELECT extversion FROM pg_extension WHERE extname = 'pg_whatsapp'"
@@ -58,6 +59,8 @@ async def migrate(settings: Settings, schema: str | None, dry_run: bool) -> list
                 lines += [f"{step}: {action}" for step, action in await steps.fetchall()]
         except _DryRunError:
             pass
+        except psycopg.Error as error:
+            raise errors.from_database(error, with_detail=True) from error
         return lines
 
     return await db.once(settings.conninfo, "migrate", work, need_schema=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -25,6 +27,7 @@ from pg_whatsapp.webhook_processor import Rejections, WebhookProcessor, WebhookS
 PATH = "/api/whatsapp/webhook"
 LARGEST_BODY = 10 * 1024 * 1024
 HEALTH_TIMEOUT_S = 5.0
+BACKLOG = 2048
 _logger = log.get("receiver")
 
 
@@ -141,23 +144,28 @@ def _source(request: Request) -> str:
 
 
 class Server(uvicorn.Server):
-    """uvicorn, saying where it listens once it does."""
+    """uvicorn, saying where it listens once it does; with --port 0 that is where the port is told."""
 
-    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        """Bind, then log the address; with --port 0 that is where the port is told."""
-        await super().startup(sockets)  # type: ignore[arg-type]
-        for server in self.servers:
-            for socket in server.sockets:
-                host, port = socket.getsockname()[:2]
-                _logger.info("serving", host=host, port=port, path=PATH)
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start serving, then log the address."""
+        await super().startup(sockets)
+        for listener in sockets or []:
+            host, port = listener.getsockname()[:2]
+            _logger.info("serving", host=host, port=port, path=PATH)
 
 
-def serve(receiver: Receiver, host: str, port: int) -> bool:
-    """Serve until SIGTERM or SIGINT; returns whether it could start."""
+def serve(receiver: Receiver, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT. Raises WaError if it cannot listen there."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise errors.WaError(
+            f"could not listen on {host}:{port}: {error.strerror}",
+            "--host and --port choose another address.",
+        ) from None
     config = uvicorn.Config(
         receiver.app(),
-        host=host,
-        port=port,
         loop="uvloop",
         http="httptools",
         ws="none",
@@ -169,6 +177,9 @@ def serve(receiver: Receiver, host: str, port: int) -> bool:
         date_header=False,
         timeout_graceful_shutdown=10,
     )
-    server = Server(config)
-    server.run()
-    return server.started
+    # uvicorn shuts down in order on a signal and then raises it again for whoever had it before: that would
+    # make an orderly end look like a crash.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    with listener:
+        Server(config).run(sockets=[listener])

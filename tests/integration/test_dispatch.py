@@ -1,0 +1,248 @@
+"""The dispatcher as a process, against a simulator and a real database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Database, Server
+from simulated import NUMBER, SimulatorProcess, wait_until
+from wa_process import KEY, WaProcess, wa
+
+WABA = "102290129340398"
+TOKEN = "EAAG-test-token"
+
+
+@pytest.fixture
+def simulator(tmp_path: Path) -> Iterator[SimulatorProcess]:
+    options = {"pair": False, "throughput": False, "window": "off"}
+    with SimulatorProcess(
+        tmp_path, waba_id=WABA, phone_number_id=NUMBER, access_token=TOKEN, settings=options
+    ) as made:
+        made.client.headers["authorization"] = f"Bearer {TOKEN}"
+        yield made
+
+
+def prepare(database: Database, **number: Any) -> None:
+    """Register the number and a template without parameters."""
+    # The database is a clone of a template, so it has to be told that it is the one to send.
+    database.query("SELECT adopt_wa_database()")
+    database.query(
+        "SELECT register_wa_phone_number(%s, '+15550783881', %s, throughput => %s)",
+        NUMBER, WABA, number.get("throughput", 1000),
+    )  # fmt: skip
+    database.query(
+        "INSERT INTO wa_templates (name, language, category, status, body_text, waba_id)"
+        " VALUES ('hello_world', 'en_US', 'UTILITY', 'APPROVED', 'Hello World', %s)",
+        WABA,
+    )
+
+
+def queue(database: Database, count: int, user: str | None = None) -> None:
+    database.query(
+        "INSERT INTO wa_outbound_queue (phone, template_name)"
+        " SELECT '+1555' || (1000000 + g), 'hello_world' FROM generate_series(1, %s) g",
+        count, user=user,
+    )  # fmt: skip
+
+
+def states(database: Database) -> dict[str, int]:
+    rows = database.query("SELECT status, count(*) FROM wa_outbound_queue GROUP BY status")
+    return {row["status"]: row["count"] for row in rows}
+
+
+def accepted(simulator: SimulatorProcess) -> dict[str, Any]:
+    return simulator.get("journal", format="summary")
+
+
+@pytest.fixture
+def settings(simulator: SimulatorProcess) -> dict[str, str]:
+    return {"WHATSAPP_API_BASE_URL": simulator.url, "WHATSAPP_ACCESS_TOKEN": TOKEN}
+
+
+def test_drain_sends_what_is_due_and_ends(
+    db: Database, simulator: SimulatorProcess, settings: dict[str, str], make_role: Callable[..., str]
+) -> None:
+    prepare(db)
+    queue(db, 50, user=make_role("wa_app"))
+    db.query(
+        "INSERT INTO wa_outbound_queue (phone, template_name, scheduled_at)"
+        " VALUES ('+15551234567', 'hello_world', now() + interval '1 day')"
+    )
+    done = wa("dispatch", "--drain", database=db, user=make_role("wa_dispatcher"), **settings)
+    assert done.returncode == 0, done.stderr
+    assert states(db) == {"sent": 50, "pending": 1}
+    [row] = db.query(
+        "SELECT count(DISTINCT wa_message_id), count(processed_at) AS processed FROM wa_outbound_queue"
+    )
+    assert row == {"count": 50, "processed": 50}
+    summary = accepted(simulator)
+    assert (summary["accepted"], summary["duplicates"]) == (50, {})
+    assert "15551" not in done.stderr
+    assert TOKEN not in done.stderr
+
+
+def test_it_works_in_a_schema_of_another_name(
+    odd_schema_db: Database, settings: dict[str, str], make_role: Callable[..., str]
+) -> None:
+    prepare(odd_schema_db)
+    queue(odd_schema_db, 3)
+    dispatcher = make_role("wa_dispatcher")
+    done = wa("dispatch", "--drain", database=odd_schema_db, user=dispatcher, **settings)
+    assert done.returncode == 0, done.stderr
+    assert states(odd_schema_db) == {"sent": 3}
+
+
+def test_a_sleeping_dispatcher_is_woken(db: Database, settings: dict[str, str]) -> None:
+    prepare(db)
+    with WaProcess("dispatch", database=db, **settings) as process:
+        process.logged("dispatching")
+        gate = (
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted"
+        )
+        for expected in (1, 2, 3):
+            wait_until(lambda: db.query(gate)[0]["count"])
+            queue(db, 1)
+            wait_until(lambda expected=expected: states(db).get("sent") == expected)  # type: ignore[misc]
+        process.signal()
+        assert process.wait() == 0
+
+
+def test_sigterm_finishes_what_is_in_flight_and_hands_back_the_rest(
+    db: Database, simulator: SimulatorProcess, settings: dict[str, str]
+) -> None:
+    prepare(db)
+    simulator.post("settings", answer_delay_ms=700)
+    queue(db, 40)
+    with WaProcess("dispatch", "--concurrency", "5", database=db, **settings) as process:
+        wait_until(lambda: accepted(simulator)["accepted"])
+        process.signal()
+        assert process.wait() == 0
+    found = states(db)
+    assert set(found) == {"sent", "pending"}
+    assert found["sent"] == accepted(simulator)["accepted"]
+    [row] = db.query("SELECT count(*) FROM wa_dispatchers WHERE stopped_at IS NOT NULL")
+    assert row["count"] == 1
+    # What was handed back goes out at once, and nothing twice.
+    simulator.post("settings", answer_delay_ms=0)
+    assert wa("dispatch", "--drain", database=db, **settings).returncode == 0
+    assert states(db) == {"sent": 40}
+    assert accepted(simulator)["duplicates"] == {}
+
+
+def test_a_crash_of_the_server_loses_nothing(
+    make_server: Callable[..., Server], simulator: SimulatorProcess, settings: dict[str, str]
+) -> None:
+    server = make_server(fsync="on")
+    database = server.create_database(template=server.template())
+    prepare(database)
+    simulator.post("settings", answer_delay_ms=1500)
+    with WaProcess("dispatch", database=database, **settings) as process:
+        process.logged("dispatching")
+        queue(database, 20)
+        wait_until(lambda: accepted(simulator)["accepted"] == 20)
+        # The answers take longer than that, so they arrive at a dispatcher without a database.
+        server.stop("immediate")
+        process.logged("notifications interrupted, polling meanwhile")
+        server.start()
+        wait_until(lambda: states(database) == {"sent": 20}, 40)
+        queue_more = (
+            "INSERT INTO wa_outbound_queue (phone, template_name) VALUES ('+15559876543', 'hello_world')"
+        )
+        simulator.post("settings", answer_delay_ms=0)
+        database.query(queue_more)
+        wait_until(lambda: states(database) == {"sent": 21}, 40)
+        process.signal()
+        assert process.wait() == 0
+    assert accepted(simulator)["duplicates"] == {}
+
+
+def test_a_provider_that_is_away_is_tried_again(db: Database, settings: dict[str, str]) -> None:
+    prepare(db)
+    queue(db, 1)
+    with WaProcess("dispatch", database=db, **settings | {"WHATSAPP_API_BASE_URL": "http://127.0.0.1:9"}):
+        wait_until(lambda: db.query("SELECT retry_count AS n FROM wa_outbound_queue")[0]["n"] == 1)
+    [row] = db.query("SELECT status, wa_message_id FROM wa_outbound_queue")
+    assert row == {"status": "pending", "wa_message_id": None}
+
+
+def test_a_cut_after_the_request_is_not_sent_again(
+    db: Database, simulator: SimulatorProcess, settings: dict[str, str]
+) -> None:
+    prepare(db)
+    simulator.post("faults", mode="cut_after", next=1)
+    queue(db, 1)
+    with WaProcess("dispatch", database=db, **settings) as process:
+        wait_until(lambda: db.query("SELECT last_error AS e FROM wa_outbound_queue")[0]["e"])
+        process.signal()
+        assert process.wait() == 0
+    assert states(db) == {"sending": 1}
+    assert accepted(simulator)["accepted"] == 1
+
+
+def test_a_copy_of_the_database_sends_nothing(db: Database, settings: dict[str, str]) -> None:
+    prepare(db)
+    queue(db, 1)
+    db.query("UPDATE wa_installations SET system_identifier = '1'")
+    done = wa("dispatch", database=db, **settings)
+    assert done.returncode == 1
+    assert "wa adopt" in done.stderr
+    adopted = wa("adopt", database=db)
+    assert adopted.returncode == 0, adopted.stderr
+    assert "in_doubt" in adopted.stdout
+    assert wa("dispatch", "--drain", database=db, **settings).returncode == 0
+
+
+def test_a_stored_token_is_used_and_taken_up_while_running(
+    db: Database, simulator: SimulatorProcess, make_role: Callable[..., str]
+) -> None:
+    prepare(db)
+    queue(db, 2)
+    settings = {"WHATSAPP_API_BASE_URL": simulator.url, "WA_SECRET_KEY": KEY}
+    with WaProcess("dispatch", database=db, user=make_role("wa_dispatcher"), **settings) as process:
+        process.logged("no access token, messages wait")
+        stored = wa(
+            "secrets", "set", "access_token", "--number", NUMBER, database=db, stdin=f"{TOKEN}\n",
+            user=make_role("wa_admin"), WA_SECRET_KEY=KEY,
+        )  # fmt: skip
+        assert stored.returncode == 0, stored.stderr
+        wait_until(lambda: states(db) == {"sent": 2})
+        process.signal()
+        assert process.wait() == 0
+    assert TOKEN not in "".join(process.raw)
+
+
+def test_the_number_of_the_environment_is_registered_once(db: Database, settings: dict[str, str]) -> None:
+    db.query("SELECT adopt_wa_database()")
+    env = settings | {"WHATSAPP_PHONE_NUMBER_ID": NUMBER, "WHATSAPP_BUSINESS_ACCOUNT_ID": WABA}
+    for _ in range(2):
+        assert wa("dispatch", "--drain", database=db, **env).returncode == 0
+    rows = db.query("SELECT phone_number_id, waba_id, provider FROM wa_phone_numbers")
+    assert rows == [{"phone_number_id": NUMBER, "waba_id": WABA, "provider": "meta"}]
+
+
+def test_a_role_that_may_not_register_only_says_so(
+    db: Database, settings: dict[str, str], make_role: Callable[..., str]
+) -> None:
+    db.query("SELECT adopt_wa_database()")
+    env = settings | {"WHATSAPP_PHONE_NUMBER_ID": NUMBER, "WHATSAPP_BUSINESS_ACCOUNT_ID": WABA}
+    done = wa("dispatch", "--drain", database=db, user=make_role("wa_dispatcher"), **env)
+    assert done.returncode == 0, done.stderr
+    assert "not allowed to register" in done.stderr
+    assert db.query("SELECT 1 FROM wa_phone_numbers") == []
+
+
+def test_several_dispatchers_share_the_work(
+    db: Database, simulator: SimulatorProcess, settings: dict[str, str]
+) -> None:
+    prepare(db)
+    queue(db, 400)
+    processes = [WaProcess("dispatch", "--drain", database=db, **settings) for _ in range(3)]
+    for process in processes:
+        with process:
+            assert process.wait() == 0, process.raw
+    assert states(db) == {"sent": 400}
+    summary = accepted(simulator)
+    assert (summary["accepted"], summary["duplicates"]) == (400, {})
