@@ -223,7 +223,7 @@ BEGIN
             v_pick.classes, v_now
         );
         PERFORM _wa_set_aside(
-            v_org, v_verdict.failed, v_verdict.fail_codes, v_verdict.held, v_verdict.held_until,
+            v_org, v_number, v_verdict.failed, v_verdict.fail_codes, v_verdict.held, v_verdict.held_until,
             v_verdict.hold_reasons, v_verdict.converted
         );
         IF v_verdict.granted IS NOT NULL THEN
@@ -291,11 +291,13 @@ COMMENT ON FUNCTION _wa_charge_organization(wa_rate_limits, uuid, timestamptz, i
 'Internal: charges an organization''s rate limit; the caller holds its lock.';
 
 CREATE OR REPLACE FUNCTION _wa_set_aside(
-    p_org wa_organizations, p_failed uuid[], p_fail_codes text[], p_held uuid[], p_held_until timestamptz[],
+    p_org wa_organizations, p_number wa_phone_numbers, p_failed uuid[], p_fail_codes text[], p_held uuid[], p_held_until timestamptz[],
     p_hold_reasons text[], p_converted uuid[]
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
+DECLARE
+    v_lost uuid[];
 BEGIN
     IF p_failed IS NOT NULL THEN
         PERFORM _wa_fail_messages((p_org).id, array_agg(f.id), f.code, _wa_refusal_text(f.code))
@@ -315,21 +317,31 @@ BEGIN
     END IF;
     IF p_converted IS NOT NULL THEN
         -- The window has closed: from now on the row is its fall-back template, and is judged as one.
-        UPDATE wa_queue_due d
-        SET template_id = t.id, due_at = clock_timestamp(),
-            class = _wa_queue_class(q.priority, _wa_is_metered(t.id, t.category))
-        FROM wa_outbound_queue q
-        LEFT JOIN wa_phone_numbers n
-            ON n.organization_id = (p_org).id AND n.phone_number_id = q.phone_number_id
-        CROSS JOIN LATERAL _wa_pick_template(
-            (p_org).id, q.fallback_template_name, q.fallback_template_language, n.waba_id) t
-        WHERE d.organization_id = (p_org).id AND d.queue_id = ANY (p_converted)
-            AND q.organization_id = (p_org).id AND q.id = d.queue_id;
+        WITH converted AS (
+            UPDATE wa_queue_due d
+            SET template_id = c.template_id, due_at = clock_timestamp(),
+                class = _wa_queue_class(c.priority, _wa_is_metered(c.template_id, c.category))
+            FROM (
+                SELECT u.id, q.priority, t.id AS template_id, t.category
+                FROM unnest(p_converted) u (id)
+                JOIN wa_outbound_queue q ON q.organization_id = (p_org).id AND q.id = u.id
+                CROSS JOIN LATERAL _wa_pick_template(
+                    (p_org).id, q.fallback_template_name, q.fallback_template_language, (p_number).waba_id
+                ) t
+            ) c
+            WHERE d.organization_id = (p_org).id AND d.queue_id = c.id
+            RETURNING d.queue_id
+        )
+        SELECT array_agg(u.id) INTO v_lost
+        FROM unnest(p_converted) u (id)
+        WHERE u.id NOT IN (SELECT c.queue_id FROM converted c);
+        -- Its fall-back template was deleted meanwhile.
+        PERFORM _wa_fail_messages((p_org).id, v_lost, 'window_closed', _wa_refusal_text('window_closed'));
     END IF;
 END
 $$;
 
-COMMENT ON FUNCTION _wa_set_aside(wa_organizations, uuid[], text[], uuid[], timestamptz[], text[], uuid[]) IS
+COMMENT ON FUNCTION _wa_set_aside(wa_organizations, wa_phone_numbers, uuid[], text[], uuid[], timestamptz[], text[], uuid[]) IS
 'Internal: fails, holds or turns into their fall-back template the picked rows that are not granted.';
 
 REVOKE ALL ON FUNCTION _wa_lane_block(uuid, bigint, timestamptz),
@@ -338,4 +350,4 @@ _wa_pick_due(
 ),
 _wa_claim_lane(uuid, bigint, uuid, integer), _wa_write_lane_state(wa_lane_states, wa_lane_states),
 _wa_charge_organization(wa_rate_limits, uuid, timestamptz, integer),
-_wa_set_aside(wa_organizations, uuid[], text[], uuid[], timestamptz[], text[], uuid[]) FROM PUBLIC;
+_wa_set_aside(wa_organizations, wa_phone_numbers, uuid[], text[], uuid[], timestamptz[], text[], uuid[]) FROM PUBLIC;

@@ -133,16 +133,22 @@ BEGIN
                 CASE
                     -- The usual text and the usual template need no function call.
                     WHEN r.error_code IS NULL AND (r.phone_number_id IS NULL OR r.named_number_id IS NOT NULL)
-                        AND r.content IS NULL
+                        AND r.content IS NULL AND r.fallback_template_name IS NULL
                         AND CASE r.type
                             WHEN 'text' THEN r.text_body ~ '\S' AND char_length(r.text_body) <= 4096
                             WHEN 'template' THEN t.is_plain
                                 AND _wa_are_plain_params(r.template_params, cardinality(t.body_placeholders))
                         END
                         THEN NULL
-                    ELSE _wa_check_queue_row(
-                        v_org.id, r.error_code, r.phone_number_id, r.named_number_id, r.type, r.text_body,
-                        r.content, r.template_name, r.template_language, r.waba_id, r.template_params, t.id
+                    ELSE coalesce(
+                        _wa_check_queue_row(
+                            v_org.id, r.error_code, r.phone_number_id, r.named_number_id, r.type, r.text_body,
+                            r.content, r.template_name, r.template_language, r.waba_id, r.template_params, t.id
+                        ),
+                        _wa_check_fallback(
+                            v_org.id, r.fallback_template_name, r.fallback_template_language, r.waba_id,
+                            r.fallback_template_params
+                        )
                     )
                 END AS bad
             FROM routed r
@@ -266,6 +272,19 @@ $$;
 COMMENT ON FUNCTION _wa_check_queue_row(
     uuid, text, text, bigint, text, text, jsonb, text, text, text, jsonb, uuid
 ) IS 'Internal: what is malformed about a row: SQLSTATE, sentence and hint; NULL when it is fine.';
+
+CREATE OR REPLACE FUNCTION _wa_check_fallback(
+    p_org uuid, p_name text, p_language text, p_waba_id text, p_params jsonb
+) RETURNS text[]
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+AS $$
+    SELECT ARRAY[c.sqlstate, 'fall-back: ' || c.problem, c.hint]
+    FROM _wa_check_template_params(p_org, p_name, p_language, p_waba_id, p_params) c
+    WHERE p_name IS NOT NULL AND c.sqlstate IS NOT NULL
+$$;
+
+COMMENT ON FUNCTION _wa_check_fallback(uuid, text, text, text, jsonb) IS
+'Internal: what is malformed about a fall-back template: SQLSTATE, sentence and hint; NULL when it is fine.';
 
 CREATE OR REPLACE FUNCTION _wa_raise_bad_rows(
     p_bad bigint, p_row_count bigint, p_details text[], p_sqlstate text, p_problem text, p_hint text
@@ -467,6 +486,7 @@ REVOKE ALL ON FUNCTION tg_wa_outbound_queue__prepare(), tg_wa_outbound_queue__en
 tg_wa_outbound_queue__change(), tg_wa_outbound_queue__recheck(), tg_wa_outbound_queue__delete(),
 _wa_queue_class(text, boolean), _wa_is_metered(uuid, text),
 _wa_check_queue_row(uuid, text, text, bigint, text, text, jsonb, text, text, text, jsonb, uuid),
+_wa_check_fallback(uuid, text, text, text, jsonb),
 _wa_raise_bad_rows(bigint, bigint, text[], text, text, text), _wa_refuse_rows(wa_organizations, uuid[]),
 _wa_warn_of_wait(wa_organizations, bigint), _wa_notify_dispatchers() FROM PUBLIC;
 GRANT SELECT, INSERT ON wa_outbound_queue TO wa_app;
