@@ -220,7 +220,7 @@ class Dispatcher:
             # Due already and yet not claimed: it cannot go now, and asking again at once is vain.
             wait = min(wait, max(due_in, 0.001) if due_in > 0 or claimed else pause)
         if contended:
-            # More is due than was handed out: at once while that goes on, else another dispatcher has the lane.
+            # More is due than was handed out: at once while that goes on, else somebody else has the lane.
             wait = 0.0 if claimed else min(wait, pause)
         await self._wait(wait)
         return True
