@@ -16,7 +16,8 @@ SELECT pg_temp.happen('wamid.' || n) FROM generate_series(1, 3) n \g /dev/null
 SET LOCAL ROLE wa_tap_app;
 SELECT results_eq(
     $$ SELECT position, wa_message_id, content_text FROM read_wa_events('crm', 2) $$,
-    $$ VALUES (1::bigint, 'wamid.1', 'Hello'), (2, 'wamid.2', 'Hello') $$, 'events come in order, with their message'
+    $$ VALUES (1::bigint, 'wamid.1', 'Hello'), (2, 'wamid.2', 'Hello') $$, 'events come in order,
+        with their message'
 );
 SELECT results_eq(
     $$ SELECT position FROM read_wa_events('crm', 2) $$, $$ VALUES (1::bigint), (2) $$,
@@ -27,7 +28,8 @@ SELECT results_eq(
     $$ SELECT wa_message_id FROM read_wa_events('crm') $$, $$ VALUES ('wamid.3') $$, 'then the rest comes'
 );
 SELECT results_eq(
-    $$ SELECT count(*) FROM read_wa_events('bi') $$, $$ VALUES (3::bigint) $$, 'another consumer has a place of its own'
+    $$ SELECT count(*) FROM read_wa_events('bi') $$, $$ VALUES (3::bigint) $$,
+        'another consumer has a place of its own'
 );
 SELECT is(ack_wa_events('crm', 1), 2::bigint, 'it never moves back');
 SELECT is(ack_wa_events('crm', 99), 3::bigint, 'nor past what there is');
