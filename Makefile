@@ -50,7 +50,7 @@ installcheck:
 setup:
 	bin/setup
 
-## demo: two minutes of WhatsApp traffic on a private server, from a bare checkout
+## demo: WhatsApp traffic on a private server, from a bare checkout, in under a minute
 demo: setup
 	bin/demo
 

@@ -1,0 +1,94 @@
+"""`bin/demo` plays to its end, and leaves nothing running however it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from uuid import uuid4
+
+from harness import CHECKOUT
+from simulated import wait_until
+
+
+def start(tag: str, *args: str) -> subprocess.Popen[str]:
+    """Start the demo; every process that comes of it carries the tag in its environment."""
+    return subprocess.Popen(
+        [CHECKOUT / "bin/demo", *args],
+        env=os.environ | {"DEMO_TAG": tag},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def nothing_runs(tag: str) -> bool:
+    """Whether no process of that demo is left."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"DEMO_TAG={tag}".encode() in (process / "environ").read_bytes():
+                return False
+        except OSError:
+            continue
+    return True
+
+
+def play_until(demo: subprocess.Popen[str], text: str) -> None:
+    """Read what it prints up to a line with that text."""
+    assert demo.stdout is not None
+    seen = []
+    for line in demo.stdout:
+        seen.append(line)
+        if text in line:
+            return
+    raise AssertionError(f"it never printed {text!r}:\n{''.join(seen)}")
+
+
+def test_it_plays_to_its_end() -> None:
+    tag = uuid4().hex
+    with start(tag) as demo:
+        output, _ = demo.communicate(timeout=300)
+    assert demo.returncode == 0, output
+    assert "sent, delivered, read" in output
+    assert "SQLSTATE WA101" in output
+    assert "0 of them twice" in output
+    assert wait_until(lambda: nothing_runs(tag))
+
+
+def test_ctrl_c_ends_all_of_it() -> None:
+    tag = uuid4().hex
+    with start(tag) as demo:
+        play_until(demo, "The shop queues templates")
+        demo.send_signal(signal.SIGINT)
+        demo.communicate(timeout=120)
+    assert demo.returncode == 128 + signal.SIGINT
+    assert wait_until(lambda: nothing_runs(tag))
+
+
+def test_a_kill_ends_all_of_it() -> None:
+    tag = uuid4().hex
+    with start(tag) as demo:
+        play_until(demo, "The shop queues templates")
+        demo.kill()
+        demo.communicate(timeout=120)
+    assert wait_until(lambda: nothing_runs(tag), 60)
+
+
+def test_a_failure_is_told_with_the_logs(tmp_path: Path) -> None:
+    tag = uuid4().hex
+    broken = tmp_path / "demo"
+    text = (CHECKOUT / "bin/demo").read_text()
+    text = text.replace("Path(__file__).resolve().parent.parent", repr(CHECKOUT)).replace("PosixPath", "Path")
+    broken.write_text(
+        text.replace('"shop", "-v"', '"nobody", "-v"').replace("START_S = 30.0", "START_S = 0.0")
+    )
+    done = subprocess.run(
+        ["python3", broken], env=os.environ | {"DEMO_TAG": tag}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 1
+    assert "--- serve.log" in done.stderr
+    assert "bin/demo: not so after" in done.stderr
+    assert wait_until(lambda: nothing_runs(tag))
