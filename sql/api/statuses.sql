@@ -175,16 +175,26 @@ CREATE OR REPLACE FUNCTION _wa_attach_early_statuses(p_org uuid, p_message_ids b
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
-    v_ids bigint[];
+    v_early record;
+    v_ids bigint[] := '{}';
 BEGIN
-    WITH attached AS (
-        UPDATE wa_message_statuses s SET message_id = m.id, queue_id = m.queue_id
+    FOR v_early IN
+        SELECT s.id, m.id AS message_id, m.queue_id
         FROM wa_messages m
+        CROSS JOIN LATERAL (
+            SELECT k.id FROM wa_message_statuses k
+            WHERE k.organization_id = p_org AND k.wa_message_id = m.wa_message_id AND k.message_id IS NULL
+            -- More than one message ever has; keeps this a look-up by index.
+            LIMIT 10000
+        ) s
         WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids) AND m.direction = 'outbound'
-            AND s.organization_id = p_org AND s.wa_message_id = m.wa_message_id AND s.message_id IS NULL
-        RETURNING s.id
-    )
-    SELECT array_agg(a.id) INTO v_ids FROM attached a;
+    LOOP
+        UPDATE wa_message_statuses s SET message_id = v_early.message_id, queue_id = v_early.queue_id
+        WHERE s.organization_id = p_org AND s.id = v_early.id AND s.message_id IS NULL;
+        IF FOUND THEN
+            v_ids := v_ids || v_early.id;
+        END IF;
+    END LOOP;
     PERFORM _wa_advance_messages(p_org, v_ids);
     PERFORM _wa_learn_recipients(p_org, v_ids);
 END
