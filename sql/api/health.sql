@@ -197,51 +197,65 @@ $$;
 COMMENT ON FUNCTION preview_wa_request(uuid) IS
 'The request body that is, or would be, sent to the provider for a queued message.';
 
-CREATE OR REPLACE VIEW wa_queue_health WITH (security_barrier = true) AS
+-- Definer: it counts in tables that applications need not see, for those organizations that the caller may see.
+CREATE OR REPLACE FUNCTION _wa_queue_health() RETURNS TABLE (
+    organization_id uuid, number_id bigint, phone_number_id text, display_phone text, due bigint, scheduled bigint,
+    held bigint, oldest_due_at timestamptz, in_flight bigint, outcome_unknown bigint, hold_reason text,
+    held_until timestamptz, pause_reason text, last_claim_at timestamptz, dispatchers bigint
+)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+    SELECT
+        n.organization_id, n.id, n.phone_number_id, n.display_phone, coalesce(d.due, 0), coalesce(d.scheduled, 0),
+        coalesce(d.held, 0), d.oldest_due_at, coalesce(f.in_flight, 0), coalesce(f.unknown, 0),
+        coalesce(b.hold_reason, CASE WHEN s.held_until > clock_timestamp() THEN s.hold_reason END, d.hold_reason),
+        coalesce(b.held_until, CASE WHEN s.held_until > clock_timestamp() THEN s.held_until END, d.held_until),
+        n.pause_reason, s.served_at,
+        (SELECT count(*) FROM wa_dispatchers p
+            WHERE p.stopped_at IS NULL AND p.seen_at > clock_timestamp() - interval '30 seconds')
+    FROM (
+        SELECT p.organization_id, p.id, p.phone_number_id, p.display_phone, p.pause_reason FROM wa_phone_numbers p
+        UNION ALL
+        -- What waits for a first number.
+        SELECT DISTINCT q.organization_id, NULL::bigint, NULL::text, NULL::text,
+            'no business number is registered'
+        FROM wa_queue_due q WHERE q.number_id IS NULL
+    ) n
+    LEFT JOIN LATERAL (
+        SELECT count(*) FILTER (WHERE q.due_at <= clock_timestamp()) AS due,
+            count(*) FILTER (WHERE q.due_at > clock_timestamp() AND q.hold_reason IS NULL) AS scheduled,
+            count(*) FILTER (WHERE q.due_at > clock_timestamp() AND q.hold_reason IS NOT NULL) AS held,
+            min(q.due_at) FILTER (WHERE q.due_at <= clock_timestamp()) AS oldest_due_at,
+            mode() WITHIN GROUP (ORDER BY q.hold_reason)
+                FILTER (WHERE q.due_at > clock_timestamp()) AS hold_reason,
+            min(q.due_at) FILTER (WHERE q.due_at > clock_timestamp() AND q.hold_reason IS NOT NULL) AS held_until
+        FROM wa_queue_due q
+        WHERE q.organization_id = n.organization_id AND q.number_id IS NOT DISTINCT FROM n.id
+    ) d ON true
+    LEFT JOIN LATERAL (
+        SELECT count(*) FILTER (WHERE NOT i.is_unknown) AS in_flight,
+            count(*) FILTER (WHERE i.is_unknown) AS unknown
+        FROM wa_queue_inflight i WHERE i.organization_id = n.organization_id AND i.number_id = n.id
+    ) f ON true
+    LEFT JOIN LATERAL _wa_lane_block(n.organization_id, n.id, clock_timestamp()) b ON true
+    LEFT JOIN LATERAL _wa_lane_state(n.organization_id, n.id) s ON true
+    WHERE n.organization_id IN (SELECT o.id FROM wa_organizations o WHERE _wa_caller_sees(o.id))
+$$;
+
+COMMENT ON FUNCTION _wa_queue_health() IS 'Internal: the rows of wa_queue_health that the caller may see.';
+
+CREATE OR REPLACE VIEW wa_queue_health AS
 SELECT
-    n.organization_id, n.id AS number_id, n.phone_number_id, n.display_phone,
-    coalesce(d.due, 0) AS due, coalesce(d.scheduled, 0) AS scheduled, coalesce(d.held, 0) AS held,
-    d.oldest_due_at, coalesce(f.in_flight, 0) AS in_flight, coalesce(f.unknown, 0) AS outcome_unknown,
-    coalesce(b.hold_reason, CASE WHEN s.held_until > clock_timestamp() THEN s.hold_reason END, d.hold_reason)
-        AS hold_reason,
-    coalesce(b.held_until, CASE WHEN s.held_until > clock_timestamp() THEN s.held_until END, d.held_until)
-        AS held_until,
-    n.pause_reason, s.served_at AS last_claim_at,
-    (SELECT count(*) FROM wa_dispatchers p
-        WHERE p.stopped_at IS NULL AND p.seen_at > clock_timestamp() - interval '30 seconds') AS dispatchers
-FROM (
-    SELECT p.organization_id, p.id, p.phone_number_id, p.display_phone, p.pause_reason FROM wa_phone_numbers p
-    UNION ALL
-    -- What waits for a first number.
-    SELECT DISTINCT q.organization_id, NULL::bigint, NULL::text, NULL::text,
-        'no business number is registered'
-    FROM wa_queue_due q WHERE q.number_id IS NULL
-) n
-LEFT JOIN LATERAL (
-    SELECT count(*) FILTER (WHERE q.due_at <= clock_timestamp()) AS due,
-        count(*) FILTER (WHERE q.due_at > clock_timestamp() AND q.hold_reason IS NULL) AS scheduled,
-        count(*) FILTER (WHERE q.due_at > clock_timestamp() AND q.hold_reason IS NOT NULL) AS held,
-        min(q.due_at) FILTER (WHERE q.due_at <= clock_timestamp()) AS oldest_due_at,
-        mode() WITHIN GROUP (ORDER BY q.hold_reason)
-            FILTER (WHERE q.due_at > clock_timestamp()) AS hold_reason,
-        min(q.due_at) FILTER (WHERE q.due_at > clock_timestamp() AND q.hold_reason IS NOT NULL) AS held_until
-    FROM wa_queue_due q
-    WHERE q.organization_id = n.organization_id AND q.number_id IS NOT DISTINCT FROM n.id
-) d ON true
-LEFT JOIN LATERAL (
-    SELECT count(*) FILTER (WHERE NOT i.is_unknown) AS in_flight,
-        count(*) FILTER (WHERE i.is_unknown) AS unknown
-    FROM wa_queue_inflight i WHERE i.organization_id = n.organization_id AND i.number_id = n.id
-) f ON true
-LEFT JOIN LATERAL _wa_lane_block(n.organization_id, n.id, clock_timestamp()) b ON true
-LEFT JOIN LATERAL _wa_lane_state(n.organization_id, n.id) s ON true
-WHERE n.organization_id = ANY (_wa_visible_organizations());
+    h.organization_id, h.number_id, h.phone_number_id, h.display_phone, h.due, h.scheduled, h.held,
+    h.oldest_due_at, h.in_flight, h.outcome_unknown, h.hold_reason, h.held_until, h.pause_reason,
+    h.last_claim_at, h.dispatchers
+FROM _wa_queue_health() h;
 
 COMMENT ON VIEW wa_queue_health IS
 'One row per business number: what is due, scheduled, held (why and until when) and in flight, and how many '
 'dispatchers run.';
 
 REVOKE ALL ON FUNCTION _wa_explain(wa_outbound_queue), explain_wa_message(uuid), _wa_visible_message(uuid),
-preview_wa_request(uuid) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION explain_wa_message(uuid), preview_wa_request(uuid) TO wa_app, wa_admin;
+preview_wa_request(uuid), _wa_queue_health() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION explain_wa_message(uuid), preview_wa_request(uuid), _wa_queue_health() TO wa_app, wa_admin;
 GRANT SELECT ON wa_queue_health TO wa_app, wa_admin;

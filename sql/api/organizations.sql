@@ -9,34 +9,25 @@ $$;
 COMMENT ON FUNCTION _wa_sole_organization() IS
 'The only organization, or NULL when there are several. Definer: it must look past row security.';
 
-CREATE OR REPLACE FUNCTION _wa_choose_organization(p_role name) RETURNS uuid
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+CREATE OR REPLACE FUNCTION _wa_choose_organization(p_role name, p_organizations uuid[]) RETURNS uuid
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_setting text := nullif(current_setting('wa.organization_id', true), '');
     v_is_admin boolean := pg_has_role(p_role, 'wa_admin', 'MEMBER');
-    v_organizations uuid[];
     v_chosen uuid;
 BEGIN
-    IF NOT pg_has_role(session_user, p_role, 'MEMBER') THEN
-        RAISE EXCEPTION USING ERRCODE = '42501',
-            MESSAGE = format('role "%s" may not act as "%s"', session_user, p_role),
-            HINT = 'Call current_wa_organization() instead.';
-    END IF;
-    IF NOT v_is_admin THEN
-        SELECT coalesce(array_agg(DISTINCT r.organization_id), '{}') INTO v_organizations
-        FROM wa_organization_roles r
-        WHERE pg_has_role(p_role, to_regrole(quote_ident(r.role_name)), 'MEMBER');
-    END IF;
     IF v_setting IS NULL THEN
-        IF cardinality(v_organizations) = 1 THEN
-            RETURN v_organizations[1];
+        IF cardinality(p_organizations) = 1 AND NOT v_is_admin THEN
+            RETURN p_organizations[1];
         END IF;
-        v_chosen := CASE WHEN v_is_admin OR cardinality(v_organizations) = 0 THEN _wa_sole_organization() END;
+        IF v_is_admin OR cardinality(p_organizations) = 0 THEN
+            v_chosen := _wa_sole_organization();
+        END IF;
         IF v_chosen IS NOT NULL THEN
             RETURN v_chosen;
         END IF;
-        IF v_is_admin OR cardinality(v_organizations) > 1 THEN
+        IF v_is_admin OR cardinality(p_organizations) > 1 THEN
             RAISE EXCEPTION USING ERRCODE = 'WA301',
                 MESSAGE = format('role "%s" may work for several organizations and none is chosen', p_role),
                 HINT = 'SET wa.organization_id = ''<uuid>'' (in a transaction: SET LOCAL).';
@@ -52,8 +43,8 @@ BEGIN
             MESSAGE = format('wa.organization_id is not a UUID: "%s"', v_setting),
             HINT = 'SET wa.organization_id to the id of one of your organizations, or RESET it.';
     END;
-    IF v_is_admin OR v_chosen = ANY (v_organizations)
-        OR (cardinality(v_organizations) = 0 AND v_chosen = _wa_sole_organization())
+    IF v_is_admin OR v_chosen = ANY (p_organizations)
+        OR (cardinality(p_organizations) = 0 AND v_chosen = _wa_sole_organization())
     THEN
         RETURN v_chosen;
     END IF;
@@ -63,21 +54,43 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION _wa_choose_organization(name) IS
-'Internal: the organization that a role of this session works for. wa.organization_id only chooses among '
-'those that the role has. Definer: it reads memberships that the role itself need not see.';
+COMMENT ON FUNCTION _wa_choose_organization(name, uuid[]) IS
+'Internal: the organization that a role works for, of those that it belongs to. wa.organization_id only '
+'chooses among them.';
 
+-- By the role in force, so that it serves inside a host's own SECURITY DEFINER function too.
 CREATE OR REPLACE FUNCTION current_wa_organization() RETURNS uuid
-LANGUAGE sql STABLE
-RETURN _wa_choose_organization(current_user);
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    RETURN _wa_choose_organization(current_user, ARRAY(
+        SELECT DISTINCT r.organization_id FROM wa_organization_roles r
+        WHERE pg_has_role(to_regrole(quote_ident(r.role_name)), 'MEMBER')
+    ));
+END
+$$;
 
 COMMENT ON FUNCTION current_wa_organization() IS
-'The organization that the current role works for. wa.organization_id only chooses among those that the role '
-'belongs to; with several and none chosen it raises WA301, with a foreign one WA302.';
+'The organization that the current role works for. wa.organization_id only chooses among those that the '
+'role belongs to; with several and none chosen it raises WA301, with a foreign one WA302.';
+
+CREATE OR REPLACE FUNCTION _wa_caller() RETURNS name
+LANGUAGE sql STABLE
+RETURN coalesce(nullif(current_setting('role'), 'none'), session_user::text)::name;
+
+COMMENT ON FUNCTION _wa_caller() IS
+'Internal: who calls a SECURITY DEFINER function: the role that was set, else the session''s user.';
 
 CREATE OR REPLACE FUNCTION _wa_caller_organization() RETURNS uuid
-LANGUAGE sql STABLE
-RETURN _wa_choose_organization(coalesce(nullif(current_setting('role'), 'none'), session_user::text)::name);
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+BEGIN
+    RETURN _wa_choose_organization(_wa_caller(), ARRAY(
+        SELECT DISTINCT r.organization_id FROM wa_organization_roles r
+        WHERE pg_has_role(_wa_caller(), to_regrole(quote_ident(r.role_name)), 'MEMBER')
+    ));
+END
+$$;
 
 COMMENT ON FUNCTION _wa_caller_organization() IS
 'Internal: current_wa_organization() for SECURITY DEFINER functions, in which current_user is the owner.';
@@ -126,15 +139,15 @@ $$;
 COMMENT ON FUNCTION add_wa_organization_role(uuid, name) IS
 'Lets a role, and every member of it, work for an organization. For wa_admin.';
 
-REVOKE ALL ON FUNCTION _wa_sole_organization(), _wa_choose_organization(name), current_wa_organization(),
+REVOKE ALL ON FUNCTION _wa_sole_organization(), _wa_caller(), _wa_choose_organization(name, uuid[]), current_wa_organization(),
 _wa_caller_organization(), _wa_visible_organizations(), create_wa_organization(text, uuid, text),
 add_wa_organization_role(uuid, name) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_choose_organization(name), current_wa_organization(),
+GRANT EXECUTE ON FUNCTION _wa_sole_organization(), _wa_choose_organization(name, uuid[]), current_wa_organization(),
 _wa_caller_organization(), _wa_visible_organizations() TO wa_admin, wa_app, wa_dispatcher, wa_receiver,
 wa_analyst;
 GRANT EXECUTE ON FUNCTION create_wa_organization(text, uuid, text), add_wa_organization_role(uuid, name)
 TO wa_admin;
-GRANT SELECT ON wa_organization_roles TO wa_app;
+GRANT SELECT ON wa_organization_roles TO wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 GRANT SELECT, INSERT, UPDATE, DELETE ON wa_organization_roles, wa_organizations TO wa_admin;
 GRANT SELECT ON wa_organizations TO wa_app;
 

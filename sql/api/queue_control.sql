@@ -2,12 +2,8 @@
 
 CREATE OR REPLACE FUNCTION _wa_caller_sees(p_org uuid) RETURNS boolean
 LANGUAGE sql STABLE
-RETURN CASE
-    WHEN pg_has_role(
-        coalesce(nullif(current_setting('role'), 'none'), session_user::text)::name, 'wa_admin', 'MEMBER'
-    ) THEN true
-    ELSE p_org = _wa_caller_organization()
-END;
+RETURN CASE WHEN pg_has_role(_wa_caller(), 'wa_admin', 'MEMBER') THEN true
+    ELSE p_org = _wa_caller_organization() END;
 
 COMMENT ON FUNCTION _wa_caller_sees(uuid) IS
 'Internal: whether the caller of a SECURITY DEFINER function may see an organization''s rows.';
