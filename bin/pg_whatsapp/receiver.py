@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from pg_whatsapp import errors, log
 from pg_whatsapp.config import Settings
@@ -29,6 +30,12 @@ LARGEST_BODY = 10 * 1024 * 1024
 HEALTH_TIMEOUT_S = 5.0
 BACKLOG = 2048
 _logger = log.get("receiver")
+_STORED = Response(status_code=200)
+_GONE = Response(status_code=400)
+_UNSIGNED = PlainTextResponse("signature missing", 401)
+_FORGED = PlainTextResponse("signature wrong", 401)
+_TOO_LARGE = PlainTextResponse("body too large", 413)
+_REPEAT = PlainTextResponse("not stored, please repeat", 503, headers={"retry-after": "5"})
 
 
 class Receiver:
@@ -49,7 +56,7 @@ class Receiver:
         """The ASGI application."""
         routes = [
             Route(PATH, self.verify_endpoint, methods=["GET"]),
-            Route(PATH, self.receive, methods=["POST"]),
+            Route(PATH, _Webhook(self), methods=["POST"]),
             Route("/healthz", self.health, methods=["GET"]),
         ]
         return Starlette(routes=routes, lifespan=self._lifespan)
@@ -81,29 +88,33 @@ class Receiver:
         matches = [hmac.compare_digest(given, token.encode()) for token in self._secrets.get("verify_token")]
         return any(matches)
 
-    async def receive(self, request: Request) -> Response:
+    async def take(self, headers: dict[bytes, bytes], source: str, receive: Receive) -> Response:
         """One webhook: 200 only after its body is committed."""
+        announced = headers.get(b"content-length", b"")
+        if announced.isdigit() and int(announced) > LARGEST_BODY:
+            return _TOO_LARGE
         try:
-            body = await _read(request)
+            body = await _read(receive)
         except ClientDisconnect:
-            return Response(status_code=400)
+            return _GONE
         if body is None:
-            return PlainTextResponse("body too large", 413)
-        header = request.headers.get("x-hub-signature-256")
+            return _TOO_LARGE
+        header = headers.get(b"x-hub-signature-256")
         if header is None:
-            self._rejections.add(_source(request), "signature missing")
-            return PlainTextResponse("signature missing", 401)
-        if not self._is_signed(body, header) and not (
-            await self._refresh_secrets() and self._is_signed(body, header)
+            self._rejections.add(source, "signature missing")
+            return _UNSIGNED
+        signature = header.decode("latin-1")
+        if not self._is_signed(body, signature) and not (
+            await self._refresh_secrets() and self._is_signed(body, signature)
         ):
             has_secret = bool(self._secrets.get("app_secret"))
-            self._rejections.add(_source(request), "signature wrong" if has_secret else "no app secret known")
-            return PlainTextResponse("signature wrong", 401)
+            self._rejections.add(source, "signature wrong" if has_secret else "no app secret known")
+            return _FORGED
         try:
-            await self._batcher.store(body, _source(request))
+            await self._batcher.store(body, source)
         except NotStoredError:
-            return PlainTextResponse("not stored, please repeat", 503, headers={"retry-after": "5"})
-        return Response(status_code=200)
+            return _REPEAT
+        return _STORED
 
     def _is_signed(self, body: bytes, header: str) -> bool:
         return self._verify(body, header, self._secrets.get("app_secret"))
@@ -124,19 +135,34 @@ class Receiver:
         return PlainTextResponse("ok")
 
 
-async def _read(request: Request) -> bytes | None:
-    """The body as received, None if it is larger than we take."""
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > LARGEST_BODY:
-        return None
+class _Webhook:
+    """The POST endpoint as a bare ASGI application: Request and Response cost as much as all that it does."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        client = scope.get("client")
+        source = client[0] if client else "unknown"
+        response = await self._receiver.take(dict(scope["headers"]), source, receive)
+        await response(scope, receive, send)
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """The body as received, None if it is larger than we take. Raises ClientDisconnect."""
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part = event.get("body", b"")
         size += len(part)
         if size > LARGEST_BODY:
             return None
         parts.append(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+        if not event.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _source(request: Request) -> str:

@@ -59,8 +59,9 @@ class WebhookBatcher:
     async def _store(self, batch: list[tuple[bytes, str | None, asyncio.Future[None]]]) -> None:
         failure: NotStoredError | None = None
         try:
+            # %b: binary arrays, which need no escaping.
             await self._link.fetch(
-                "SELECT ingest_wa_webhooks(%s::bytea[], %s::text[])",
+                "SELECT ingest_wa_webhooks(%b::bytea[], %b::text[])",
                 [body for body, _, _ in batch],
                 [source for _, source, _ in batch],
             )
