@@ -18,7 +18,7 @@ BEGIN
         WHERE e.is_open
     LOOP
         v_due := greatest(
-            p_now + _wa_backoff(v_error.retry_count, random()),
+            p_now + _wa_backoff(v_error.retry_count + 1, random()),
             p_now + make_interval(secs => coalesce(v_error.wait_s, 0))
         );
         CASE v_error.verdict
