@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,27 @@ def test_sigterm_finishes_what_is_in_flight_and_hands_back_the_rest(
     simulator.post("settings", answer_delay_ms=0)
     assert wa("dispatch", "--drain", database=db, **settings).returncode == 0
     assert states(db) == {"sent": 40}
+    assert accepted(simulator)["duplicates"] == {}
+
+
+def test_nothing_starts_a_second_after_panic(
+    db: Database, simulator: SimulatorProcess, settings: dict[str, str]
+) -> None:
+    prepare(db)
+    simulator.post("settings", answer_delay_ms=100)
+    queue(db, 500)
+    with WaProcess("dispatch", "--concurrency", "5", database=db, **settings) as process:
+        wait_until(lambda: accepted(simulator)["accepted"] > 5)
+        db.query("SELECT trigger_wa_panic('test')")
+        # The promise is about time: what was granted before may start within the second.
+        time.sleep(1)
+        started = accepted(simulator)["accepted"]
+        wait_until(lambda: db.query("SELECT 1 FROM wa_queue_inflight") == [])
+        assert accepted(simulator)["accepted"] == started < 500
+        db.query("SELECT resolve_wa_panic()")
+        wait_until(lambda: accepted(simulator)["accepted"] > started)
+        process.signal()
+        assert process.wait() == 0
     assert accepted(simulator)["duplicates"] == {}
 
 
