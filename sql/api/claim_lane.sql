@@ -291,8 +291,8 @@ COMMENT ON FUNCTION _wa_charge_organization(wa_rate_limits, uuid, timestamptz, i
 'Internal: charges an organization''s rate limit; the caller holds its lock.';
 
 CREATE OR REPLACE FUNCTION _wa_set_aside(
-    p_org wa_organizations, p_number wa_phone_numbers, p_failed uuid[], p_fail_codes text[], p_held uuid[], p_held_until timestamptz[],
-    p_hold_reasons text[], p_converted uuid[]
+    p_org wa_organizations, p_number wa_phone_numbers, p_failed uuid[], p_fail_codes text[], p_held uuid[],
+    p_held_until timestamptz[], p_hold_reasons text[], p_converted uuid[]
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -341,7 +341,9 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION _wa_set_aside(wa_organizations, wa_phone_numbers, uuid[], text[], uuid[], timestamptz[], text[], uuid[]) IS
+COMMENT ON FUNCTION _wa_set_aside(
+    wa_organizations, wa_phone_numbers, uuid[], text[], uuid[], timestamptz[], text[], uuid[]
+) IS
 'Internal: fails, holds or turns into their fall-back template the picked rows that are not granted.';
 
 REVOKE ALL ON FUNCTION _wa_lane_block(uuid, bigint, timestamptz),
@@ -350,4 +352,6 @@ _wa_pick_due(
 ),
 _wa_claim_lane(uuid, bigint, uuid, integer), _wa_write_lane_state(wa_lane_states, wa_lane_states),
 _wa_charge_organization(wa_rate_limits, uuid, timestamptz, integer),
-_wa_set_aside(wa_organizations, wa_phone_numbers, uuid[], text[], uuid[], timestamptz[], text[], uuid[]) FROM PUBLIC;
+_wa_set_aside(
+    wa_organizations, wa_phone_numbers, uuid[], text[], uuid[], timestamptz[], text[], uuid[]
+) FROM PUBLIC;

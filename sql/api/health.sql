@@ -197,24 +197,30 @@ $$;
 COMMENT ON FUNCTION preview_wa_request(uuid) IS
 'The request body that is, or would be, sent to the provider for a queued message.';
 
--- Definer: it counts in tables that applications need not see, for those organizations that the caller may see.
+-- Definer: it counts in tables that applications need not see, for those organizations that the caller may
+-- see.
 CREATE OR REPLACE FUNCTION _wa_queue_health() RETURNS TABLE (
-    organization_id uuid, number_id bigint, phone_number_id text, display_phone text, due bigint, scheduled bigint,
+    organization_id uuid, number_id bigint, phone_number_id text, display_phone text, due bigint,
+    scheduled bigint,
     held bigint, oldest_due_at timestamptz, in_flight bigint, outcome_unknown bigint, hold_reason text,
     held_until timestamptz, pause_reason text, last_claim_at timestamptz, dispatchers bigint
 )
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
     SELECT
-        n.organization_id, n.id, n.phone_number_id, n.display_phone, coalesce(d.due, 0), coalesce(d.scheduled, 0),
+        n.organization_id, n.id, n.phone_number_id, n.display_phone, coalesce(d.due, 0),
+        coalesce(d.scheduled, 0),
         coalesce(d.held, 0), d.oldest_due_at, coalesce(f.in_flight, 0), coalesce(f.unknown, 0),
-        coalesce(b.hold_reason, CASE WHEN s.held_until > clock_timestamp() THEN s.hold_reason END, d.hold_reason),
-        coalesce(b.held_until, CASE WHEN s.held_until > clock_timestamp() THEN s.held_until END, d.held_until),
+        coalesce(b.hold_reason, CASE WHEN s.held_until > clock_timestamp() THEN s.hold_reason END,
+        d.hold_reason),
+        coalesce(b.held_until, CASE WHEN s.held_until > clock_timestamp() THEN s.held_until END,
+        d.held_until),
         n.pause_reason, s.served_at,
         (SELECT count(*) FROM wa_dispatchers p
             WHERE p.stopped_at IS NULL AND p.seen_at > clock_timestamp() - interval '30 seconds')
     FROM (
-        SELECT p.organization_id, p.id, p.phone_number_id, p.display_phone, p.pause_reason FROM wa_phone_numbers p
+        SELECT p.organization_id, p.id, p.phone_number_id, p.display_phone,
+        p.pause_reason FROM wa_phone_numbers p
         UNION ALL
         -- What waits for a first number.
         SELECT DISTINCT q.organization_id, NULL::bigint, NULL::text, NULL::text,
@@ -228,7 +234,8 @@ AS $$
             min(q.due_at) FILTER (WHERE q.due_at <= clock_timestamp()) AS oldest_due_at,
             mode() WITHIN GROUP (ORDER BY q.hold_reason)
                 FILTER (WHERE q.due_at > clock_timestamp()) AS hold_reason,
-            min(q.due_at) FILTER (WHERE q.due_at > clock_timestamp() AND q.hold_reason IS NOT NULL) AS held_until
+
+                       min(q.due_at) FILTER (WHERE q.due_at > clock_timestamp() AND q.hold_reason IS NOT NULL) AS held_until
         FROM wa_queue_due q
         WHERE q.organization_id = n.organization_id AND q.number_id IS NOT DISTINCT FROM n.id
     ) d ON true
@@ -257,5 +264,6 @@ COMMENT ON VIEW wa_queue_health IS
 
 REVOKE ALL ON FUNCTION _wa_explain(wa_outbound_queue), explain_wa_message(uuid), _wa_visible_message(uuid),
 preview_wa_request(uuid), _wa_queue_health() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION explain_wa_message(uuid), preview_wa_request(uuid), _wa_queue_health() TO wa_app, wa_admin;
+GRANT EXECUTE ON FUNCTION explain_wa_message(uuid), preview_wa_request(uuid), _wa_queue_health() TO wa_app,
+wa_admin;
 GRANT SELECT ON wa_queue_health TO wa_app, wa_admin;

@@ -96,13 +96,13 @@ COMMENT ON FUNCTION _wa_caller_organization() IS
 'Internal: current_wa_organization() for SECURITY DEFINER functions, in which current_user is the owner.';
 
 CREATE OR REPLACE FUNCTION _wa_visible_organizations() RETURNS uuid[]
-LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 BEGIN
-    IF pg_has_role(current_user, 'wa_admin', 'MEMBER') THEN
-        RETURN ARRAY(SELECT id FROM wa_organizations);
+    IF pg_has_role(_wa_caller(), 'wa_admin', 'MEMBER') THEN
+        RETURN ARRAY(SELECT o.id FROM wa_organizations o);
     END IF;
-    RETURN ARRAY[current_wa_organization()];
+    RETURN ARRAY[_wa_caller_organization()];
 END
 $$;
 
@@ -139,15 +139,15 @@ $$;
 COMMENT ON FUNCTION add_wa_organization_role(uuid, name) IS
 'Lets a role, and every member of it, work for an organization. For wa_admin.';
 
-REVOKE ALL ON FUNCTION _wa_sole_organization(), _wa_caller(), _wa_choose_organization(name, uuid[]), current_wa_organization(),
-_wa_caller_organization(), _wa_visible_organizations(), create_wa_organization(text, uuid, text),
-add_wa_organization_role(uuid, name) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_sole_organization(), _wa_choose_organization(name, uuid[]), current_wa_organization(),
-_wa_caller_organization(), _wa_visible_organizations() TO wa_admin, wa_app, wa_dispatcher, wa_receiver,
-wa_analyst;
+REVOKE ALL ON FUNCTION _wa_sole_organization(), _wa_caller(), _wa_choose_organization(name, uuid[]),
+current_wa_organization(), _wa_caller_organization(), _wa_visible_organizations(),
+create_wa_organization(text, uuid, text), add_wa_organization_role(uuid, name) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION _wa_sole_organization(), _wa_choose_organization(name, uuid[]),
+current_wa_organization(), _wa_caller_organization(), _wa_visible_organizations()
+TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 GRANT EXECUTE ON FUNCTION create_wa_organization(text, uuid, text), add_wa_organization_role(uuid, name)
 TO wa_admin;
-GRANT SELECT ON wa_organization_roles TO wa_app, wa_dispatcher, wa_receiver, wa_analyst;
+GRANT SELECT ON wa_organization_roles TO wa_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON wa_organization_roles, wa_organizations TO wa_admin;
 GRANT SELECT ON wa_organizations TO wa_app;
 

@@ -67,5 +67,6 @@ COMMENT ON COLUMN wa_opt_outs.scope IS 'marketing: MARKETING templates only. all
 COMMENT ON COLUMN wa_opt_outs.phone_number IS 'The number as it was given when the opt-out was recorded.';
 COMMENT ON TABLE wa_panic_modes IS
 'Emergency stops. While one is active for an organization or number, no message of it is claimed.';
-COMMENT ON COLUMN wa_panic_modes.number_id IS 'The number that is stopped; NULL stops the whole organization.';
+COMMENT ON COLUMN wa_panic_modes.number_id IS
+'The number that is stopped; NULL stops the whole organization.';
 COMMENT ON COLUMN wa_panic_modes.auto_resolve_at IS 'When the stop ends by itself; NULL means never.';

@@ -71,9 +71,11 @@ COMMENT ON TABLE wa_contacts IS
 'Customers. Found by phone number or by business-scoped user id; either may be missing.';
 COMMENT ON COLUMN wa_contacts.phone_e164 IS 'The number as it is dialled, with +.';
 COMMENT ON COLUMN wa_contacts.phone_key IS
-'The number with Brazil''s ninth digit, Argentina''s 9 and Mexico''s 1 taken out, so that all forms find one contact.';
+'The number with Brazil''s ninth digit, Argentina''s 9 and Mexico''s 1 taken out, so that all forms find '
+'one contact.';
 COMMENT ON COLUMN wa_contacts.user_id IS 'Meta''s business-scoped user id.';
-COMMENT ON COLUMN wa_contacts.wa_id IS 'The id that the provider answers with; it may differ from the number dialled.';
+COMMENT ON COLUMN wa_contacts.wa_id IS
+'The id that the provider answers with; it may differ from the number dialled.';
 COMMENT ON COLUMN wa_contacts.customer_id IS 'The host application''s own id of this customer.';
 COMMENT ON COLUMN wa_contacts.identity_hash IS 'Last identity key hash that Meta reported.';
 COMMENT ON TABLE wa_contact_identities IS
@@ -81,9 +83,11 @@ COMMENT ON TABLE wa_contact_identities IS
 COMMENT ON COLUMN wa_contact_identities.value IS
 'The user id, or the number in the spelling of wa_contacts.phone_key, so that every spelling is found.';
 COMMENT ON COLUMN wa_contact_identities.is_current IS
-'Whether it finds this contact: a former number does not, it may be handed on; a former user id does, they are never reused.';
+'Whether it finds this contact: a former number does not, it may be handed on; a former user id does, '
+'they are never reused.';
 COMMENT ON TABLE wa_conversation_windows IS
-'What happened last between one business number and one contact; wa_conversations shows it with the live window.';
+'What happened last between one business number and one contact; wa_conversations shows it with the live '
+'window.';
 COMMENT ON COLUMN wa_conversation_windows.last_customer_message_at IS
 'Meta''s time of the last message or call that opens a window.';
 COMMENT ON COLUMN wa_conversation_windows.window_denied_at IS

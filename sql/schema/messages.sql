@@ -54,7 +54,8 @@ CREATE TABLE wa_messages (
     )
 ) WITH (fillfactor = 85);
 
-CREATE UNIQUE INDEX wa_messages_queue_key ON wa_messages (organization_id, queue_id) WHERE queue_id IS NOT NULL;
+CREATE UNIQUE INDEX wa_messages_queue_key
+ON wa_messages (organization_id, queue_id) WHERE queue_id IS NOT NULL;
 CREATE INDEX wa_messages_contact_idx ON wa_messages (organization_id, contact_id, id);
 CREATE INDEX wa_messages_created_at_idx ON wa_messages USING brin (created_at);
 CREATE INDEX wa_messages_reply_to_idx
@@ -97,7 +98,8 @@ CREATE TABLE wa_events (
     CONSTRAINT wa_events_kind_check CHECK (kind IN ('message', 'status'))
 );
 
-CREATE UNIQUE INDEX wa_events_position_key ON wa_events (organization_id, position) WHERE position IS NOT NULL;
+CREATE UNIQUE INDEX wa_events_position_key ON wa_events (organization_id,
+position) WHERE position IS NOT NULL;
 CREATE INDEX wa_events_unplaced_idx ON wa_events (organization_id, id) WHERE position IS NULL;
 
 CREATE TABLE wa_event_consumers (
@@ -109,20 +111,25 @@ CREATE TABLE wa_event_consumers (
     CONSTRAINT wa_event_consumers_pkey PRIMARY KEY (organization_id, consumer)
 );
 
-COMMENT ON TABLE wa_messages IS 'Every message sent or received, with the outcome of sending and the delivery state.';
+COMMENT ON TABLE wa_messages IS
+'Every message sent or received, with the outcome of sending and the delivery state.';
 COMMENT ON COLUMN wa_messages.queue_id IS 'Row of wa_outbound_queue that it came from.';
 COMMENT ON COLUMN wa_messages.wa_message_id IS 'The provider''s message id (wamid).';
-COMMENT ON COLUMN wa_messages.status IS 'Outcome of sending: pending, sent, failed; received for inbound messages.';
+COMMENT ON COLUMN wa_messages.status IS
+'Outcome of sending: pending, sent, failed; received for inbound messages.';
 COMMENT ON COLUMN wa_messages.state IS
 'Delivery state; only moves forward: queued, accepted, held, sent, failed, delivered, read, played.';
-COMMENT ON COLUMN wa_messages.state_history IS 'Every state reported, [{"state", "at", "error_code"}], in order of arrival.';
-COMMENT ON COLUMN wa_messages.is_within_24h_at_claim IS 'Whether the window was open when the message was claimed.';
+COMMENT ON COLUMN wa_messages.state_history IS
+'Every state reported, [{"state", "at", "error_code"}], in order of arrival.';
+COMMENT ON COLUMN wa_messages.is_within_24h_at_claim IS
+'Whether the window was open when the message was claimed.';
 COMMENT ON COLUMN wa_messages.is_echo IS 'Sent from the WhatsApp Business app, not from the queue.';
 COMMENT ON COLUMN wa_messages.provider_at IS 'The provider''s own time of an inbound message.';
 COMMENT ON COLUMN wa_messages.pricing IS 'The pricing object of the status webhooks.';
 COMMENT ON TABLE wa_message_statuses IS
 'Every status reported of a message, once each; kept also when the message is not known yet.';
-COMMENT ON COLUMN wa_message_statuses.participant IS 'Member of a group that the status is about; empty otherwise.';
+COMMENT ON COLUMN wa_message_statuses.participant IS
+'Member of a group that the status is about; empty otherwise.';
 COMMENT ON TABLE wa_events IS
 'Inbound messages and status changes in the order in which read_wa_events() hands them out.';
 COMMENT ON COLUMN wa_events.position IS

@@ -1,13 +1,14 @@
 -- A role sees and writes the rows of its own organization only; wa_admin sees all. Which organization that is
--- comes from role membership (current_wa_organization()), never from a setting alone. Policies hold no subquery, so
--- that tables can be distributed by tenant; the planner drops the first policy for wa_admin (x OR true).
+-- comes from role membership (current_wa_organization()), never from a setting alone. Policies hold no
+-- subquery, so that tables can be distributed by tenant; the planner drops the first one for wa_admin (x OR true).
 
 DO $$
 DECLARE
     v_table text;
 BEGIN
     FOREACH v_table IN ARRAY ARRAY[
-        'wa_portfolios', 'wa_phone_numbers', 'wa_number_routes', 'wa_lanes', 'wa_lane_states', 'wa_rate_limits',
+        'wa_portfolios', 'wa_phone_numbers', 'wa_number_routes', 'wa_lanes', 'wa_lane_states',
+        'wa_rate_limits',
         'wa_pair_rates', 'wa_tier_usages', 'wa_contacts', 'wa_contact_identities', 'wa_conversation_windows',
         'wa_opt_ins', 'wa_opt_outs', 'wa_panic_modes', 'wa_templates', 'wa_messages', 'wa_message_statuses',
         'wa_events', 'wa_event_consumers', 'wa_outbound_queue', 'wa_queue_due', 'wa_queue_inflight',

@@ -52,13 +52,16 @@ CREATE INDEX wa_templates_provider_idx ON wa_templates (organization_id, provide
 
 COMMENT ON TABLE wa_templates IS
 'Message templates, one row per name, language and account. Only approved ones are sent.';
-COMMENT ON COLUMN wa_templates.waba_id IS 'WhatsApp Business Account that owns it; NULL serves every account.';
+COMMENT ON COLUMN wa_templates.waba_id IS
+'WhatsApp Business Account that owns it; NULL serves every account.';
 COMMENT ON COLUMN wa_templates.approval_status IS 'Meta''s review: pending, approved or rejected.';
 COMMENT ON COLUMN wa_templates.status IS 'Meta''s exact state, for example APPROVED, PAUSED, DISABLED.';
 COMMENT ON COLUMN wa_templates.provider_template_id IS 'Meta''s id of the template.';
 COMMENT ON COLUMN wa_templates.parameters IS
-'Declared parameters in order, [{"name": "customer_name", "type": "text"}, ...]; an object of values binds by these names.';
-COMMENT ON COLUMN wa_templates.variable_mapping IS 'Where each parameter''s value is found in a context document.';
+'Declared parameters in order, [{"name": "customer_name", "type": "text"}, ...]; an object of values '
+'binds by these names.';
+COMMENT ON COLUMN wa_templates.variable_mapping IS
+'Where each parameter''s value is found in a context document.';
 COMMENT ON COLUMN wa_templates.components IS 'The components as Meta stores them, when synced.';
 COMMENT ON COLUMN wa_templates.body_placeholders IS 'Derived: the placeholders of the body in order.';
 COMMENT ON COLUMN wa_templates.button_parameters IS

@@ -103,13 +103,21 @@ CREATE TABLE wa_template_syncs (
     REFERENCES wa_organizations (id) ON DELETE CASCADE
 );
 
-COMMENT ON TABLE wa_webhook_logs IS 'Webhook bodies byte for byte as they arrived; stored before the sender gets its 200.';
-COMMENT ON COLUMN wa_webhook_logs.status IS 'pending, processed, partial (some parts failed, see wa_webhook_errors) or failed.';
-COMMENT ON TABLE wa_webhook_errors IS 'Parts of webhooks that could not be processed; replay_wa_webhooks() tries them again.';
+COMMENT ON TABLE wa_webhook_logs IS
+'Webhook bodies byte for byte as they arrived; stored before the sender gets its 200.';
+COMMENT ON COLUMN wa_webhook_logs.status IS
+'pending, processed, partial (some parts failed, see wa_webhook_errors) or failed.';
+COMMENT ON TABLE wa_webhook_errors IS
+'Parts of webhooks that could not be processed; replay_wa_webhooks() tries them again.';
 COMMENT ON TABLE wa_account_events IS 'Template, quality, security and account events, as they came.';
-COMMENT ON TABLE audit_log IS 'Who did what: manual windows, panic, secrets, policy incidents. Rows may be added by hand.';
+COMMENT ON TABLE audit_log IS
+'Who did what: manual windows, panic, secrets, policy incidents. Rows may be added by hand.';
 COMMENT ON TABLE wa_secrets IS 'Tokens and secrets, encrypted with a key that is not in the database.';
-COMMENT ON COLUMN wa_secrets.phone_number_id IS 'The number that it belongs to; NULL means every number of the organization.';
-COMMENT ON COLUMN wa_secrets.ciphertext IS 'Nonce and AES-GCM ciphertext; the organization and the name are bound in.';
-COMMENT ON COLUMN wa_secrets.fingerprint IS 'Keyed hash of the value: tells equal secrets from different ones, gives nothing away.';
-COMMENT ON TABLE wa_template_syncs IS 'How far each account''s template sync came, so that it resumes after a crash.';
+COMMENT ON COLUMN wa_secrets.phone_number_id IS
+'The number that it belongs to; NULL means every number of the organization.';
+COMMENT ON COLUMN wa_secrets.ciphertext IS
+'Nonce and AES-GCM ciphertext; the organization and the name are bound in.';
+COMMENT ON COLUMN wa_secrets.fingerprint IS
+'Keyed hash of the value: tells equal secrets from different ones, gives nothing away.';
+COMMENT ON TABLE wa_template_syncs IS
+'How far each account''s template sync came, so that it resumes after a crash.';

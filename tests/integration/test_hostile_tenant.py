@@ -299,6 +299,10 @@ def anonymous(outcome: tuple[str, list[Any], int], *tenants: Tenant) -> str:
     return re.sub(r"\d{4}-\d\d-\d\d[ T][\d:.+]+|\b\d+\b", "n", text)
 
 
+# Chooses among the ids that it is given and reads no table: it can only repeat what the caller said.
+ONLY_ARGUMENTS = {"_wa_choose_organization"}
+
+
 def test_no_function_gives_or_does_anything_to_the_other(
     hostile: Hostile, make_role: Callable[..., str]
 ) -> None:
@@ -318,6 +322,8 @@ def test_no_function_gives_or_does_anything_to_the_other(
             # An error may repeat the setting.
             traces = [b.secret, b.phone, b.queue_id] + ([] if "setting" in pretence else [b.id])
             for function in functions:
+                if function["name"] in ONLY_ARGUMENTS:
+                    continue
                 for (statement, real), (_, imaginary) in zip(
                     calls(function, b), calls(function, nobody), strict=True
                 ):
