@@ -68,8 +68,11 @@ BEGIN
         IF v_fails THEN
             PERFORM _wa_fail_messages(
                 p_org, ARRAY[v_error.id],
-                CASE WHEN v_error.verdict = 'need_template' THEN 'window_closed'
-                    ELSE coalesce(v_error.code::text, 'expired') END,
+                CASE
+                    WHEN v_error.verdict = 'need_template' THEN 'window_closed'
+                    WHEN v_error.code IS NULL AND v_error.verdict = 'fail' THEN 'refused'
+                    ELSE coalesce(v_error.code::text, 'expired')
+                END,
                 v_error.error
             );
         ELSE
