@@ -8,9 +8,10 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import psycopg
 
 from pg_whatsapp import __version__, log
-from pg_whatsapp.errors import ConfigError, WaError
+from pg_whatsapp.errors import ConfigError, WaError, from_database
 
 if TYPE_CHECKING:
     from pg_whatsapp.config import Settings
@@ -25,7 +26,8 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except WaError as error:
+        except (WaError, psycopg.Error) as problem:
+            error = problem if isinstance(problem, WaError) else from_database(problem)
             click.echo(f"wa: {error}", err=True)
             if error.hint:
                 click.echo(f"  {error.hint}", err=True)

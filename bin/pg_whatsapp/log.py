@@ -66,8 +66,15 @@ def configure(log_format: str = "console", level: str = "info") -> None:
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
-    # Libraries log through the standard module; what they say below a warning may quote requests.
-    logging.basicConfig(stream=sys.stderr, level=logging.ERROR, format="%(levelname)s %(name)s", force=True)
+    logging.basicConfig(handlers=[_Library()], level=logging.ERROR, force=True)
+
+
+class _Library(logging.Handler):
+    """Errors that libraries log: who and what class, not their text, which may quote a request."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        get("library").error("library error", logger=record.name, **(describe(error) if error else {}))
 
 
 def get(name: str) -> Any:

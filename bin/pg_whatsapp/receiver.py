@@ -42,6 +42,8 @@ class Receiver:
     """The endpoints and what runs beside them."""
 
     def __init__(self, settings: Settings, box: SecretBox | None) -> None:
+        #: Why it stopped by itself, if it did.
+        self.failure: errors.WaError | None = None
         self._verify = load_verify()
         self._store_link = Link(settings.conninfo, "serve store")
         self._process_link = Link(settings.conninfo, "serve process")
@@ -65,6 +67,8 @@ class Receiver:
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         work = (self._batcher.run(), self._processor.run(), self._rejections.run(), self._secrets.run())
         tasks = [asyncio.create_task(one) for one in work]
+        for task in tasks:
+            task.add_done_callback(self._ended)
         try:
             yield
         finally:
@@ -73,6 +77,13 @@ class Receiver:
             await asyncio.gather(*tasks, return_exceptions=True)
             for link in (self._store_link, self._process_link, self._other_link):
                 await link.drop()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Without one of its parts the receiver must not go on as if it worked."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _logger.error("stopping: a part of the receiver failed", **log.describe(error))
+            self.failure = errors.WaError(f"a part of the receiver failed: {type(error).__name__}")
+            signal.raise_signal(signal.SIGTERM)
 
     async def verify_endpoint(self, request: Request) -> Response:
         """Meta's verification: echoes hub.challenge when hub.verify_token is one of ours."""
@@ -181,7 +192,7 @@ class Server(uvicorn.Server):
 
 
 def serve(receiver: Receiver, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT. Raises WaError if it cannot listen there."""
+    """Serve until SIGTERM or SIGINT. Raises WaError if it cannot listen there or had to stop."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
@@ -209,3 +220,5 @@ def serve(receiver: Receiver, host: str, port: int) -> None:
         signal.signal(number, lambda *_: None)
     with listener:
         Server(config).run(sockets=[listener])
+    if receiver.failure is not None:
+        raise receiver.failure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import psycopg
 import pytest
@@ -59,3 +60,14 @@ def test_a_connection_error_says_what_is_wrong() -> None:
     with pytest.raises(psycopg.OperationalError) as raised:
         psycopg.connect("host=/nonexistent dbname=x")
     assert "/nonexistent" in log.describe(raised.value)["message"]
+
+
+def test_a_library_error_is_named_without_its_text(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure("json")
+    try:
+        raise ValueError("token EAA-secret")
+    except ValueError:
+        logging.getLogger("some.library").exception("request EAA-secret failed")
+    line = json.loads(capsys.readouterr().err)
+    assert (line["logger"], line["error"]) == ("some.library", "ValueError")
+    assert "EAA" not in json.dumps(line)
