@@ -1,4 +1,4 @@
-"""Every type of message: queued in SQL, built by the database, sent, accepted by a provider that checks it."""
+"""Every type of message: queued in SQL, built by the database, taken by a provider that checks it."""
 
 from __future__ import annotations
 
