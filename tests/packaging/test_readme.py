@@ -140,6 +140,18 @@ def test_every_command_and_option_exists(line: str) -> None:
             assert option[1] in known, f"{command.name} has no {option[1]}"
 
 
+def test_every_make_target_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (CHECKOUT / "Makefile").read_text(), re.MULTILINE))
+    for line in re.findall(r"^(?:    |sudo )?make( [a-z]+)?(?: |$)", TEXT, re.MULTILINE):
+        assert not line or line.strip() in targets, line
+
+
+def test_every_room_is_described() -> None:
+    described = (CHECKOUT / "docs/architecture.md").read_text()
+    for room in (CHECKOUT / "sql/api").glob("*.sql"):
+        assert re.search(rf"\b{room.stem}`", described), room.stem
+
+
 def test_every_sqlstate_is_listed() -> None:
     sources = [*(CHECKOUT / "sql").rglob("*.sql"), *(CHECKOUT / "plpython").glob("*.py")]
     raised = {state for path in sources for state in re.findall(r"'(WA\d{3})'", path.read_text())}
