@@ -34,6 +34,7 @@ _NEXT_DUE = """
     SELECT extract(epoch FROM next_due_at - clock_timestamp())::double precision, is_contended FROM
     get_wa_next_due()
 """
+_RELEASE = "SELECT release_wa_claims(%s::uuid, %s::uuid[])"
 MAINTAIN_EVERY_S = 1.0
 REFRESH_TOKENS_EVERY_S = 5.0
 # How much work to keep at hand, in seconds of the current rate: longer than a claim takes, far below
@@ -80,6 +81,7 @@ class Dispatcher:
         self._failure: BaseException | None = None
         self._look_again: asyncio.TimerHandle | None = None
         self._claimed_at = 0.0
+        self._lost_a_claim = False
         self._progress_at = monotonic()
         self._busy_until = 0.0
         self._second = (0.0, 0)
@@ -191,6 +193,10 @@ class Dispatcher:
         try:
             # First, so that the wait for a connection does not count against the grant.
             await self._claims.get()
+            if self._lost_a_claim:
+                held = [*self._sender.held(), *self._recorder.held()]
+                await self._claims.fetch(_RELEASE, self.id, held)
+                self._lost_a_claim = False
             asked_at = monotonic()
             self._claimed_at = asked_at
             rows = await self._claims.fetch(_CLAIM, self.id, limit)
@@ -200,6 +206,8 @@ class Dispatcher:
             refusal = errors.from_database(error)
             if isinstance(refusal, errors.NotAdoptedError | errors.VersionMismatchError):
                 raise refusal from error
+            # Without an answer nobody knows whether it committed.
+            self._lost_a_claim = self._lost_a_claim or error.sqlstate is None
             _logger.warning("claim failed", **log.describe(error))
             return None
         self._sender.offer(map(Claim._make, rows), asked_at)

@@ -41,6 +41,10 @@ class Recorder:
         """Results that the database does not have yet."""
         return len(self._waiting)
 
+    def held(self) -> list[str]:
+        """Queue ids of the results that the database may not have yet."""
+        return [result["id"] for result in self._waiting]
+
     def add(self, result: dict[str, Any]) -> None:
         """Take one result."""
         self._waiting.append(result)

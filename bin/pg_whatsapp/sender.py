@@ -57,6 +57,7 @@ class Sender:
         self._room = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._flying: set[str] = set()
         #: Claims that wait for a worker, and requests under way.
         self.buffered = 0
         self.in_flight = 0
@@ -72,6 +73,10 @@ class Sender:
     def is_idle(self) -> bool:
         """Nothing waits and nothing is under way."""
         return self._idle.is_set()
+
+    def held(self) -> list[str]:
+        """Queue ids of the claims that wait here or are under way."""
+        return [*self._flying, *(claim.queue_id for chain in self._chains.values() for claim, _ in chain)]
 
     def free(self, lookahead: int) -> int:
         """How many claims it can take so that lookahead of them wait when all workers are busy."""
@@ -135,10 +140,12 @@ class Sender:
             self.without_token += 1
             return self._hand_back(claim)
         self.in_flight += 1
+        self._flying.add(claim.queue_id)
         reply = await post(
             self._http, endpoint.url(claim.path), endpoint.headers, claim.body.encode(), claim.timeout_s
         )
         self.in_flight -= 1
+        self._flying.discard(claim.queue_id)
         self._finish(claim, reply, delay)
         return reply.outcome is Outcome.ANSWERED and 200 <= (reply.status or 0) < 300
 

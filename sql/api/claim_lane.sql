@@ -146,6 +146,8 @@ DECLARE
     v_room integer;
     v_metered_room integer := p_limit;
     v_looks_again boolean;
+    v_picked_from timestamptz;
+    v_pick_time interval;
 BEGIN
     SELECT o.* INTO v_org FROM wa_organizations o WHERE o.id = p_org;
     IF v_org.rate_limit_per_minute IS NOT NULL THEN
@@ -195,6 +197,8 @@ BEGIN
             _wa_window_used(v_rate.taken_at, v_rate.taken, v_now, '60 seconds'), 0));
     END IF;
 
+    v_picked_from := clock_timestamp();
+    v_pick_time := clock_timestamp() - v_picked_from;
     SELECT * INTO v_pick FROM _wa_pick_due(
         p_org, p_number_id, v_now, v_new.cursor_due, v_new.cursor_id, v_old.shares, v_old.share_clock, v_room,
         v_metered_room
@@ -242,7 +246,9 @@ BEGIN
         -- A look from the start walks what is dead there: it may take a twentieth of the time, at most
         -- once a second.
         v_new.looked_at := v_now;
-        v_new.look_again_at := v_now + greatest(interval '1 second', (clock_timestamp() - v_now) * 20);
+        v_new.look_again_at := v_now + least(
+            greatest(interval '1 second', v_pick_time * 20), interval '10 seconds'
+        );
     END IF;
     PERFORM _wa_write_lane_state(v_old, v_new);
 END

@@ -189,6 +189,22 @@ AS $$
                         AND d.due_at > clock_timestamp()
                     ORDER BY d.due_at LIMIT 1
                 ) d
+            ),
+            (
+                -- Due, but behind the cursor of its lane: handed back, or committed late.
+                SELECT min(s.look_again_at)
+                FROM wa_lanes l
+                CROSS JOIN LATERAL _wa_lane_state(l.organization_id, l.number_id) s
+                WHERE s.look_again_at > clock_timestamp() AND EXISTS (
+                    SELECT FROM generate_series(1, 6) c (class)
+                    CROSS JOIN LATERAL (
+                        SELECT d.due_at FROM wa_queue_due d
+                        WHERE d.organization_id = l.organization_id AND d.number_id = l.number_id
+                            AND d.class = c.class
+                        ORDER BY d.due_at LIMIT 1
+                    ) d
+                    WHERE d.due_at <= clock_timestamp()
+                )
             )
         ),
         coalesce(bool_or(b.held_until IS NULL), false)
@@ -199,6 +215,38 @@ COMMENT ON FUNCTION get_wa_next_due() IS
 'When the next row becomes due or a held lane is free; is_contended: a lane has due rows that another '
 'dispatcher may be claiming at this moment, so ask again soon.';
 
+-- A claim whose answer was lost with the connection had committed all the same: what the dispatcher does not hold
+-- was never started.
+CREATE OR REPLACE FUNCTION release_wa_claims(p_dispatcher_id uuid, p_held uuid[]) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_org record;
+    v_released integer := 0;
+BEGIN
+    FOR v_org IN
+        SELECT i.organization_id AS id, array_agg(i.queue_id ORDER BY i.queue_id) AS ids
+        FROM wa_queue_inflight i
+        WHERE i.dispatcher_id = p_dispatcher_id AND NOT i.is_unknown AND i.queue_id <> ALL (p_held)
+        GROUP BY i.organization_id
+        ORDER BY i.organization_id
+    LOOP
+        PERFORM FROM wa_outbound_queue q
+        WHERE q.organization_id = v_org.id AND q.id = ANY (v_org.ids)
+        ORDER BY q.id FOR NO KEY UPDATE;
+        PERFORM _wa_refund_pairs(v_org.id, v_org.ids);
+        PERFORM _wa_requeue(v_org.id, v_org.ids, NULL, NULL, false);
+        v_released := v_released + cardinality(v_org.ids);
+    END LOOP;
+    RETURN v_released;
+END
+$$;
+
+COMMENT ON FUNCTION release_wa_claims(uuid, uuid[]) IS
+'Hands back what a dispatcher was granted but does not hold, because the answer of its claim was lost; call it '
+'before the next claim. Returns how many.';
+
 REVOKE ALL ON FUNCTION _wa_answer_errors(uuid, jsonb, timestamptz), maintain_wa_dispatch(uuid),
-_wa_give_up_waiting(uuid, uuid[], timestamptz), get_wa_next_due() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION maintain_wa_dispatch(uuid), get_wa_next_due() TO wa_dispatcher;
+_wa_give_up_waiting(uuid, uuid[], timestamptz), get_wa_next_due(), release_wa_claims(uuid, uuid[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION maintain_wa_dispatch(uuid), get_wa_next_due(), release_wa_claims(uuid, uuid[])
+TO wa_dispatcher;
