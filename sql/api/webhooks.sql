@@ -348,4 +348,4 @@ GRANT EXECUTE ON FUNCTION replay_wa_webhooks(bigint[]) TO wa_admin;
 GRANT EXECUTE ON FUNCTION process_wa_webhooks(integer) TO wa_dispatcher;
 GRANT SELECT ON wa_webhook_logs, wa_webhook_errors TO wa_admin;
 -- A trail: added to, never changed.
-GRANT SELECT, INSERT ON audit_log TO wa_admin;
+GRANT SELECT, INSERT ON audit_log TO wa_admin, wa_app;
