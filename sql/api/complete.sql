@@ -130,7 +130,10 @@ BEGIN
         ) i ON true
         CROSS JOIN LATERAL _wa_read_result(e) r
         WHERE (e ->> 'org')::uuid = p_org
-            AND (i.queue_id IS NOT NULL OR (r.verdict = 'accepted' AND q.wa_message_id IS NULL))
+            -- After a wait for the lock q is new and i still old: the status tells what was recorded
+            -- meanwhile.
+            AND ((i.queue_id IS NOT NULL AND q.status = 'sending')
+                OR (r.verdict = 'accepted' AND q.wa_message_id IS NULL))
     ) x;
     IF v_done.recorded = 0 THEN
         RETURN 0;

@@ -90,29 +90,43 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_org record;
+    v_late record;
     v_lost bigint := 0;
     v_settled bigint := 0;
 BEGIN
     UPDATE wa_dispatchers SET seen_at = clock_timestamp(), stopped_at = NULL WHERE id = p_dispatcher_id;
+    -- The schema may have been upgraded beneath a running process.
+    PERFORM _wa_require_version(d.version) FROM wa_dispatchers d WHERE d.id = p_dispatcher_id;
     -- One process at a time is enough, and keeps two from settling the same rows.
     IF NOT pg_try_advisory_xact_lock(_wa_gate() + 1) THEN
         RETURN '{}';
     END IF;
     PERFORM _wa_require_installation();
     FOR v_org IN
-        SELECT i.organization_id AS id, array_agg(i.queue_id) FILTER (WHERE NOT i.is_unknown) AS lost,
-            array_agg(i.queue_id) FILTER (WHERE i.is_unknown) AS unknown
+        SELECT i.organization_id AS id, array_agg(i.queue_id) AS queue_ids
         FROM (SELECT * FROM wa_queue_inflight i WHERE i.deadline_at <= clock_timestamp() LIMIT 1000) i
         GROUP BY i.organization_id
     LOOP
-        IF v_org.lost IS NOT NULL THEN
+        -- Queue rows are locked first, as everywhere: an answer or an echo that is being recorded is waited
+        -- for, and what is read after the lock knows of it.
+        PERFORM FROM wa_outbound_queue q
+        WHERE q.organization_id = v_org.id AND q.id = ANY (v_org.queue_ids)
+        ORDER BY q.id
+        FOR NO KEY UPDATE;
+        SELECT array_agg(i.queue_id) FILTER (WHERE NOT i.is_unknown) AS lost,
+            array_agg(i.queue_id) FILTER (WHERE i.is_unknown) AS unknown
+        INTO v_late
+        FROM wa_queue_inflight i
+        WHERE i.organization_id = v_org.id AND i.queue_id = ANY (v_org.queue_ids)
+            AND i.deadline_at <= clock_timestamp();
+        IF v_late.lost IS NOT NULL THEN
             -- Its dispatcher died or lost us: the request may have left.
-            PERFORM _wa_await_outcome(v_org.id, v_org.lost, array_fill(
-                'the dispatcher did not report'::text, ARRAY[cardinality(v_org.lost)]));
-            v_lost := v_lost + cardinality(v_org.lost);
+            PERFORM _wa_await_outcome(v_org.id, v_late.lost, array_fill(
+                'the dispatcher did not report'::text, ARRAY[cardinality(v_late.lost)]));
+            v_lost := v_lost + cardinality(v_late.lost);
         END IF;
-        IF v_org.unknown IS NOT NULL THEN
-            v_settled := v_settled + _wa_give_up_waiting(v_org.id, v_org.unknown, clock_timestamp());
+        IF v_late.unknown IS NOT NULL THEN
+            v_settled := v_settled + _wa_give_up_waiting(v_org.id, v_late.unknown, clock_timestamp());
         END IF;
     END LOOP;
     PERFORM _wa_expire_panics(clock_timestamp());
@@ -215,8 +229,8 @@ COMMENT ON FUNCTION get_wa_next_due() IS
 'When the next row becomes due or a held lane is free; is_contended: a lane has due rows that another '
 'dispatcher may be claiming at this moment, so ask again soon.';
 
--- A claim whose answer was lost with the connection had committed all the same: what the dispatcher does not hold
--- was never started.
+-- A claim whose answer was lost with the connection had committed all the same: what the dispatcher does not
+-- hold was never started.
 CREATE OR REPLACE FUNCTION release_wa_claims(p_dispatcher_id uuid, p_held uuid[]) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
@@ -243,10 +257,11 @@ END
 $$;
 
 COMMENT ON FUNCTION release_wa_claims(uuid, uuid[]) IS
-'Hands back what a dispatcher was granted but does not hold, because the answer of its claim was lost; call it '
-'before the next claim. Returns how many.';
+'Hands back what a dispatcher was granted but does not hold, because the answer of its claim was lost; call '
+'it before the next claim. Returns how many.';
 
 REVOKE ALL ON FUNCTION _wa_answer_errors(uuid, jsonb, timestamptz), maintain_wa_dispatch(uuid),
-_wa_give_up_waiting(uuid, uuid[], timestamptz), get_wa_next_due(), release_wa_claims(uuid, uuid[]) FROM PUBLIC;
+_wa_give_up_waiting(uuid, uuid[], timestamptz), get_wa_next_due(), release_wa_claims(uuid, uuid[])
+FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION maintain_wa_dispatch(uuid), get_wa_next_due(), release_wa_claims(uuid, uuid[])
 TO wa_dispatcher;
