@@ -29,7 +29,8 @@ BEGIN
             AND u.last_at > p_now - interval '24 hours';
     END IF;
     WITH judged AS MATERIALIZED (
-        -- A row that its owner changes at this moment is skipped, never waited for.
+        -- A row that its owner changes at this moment is skipped, never waited for; so is one moved since it
+        -- was picked.
         SELECT j.*, p_classes[j.place] AS class, q.expires_at <= p_now AS is_expired,
             q.fallback_template_name IS NOT NULL AS has_fallback
         FROM _wa_judge(
@@ -39,6 +40,7 @@ BEGIN
         CROSS JOIN LATERAL (
             SELECT x.expires_at, x.fallback_template_name FROM wa_outbound_queue x
             WHERE x.organization_id = (p_org).id AND x.id = j.queue_id AND x.status = 'pending'
+                AND x.scheduled_at <= p_now
             LIMIT 1
             FOR NO KEY UPDATE SKIP LOCKED
         ) q
