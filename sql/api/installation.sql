@@ -1,7 +1,7 @@
 -- Which database may send: a restored copy, a clone or a promoted standby has another identity, and does not.
 
 CREATE OR REPLACE FUNCTION _wa_database_identity(
-    OUT system_identifier text, OUT database_oid oid, OUT timeline_id integer
+    OUT system_identifier text, OUT database_oid oid, OUT timeline_id integer, OUT data_directory_mark text
 )
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
@@ -9,11 +9,12 @@ AS $$
         (SELECT s.system_identifier::text FROM pg_control_system() s),
         (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()),
         -- From the write position, not from the control file: that lags behind a promotion.
-        ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer
+        ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer,
+        _wa_data_directory_mark()
 $$;
 
 COMMENT ON FUNCTION _wa_database_identity() IS
-'Internal: system identifier, database and timeline of this database.';
+'Internal: system identifier, database, timeline and data directory of this database.';
 
 CREATE OR REPLACE FUNCTION _wa_require_installation() RETURNS void
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
@@ -27,15 +28,17 @@ BEGIN
     IF v_known.system_identifier = v_here.system_identifier
         AND v_known.database_oid = v_here.database_oid
         AND v_known.timeline_id = v_here.timeline_id
+        AND v_known.data_directory_mark = v_here.data_directory_mark
     THEN
         RETURN;
     END IF;
     RAISE EXCEPTION USING ERRCODE = 'WA401',
         MESSAGE = 'this database is not the one that was sending: nothing is sent from it',
         DETAIL = format(
-            'recorded: system %s, database %s, timeline %s; found: system %s, database %s, timeline %s',
-            v_known.system_identifier, v_known.database_oid, v_known.timeline_id,
-            v_here.system_identifier, v_here.database_oid, v_here.timeline_id),
+            'recorded: system %s, database %s, timeline %s, directory %s; '
+            'found: system %s, database %s, timeline %s, directory %s',
+            v_known.system_identifier, v_known.database_oid, v_known.timeline_id, v_known.data_directory_mark,
+            v_here.system_identifier, v_here.database_oid, v_here.timeline_id, v_here.data_directory_mark),
         HINT = 'If it is a copy, leave it. If it takes over and the original sends no more: bin/wa adopt.';
 END
 $$;
@@ -61,20 +64,25 @@ BEGIN
     IF FOUND AND v_known.system_identifier = v_here.system_identifier
         AND v_known.database_oid = v_here.database_oid
         AND v_known.timeline_id = v_here.timeline_id
+        AND v_known.data_directory_mark = v_here.data_directory_mark
     THEN
         action := 'nothing to do: this database is the one that sends';
         messages := 0;
         RETURN NEXT;
         RETURN;
     END IF;
-    INSERT INTO wa_installations (system_identifier, database_oid, timeline_id)
-    VALUES (v_here.system_identifier, v_here.database_oid, v_here.timeline_id)
+    INSERT INTO wa_installations (system_identifier, database_oid, timeline_id, data_directory_mark)
+    VALUES (v_here.system_identifier, v_here.database_oid, v_here.timeline_id, v_here.data_directory_mark)
     ON CONFLICT (is_current) DO UPDATE SET
         system_identifier = excluded.system_identifier,
         database_oid = excluded.database_oid,
         timeline_id = excluded.timeline_id,
+        data_directory_mark = excluded.data_directory_mark,
         adopted_at = excluded.adopted_at,
         adopted_by = excluded.adopted_by;
+
+    -- Those of the original: here none of them lives.
+    UPDATE wa_dispatchers SET stopped_at = clock_timestamp() WHERE stopped_at IS NULL;
 
     -- What was being sent: an echo may still settle it here; without one it fails as outcome_unknown.
     UPDATE wa_queue_inflight i
@@ -117,6 +125,30 @@ $$;
 COMMENT ON FUNCTION set_wa_sending(boolean, text) IS
 'The kill switch: false stops every claim of every organization, true resumes. Nothing is lost.';
 
+CREATE OR REPLACE FUNCTION _wa_require_version(p_version text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_schema text := (SELECT v.schema_version FROM wa_version() v);
+BEGIN
+    -- The third part of a version changes nothing between program and schema.
+    IF string_to_array(p_version, '.') [1:2] = string_to_array(v_schema, '.') [1:2] THEN
+        RETURN;
+    END IF;
+    RAISE EXCEPTION USING ERRCODE = 'WA402',
+        MESSAGE = format('bin/wa is release %s, the schema is release %s: they do not work together',
+            p_version, v_schema),
+        HINT = CASE WHEN p_version ~ '^\d+\.\d+\.'
+            AND string_to_array(split_part(p_version, '+', 1), '.') [1:2]::int []
+                < string_to_array(v_schema, '.') [1:2]::int []
+            THEN 'Start the newer bin/wa.'
+            ELSE 'Install that release on the server, then bin/wa migrate.' END;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_require_version(text) IS
+'Internal: raises WA402 unless a program of that release works with this schema: same first two numbers.';
+
 CREATE OR REPLACE FUNCTION start_wa_dispatcher(
     p_dispatcher_id uuid, p_host text, p_pid integer, p_version text
 )
@@ -124,6 +156,7 @@ RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 BEGIN
+    PERFORM _wa_require_version(p_version);
     PERFORM _wa_require_installation();
     INSERT INTO wa_dispatchers (id, host, pid, version) VALUES (p_dispatcher_id, p_host, p_pid, p_version)
     ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), stopped_at = NULL;
@@ -135,7 +168,8 @@ END
 $$;
 
 COMMENT ON FUNCTION start_wa_dispatcher(uuid, text, integer, text) IS
-'Registers a dispatcher process and tells it its settings; raises WA401 in a database that may not send.';
+'Registers a dispatcher process and tells it its settings; raises WA401 in a database that may not send, '
+'WA402 for a program of another release than the schema.';
 
 CREATE OR REPLACE FUNCTION stop_wa_dispatcher(p_dispatcher_id uuid) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
@@ -181,7 +215,8 @@ COMMENT ON FUNCTION sleep_wa_dispatcher() IS
 'True: producers will NOTIFY wa_queue from now on; look once more, then wait. False: poll.';
 
 REVOKE ALL ON FUNCTION _wa_database_identity(), _wa_require_installation(), adopt_wa_database(text),
-set_wa_sending(boolean, text), start_wa_dispatcher(uuid, text, integer, text), stop_wa_dispatcher(uuid),
+set_wa_sending(boolean, text), _wa_require_version(text),
+start_wa_dispatcher(uuid, text, integer, text), stop_wa_dispatcher(uuid),
 _wa_gate(), wake_wa_dispatcher(), sleep_wa_dispatcher() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION adopt_wa_database(text), set_wa_sending(boolean, text), _wa_require_installation()
 TO wa_admin;
@@ -190,6 +225,7 @@ _wa_gate(), wake_wa_dispatcher(), sleep_wa_dispatcher() TO wa_dispatcher, wa_adm
 GRANT SELECT, UPDATE ON wa_installations TO wa_admin;
 GRANT SELECT ON wa_dispatchers TO wa_admin;
 
-INSERT INTO wa_installations (system_identifier, database_oid, timeline_id)
-SELECT i.system_identifier, i.database_oid, i.timeline_id FROM _wa_database_identity() i
+INSERT INTO wa_installations (system_identifier, database_oid, timeline_id, data_directory_mark)
+SELECT i.system_identifier, i.database_oid, i.timeline_id, i.data_directory_mark
+FROM _wa_database_identity() i
 ON CONFLICT DO NOTHING;

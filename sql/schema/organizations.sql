@@ -44,6 +44,7 @@ CREATE TABLE wa_installations (
     system_identifier text NOT NULL,
     database_oid oid NOT NULL,
     timeline_id integer NOT NULL,
+    data_directory_mark text NOT NULL,
     adopted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     adopted_by text NOT NULL DEFAULT session_user,
     is_sending_enabled boolean NOT NULL DEFAULT true,
@@ -85,8 +86,10 @@ COMMENT ON COLUMN wa_organizations.order_wait IS
 COMMENT ON TABLE wa_organization_roles IS
 'Which database roles belong to which organization; row security goes by membership in these roles.';
 COMMENT ON TABLE wa_installations IS
-'The one database that may send, by system identifier, database and timeline; a copy differs and sends '
-'nothing until adopt_wa_database().';
+'The one database that may send, by system identifier, database, timeline and the files it lives in; a copy '
+'differs and sends nothing until adopt_wa_database().';
+COMMENT ON COLUMN wa_installations.data_directory_mark IS
+'Inode numbers of the data directory: a file copy has others, a disk snapshot has the same.';
 COMMENT ON COLUMN wa_installations.is_sending_enabled IS
 'The kill switch: false stops every claim of every organization.';
 COMMENT ON COLUMN wa_installations.sending_note IS 'Who threw the kill switch and why.';
