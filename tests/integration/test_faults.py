@@ -1,0 +1,143 @@
+"""Nothing is lost and nothing is sent twice, whatever dies."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from faults import (
+    MODES,
+    NUMBERS,
+    SECRET,
+    TEMPLATES,
+    TOKEN,
+    WABA,
+    Chaos,
+    Fleet,
+    Producer,
+    draw_balance,
+    free_port,
+    let_customers_write,
+    let_it_fail,
+    make_messages,
+    prepare,
+    tolerant,
+    wrong_states,
+)
+from harness import Database, Server
+from simulated import SimulatorProcess, wait_until
+from wa_process import wa
+
+MESSAGES = 5000
+# The longest that a webhook is away: delay, jitter, and the retries while a receiver or the server is down.
+GRACE = "45 seconds"
+SIMULATOR = {
+    "answer_delay_ms": 50,
+    "webhook_delay_ms": 100,
+    "webhook_jitter_ms": 2000,
+    "shuffle": 0.5,
+    "repeat": 0.3,
+    "batch_max": 8,
+    "batch_wait_ms": 20,
+    "retry_max_ms": 500,
+}
+HITS = 50
+# Each rule sees what those before it let pass, and all of them at least the messages.
+EVERY = 70
+
+
+@pytest.mark.parametrize("on_unknown", ["fail", "retry"])
+def test_nothing_is_lost_or_doubled(
+    on_unknown: str, make_server: Callable[..., Server], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = make_server(fsync="on", full_page_writes="on")
+    database = server.create_database(template=server.template())
+    prepare(database, on_unknown=on_unknown, grace=GRACE)
+    port = free_port()
+    simulator = SimulatorProcess(
+        tmp_path,
+        access_token=TOKEN,
+        app_secret=SECRET,
+        waba_id=WABA,
+        settings={**SIMULATOR, "webhook_url": f"http://127.0.0.1:{port}/api/whatsapp/webhook"},
+    )
+    with simulator:
+        run(simulator, database, port, on_unknown, capsys)
+
+
+def run(
+    simulator: SimulatorProcess,
+    database: Database,
+    port: int,
+    on_unknown: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    chance = random.Random(on_unknown)  # noqa: S311 (a test that can be repeated)
+    for place, number in enumerate(NUMBERS):
+        simulator.post(
+            "numbers", phone_number_id=number, display_phone=f"1555078388{place}", waba_id=WABA
+        )
+    for template in TEMPLATES:
+        simulator.post("templates", waba_id=WABA, **template)
+    sending = {"WHATSAPP_API_BASE_URL": simulator.url, "WHATSAPP_ACCESS_TOKEN": TOKEN}
+    synced = wa("templates", "sync", database=database, **sending)
+    assert synced.returncode == 0, synced.stderr
+    fleet = Fleet(
+        database,
+        {
+            "dispatcher 1": (("dispatch",), sending),
+            "dispatcher 2": (("dispatch",), sending),
+            "receiver": (("serve", "--port", str(port)), {"WHATSAPP_APP_SECRET": SECRET}),
+        },
+    )
+    producer = Producer(database, make_messages(MESSAGES, chance))
+    with fleet:
+        let_customers_write(simulator, database)
+        let_it_fail(simulator, EVERY)
+        chaos = Chaos(simulator, fleet, chance)
+        producer.start()
+        for _ in range(2):
+            chaos.kill_each(chance.sample(["dispatcher 1", "dispatcher 2", "receiver"] * 4, 12)[:9])
+            chaos.let_pass(20, 120)
+            database.server.restart("immediate")
+        chaos.kill_each(chance.sample(["dispatcher 1", "dispatcher 2", "receiver"] * 2, 6))
+        producer.finish()
+        hits = wait_until(lambda: all_hit(simulator), 120)
+        simulator.client.delete("/_simulator/faults").raise_for_status()
+        assert wait_until(lambda: is_settled(simulator, database), 240)
+        balance = draw_balance(database, simulator)
+    with capsys.disabled():
+        print(
+            f"\n{on_unknown}: {len(balance.rows)} queued, {len(balance.accepted)} accepted, failed by code"
+            f" {balance.codes}; SIGKILLs {dict(fleet.kills)}; hits {hits};"
+            f" webhooks {simulator.get('stats')['webhooks']}"
+        )
+    assert sum(fleet.kills.values()) >= 20
+    assert len(balance.rows) == MESSAGES
+    assert balance.lost == []
+    assert balance.doubled == []
+    assert balance.unfinished == []
+    assert balance.disagreeing == []
+    assert wrong_states(database, balance) == []
+    assert database.query("SELECT 1 FROM wa_webhook_errors") == []
+    # Told apart by the same words: what was never accepted, and what nobody can know about.
+    assert set(balance.codes) == ({"131026"} if on_unknown == "retry" else {"131026", "outcome_unknown"})
+
+
+def all_hit(simulator: SimulatorProcess) -> dict[str, int] | None:
+    """How often each way to fail was hit, once it was often enough."""
+    hits: dict[str, int] = simulator.get("faults")["hits"]
+    return hits if all(hits.get(mode["mode"], 0) >= HITS for mode in MODES) else None
+
+
+def is_settled(simulator: SimulatorProcess, database: Database) -> bool:
+    """Nothing is queued, in flight or unknown, and every webhook has been taken and processed."""
+    rows = tolerant(
+        database,
+        "SELECT (SELECT count(*) FROM wa_queue_due) + (SELECT count(*) FROM wa_queue_inflight)"
+        " + (SELECT count(*) FROM wa_webhook_logs WHERE status = 'pending')"
+        " + (SELECT count(*) FROM wa_message_statuses WHERE message_id IS NULL) AS open",
+    )
+    return rows == [{"open": 0}] and simulator.get("stats")["webhooks"]["pending"] == 0
