@@ -1,7 +1,7 @@
 -- A role sees and writes the rows of its own organization only; wa_admin sees all. Which organization that is
 -- comes from role membership (current_wa_organization()), never from a setting alone. Policies hold no
--- subquery, so that tables can be distributed by tenant; the planner drops the first one for wa_admin, as x OR
--- true.
+-- subquery, so that tables can be distributed by tenant; for wa_admin the planner drops the first one (x OR
+-- true).
 
 DO $$
 DECLARE
