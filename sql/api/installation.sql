@@ -132,15 +132,15 @@ DECLARE
     v_schema text := (SELECT v.schema_version FROM wa_version() v);
 BEGIN
     -- The third part of a version changes nothing between program and schema.
-    IF string_to_array(p_version, '.') [1:2] = string_to_array(v_schema, '.') [1:2] THEN
+    IF (string_to_array(p_version, '.'))[1:2] = (string_to_array(v_schema, '.'))[1:2] THEN
         RETURN;
     END IF;
     RAISE EXCEPTION USING ERRCODE = 'WA402',
         MESSAGE = format('bin/wa is release %s, the schema is release %s: they do not work together',
             p_version, v_schema),
         HINT = CASE WHEN p_version ~ '^\d+\.\d+\.'
-            AND string_to_array(split_part(p_version, '+', 1), '.') [1:2]::int []
-                < string_to_array(v_schema, '.') [1:2]::int []
+            AND (string_to_array(split_part(p_version, '+', 1), '.'))[1:2]::int []
+                < (string_to_array(v_schema, '.'))[1:2]::int []
             THEN 'Start the newer bin/wa.'
             ELSE 'Install that release on the server, then bin/wa migrate.' END;
 END
