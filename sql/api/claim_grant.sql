@@ -57,7 +57,7 @@ BEGIN
         FROM judged j
     ),
     paired AS (
-        SELECT s.*, r.clear_at, f.free_at, b.is_behind, r.wait_until,
+        SELECT s.*, r.clear_at, f.is_awaited, b.is_behind, r.wait_until,
             row_number() OVER (PARTITION BY s.contact_id, s.first_verdict ORDER BY s.place) AS k,
             least(
                 CASE
@@ -75,25 +75,33 @@ BEGIN
                 AND x.contact_id = s.contact_id LIMIT 1
         ) r ON true
         -- Another dispatcher, or ours since a while, has an earlier message to this recipient in flight.
-        LEFT JOIN LATERAL (
-            SELECT max(i.deadline_at) AS free_at FROM wa_queue_inflight i
-            WHERE i.contact_id = s.contact_id AND i.number_id = (p_number).id
-                AND i.organization_id = (p_org).id AND (i.class + 1) / 2 = (s.class + 1) / 2
-                    AND NOT i.is_unknown
-                AND (i.dispatcher_id <> p_dispatcher_id OR i.claimed_at < p_now - interval '500 milliseconds')
-        ) f ON true
-        -- An earlier one is due but was not picked: it was handed back, or committed late.
+        CROSS JOIN LATERAL (
+            SELECT EXISTS (
+                SELECT FROM wa_queue_inflight i
+                WHERE i.contact_id = s.contact_id AND i.number_id = (p_number).id
+                    AND i.organization_id = (p_org).id AND (i.class + 1) / 2 = (s.class + 1) / 2
+                    AND NOT i.is_unknown AND (
+                        i.dispatcher_id <> p_dispatcher_id
+                        OR i.claimed_at < p_now - interval '500 milliseconds'
+                    )
+            ) AS is_awaited
+        ) f
+        -- An earlier one is due but was not picked: it was handed back, committed late, or waits itself for
+        -- one before it. One that waits for the organization's minute holds up only its like.
         CROSS JOIN LATERAL (
             SELECT EXISTS (
                 SELECT FROM (
                     -- OFFSET keeps the other conditions outside, so that only the contact's index can serve.
-                    SELECT x.organization_id, x.number_id, x.class, x.queue_id, x.due_at FROM wa_queue_due x
+                    SELECT x.organization_id, x.number_id, x.class, x.queue_id, x.due_at, x.hold_reason
+                    FROM wa_queue_due x
                     WHERE x.contact_id = s.contact_id
                     OFFSET 0
                 ) e
                 WHERE e.organization_id = (p_org).id AND e.number_id = (p_number).id
                     AND (e.class + 1) / 2 = (s.class + 1) / 2 AND e.queue_id < s.queue_id
-                    AND e.due_at <= p_now AND NOT e.queue_id = ANY (p_ids)
+                    AND (e.due_at <= p_now OR e.hold_reason = 'in_order')
+                    AND (e.class <= s.class OR (p_org).rate_limit_per_minute IS NULL)
+                    AND NOT e.queue_id = ANY (p_ids)
             ) AS is_behind
         ) b
     ),
@@ -101,14 +109,15 @@ BEGIN
         SELECT p.*,
             CASE
                 WHEN p.first_verdict <> 'go' THEN p.first_verdict
-                WHEN p.free_at IS NOT NULL OR p.is_behind OR p.wait_until > p_now OR p.k > p.allowed
+                WHEN p.is_awaited OR p.is_behind OR p.wait_until > p_now OR p.k > p.allowed
                     THEN 'hold'
                 ELSE 'go'
             END AS second_verdict,
             CASE
                 WHEN p.first_verdict = 'hold' THEN p.hold_until
-                WHEN p.free_at IS NOT NULL THEN p.free_at
-                WHEN p.is_behind THEN p_now + interval '1 second'
+                -- Its completion lets go of this one; the second is for one that was being recorded
+                -- meanwhile.
+                WHEN p.is_awaited OR p.is_behind THEN p_now + interval '1 second'
                 WHEN p.wait_until > p_now THEN p.wait_until
                 WHEN (p_org).order_mode = 'delivered' AND p.allowed > 0 THEN p_now + (p_org).order_wait
                 ELSE greatest(p.clear_at, p_now) + interval '250 milliseconds'
@@ -116,7 +125,7 @@ BEGIN
             END AS wait_to,
             CASE
                 WHEN p.first_verdict = 'hold' THEN p.hold_reason
-                WHEN p.free_at IS NOT NULL OR p.is_behind OR p.wait_until > p_now THEN 'in_order'
+                WHEN p.is_awaited OR p.is_behind OR p.wait_until > p_now THEN 'in_order'
                 WHEN (p_org).order_mode = 'delivered' AND p.allowed > 0 THEN 'in_order'
                 ELSE 'recipient_rate'
             END AS wait_reason

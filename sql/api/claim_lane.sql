@@ -111,8 +111,20 @@ BEGIN
             array_agg(k.contact_id ORDER BY k.place) AS contact_ids,
             array_agg(k.template_id ORDER BY k.place) AS template_ids,
             array_agg(k.class::smallint ORDER BY k.place) AS classes
-        FROM (SELECT o.*, row_number() OVER (ORDER BY o.tag, o.class, o.due_at, o.queue_id) AS place
-            FROM chosen o) k
+        FROM (
+            -- Of the places that a recipient has, the first is for the message that was queued first: one
+            -- that waited for an earlier message became due again after those behind it.
+            SELECT o.queue_id, o.contact_id, o.template_id, o.class,
+                (array_agg(o.place) OVER (
+                    PARTITION BY o.contact_id, (o.class + 1) / 2 ORDER BY o.place
+                    ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
+                ))[row_number() OVER (PARTITION BY o.contact_id, (o.class + 1) / 2
+                    ORDER BY o.queue_id)] AS place
+            FROM (
+                SELECT c.*, row_number() OVER (ORDER BY c.tag, c.class, c.due_at, c.queue_id) AS place
+                FROM chosen c
+            ) o
+        ) k
     ) k;
 END
 $$;

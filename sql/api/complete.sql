@@ -172,7 +172,10 @@ COMMENT ON FUNCTION _wa_complete_organization(uuid, jsonb) IS
 CREATE OR REPLACE FUNCTION _wa_release_in_order(p_org uuid, p_contact_ids bigint[]) RETURNS void
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
-    UPDATE wa_queue_due d SET due_at = clock_timestamp(), hold_reason = NULL
+    -- One time for all of them, so that they keep their order.
+    WITH released AS MATERIALIZED (SELECT clock_timestamp() AS at)
+    UPDATE wa_queue_due d SET due_at = released.at, hold_reason = NULL
+    FROM released
     WHERE d.organization_id = p_org AND d.contact_id = ANY (p_contact_ids) AND d.hold_reason = 'in_order'
         AND NOT EXISTS (
             SELECT FROM wa_pair_rates r
