@@ -50,7 +50,9 @@ def column(connection: psycopg.Connection[Any], statement: LiteralString, *args:
 class Blocked:
     """A statement that runs in a thread and is known to wait for another session's lock."""
 
-    def __init__(self, db: Database, connection: psycopg.Connection[Any], statement: LiteralString, *args: Any) -> None:
+    def __init__(
+        self, db: Database, connection: psycopg.Connection[Any], statement: LiteralString, *args: Any
+    ) -> None:
         self.pool = ThreadPoolExecutor(1)
         self.result: Future[list[Any]] = self.pool.submit(column, connection, statement, *args)
         pid = connection.info.backend_pid
@@ -91,7 +93,9 @@ def test_a_plain_cancel_that_comes_too_late_is_told_so(
     claimer = session()
     column(claimer, CLAIM)
     waiting = Blocked(
-        world, session(), "UPDATE wa_outbound_queue SET status = 'cancelled' WHERE reference = '1' RETURNING 1"
+        world,
+        session(),
+        "UPDATE wa_outbound_queue SET status = 'cancelled' WHERE reference = '1' RETURNING 1",
     )
     claimer.commit()
     with pytest.raises(psycopg.Error) as error:
@@ -127,7 +131,9 @@ def test_a_cancel_that_is_rolled_back_delays_but_does_not_lose(
     assert len(column(claimer, CLAIM)) == 1
 
 
-def test_an_opt_out_waits_for_a_claim(world: Database, session: Callable[[], psycopg.Connection[Any]]) -> None:
+def test_an_opt_out_waits_for_a_claim(
+    world: Database, session: Callable[[], psycopg.Connection[Any]]
+) -> None:
     world.query("SELECT world.queue(1, 'sale')")
     world.query("SELECT world.queue(2, 'sale')")
     claimer = session()
@@ -169,7 +175,10 @@ def test_stop_in_a_webhook_while_another_session_claims(
     claimer.commit()
     assert waiting.finish() == [1]
     processor.commit()
-    assert world.query(f"{OUTCOME} ORDER BY id") == [{"outcome": "sending"}, {"outcome": "cancelled opted_out"}]
+    assert world.query(f"{OUTCOME} ORDER BY id") == [
+        {"outcome": "sending"},
+        {"outcome": "cancelled opted_out"},
+    ]
     assert world.query("SELECT is_wa_opted_out(world.customer(1)) AS is_out") == [{"is_out": True}]
 
 
@@ -203,7 +212,9 @@ def result_of(world: Database, answer: dict[str, Any], status: int = 200) -> str
     )
 
 
-@pytest.mark.parametrize("answer", [({"messages": [{"id": "wamid.1"}]}, 200), ({"error": {"code": 131026}}, 400)])
+@pytest.mark.parametrize(
+    "answer", [({"messages": [{"id": "wamid.1"}]}, 200), ({"error": {"code": 131026}}, 400)]
+)
 def test_two_sessions_report_one_result(
     world: Database, session: Callable[[], psycopg.Connection[Any]], answer: tuple[dict[str, Any], int]
 ) -> None:
@@ -228,13 +239,36 @@ def test_an_answer_waits_for_the_echo_that_settles_its_row(
     result = result_of(world, {"messages": [{"id": "wamid.1"}]})
     processor, dispatcher = session(), session()
     processor.execute(
-        "SELECT _wa_settle_from_echo(organization_id, ARRAY[id], ARRAY[1], ARRAY['wamid.1']) FROM wa_outbound_queue"
+        "SELECT _wa_settle_from_echo(organization_id, ARRAY[id], ARRAY[1], ARRAY['wamid.1'])"
+        " FROM wa_outbound_queue"
     )
-    waiting = Blocked(world, dispatcher, "SELECT complete_wa_messages(%s::uuid, %s::jsonb)", DISPATCHER, result)
+    waiting = Blocked(
+        world, dispatcher, "SELECT complete_wa_messages(%s::uuid, %s::jsonb)", DISPATCHER, result
+    )
     processor.commit()
     assert waiting.finish() == [0]
     dispatcher.commit()
-    assert world.query("SELECT count(*), min(state) AS state FROM wa_messages") == [{"count": 1, "state": "accepted"}]
+    assert world.query("SELECT count(*), min(state) AS state FROM wa_messages") == [
+        {"count": 1, "state": "accepted"}
+    ]
+
+
+def test_messages_that_are_held_while_the_one_before_is_recorded_keep_their_order(
+    world: Database, session: Callable[[], psycopg.Connection[Any]]
+) -> None:
+    world.query("SELECT world.wrote(1)")
+    world.query("SELECT world.say(1, n::text) FROM generate_series(1, 6) n")
+    spoken: LiteralString = "SELECT body #>> '{text,body}' FROM world.claim(%s, %s) ORDER BY n"
+    first = session()
+    assert column(first, spoken, 2, DISPATCHER) == ["1", "2"]
+    first.commit()
+    reporter, other = session(), session()
+    reporter.execute("SELECT world.accept_all()")
+    assert column(other, spoken, 2, "00000000-0000-0000-0000-000000000002") == []
+    reporter.commit()
+    other.commit()
+    world.query("SELECT world.later('1 second')")
+    assert column(other, spoken, 9, DISPATCHER) == ["3", "4", "5", "6"]
 
 
 def test_a_lease_that_ends_meets_its_late_answer(
@@ -246,7 +280,9 @@ def test_a_lease_that_ends_meets_its_late_answer(
     world.query("SELECT world.later('61 seconds')")
     dispatcher, keeper = session(), session()
     assert column(dispatcher, "SELECT complete_wa_messages(%s::uuid, %s::jsonb)", DISPATCHER, result) == [1]
-    waiting = Blocked(world, keeper, "SELECT maintain_wa_dispatch(%s)", "00000000-0000-0000-0000-000000000002")
+    waiting = Blocked(
+        world, keeper, "SELECT maintain_wa_dispatch(%s)", "00000000-0000-0000-0000-000000000002"
+    )
     dispatcher.commit()
     waiting.finish()
     keeper.commit()
@@ -278,9 +314,10 @@ def test_panic_reaches_a_session_that_claimed_before(
 
 
 def test_a_claim_needs_a_snapshot_per_statement(world: Database) -> None:
-    with world.connect() as connection, pytest.raises(psycopg.Error) as error:
+    with world.connect() as connection:
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        connection.execute(CLAIM)
+        with pytest.raises(psycopg.Error) as error:
+            connection.execute(CLAIM)
     assert error.value.sqlstate == "25001"
 
 

@@ -1,5 +1,5 @@
 BEGIN;
-SELECT plan(54);
+SELECT plan(57);
 \ir world.psql
 
 -- the request
@@ -114,6 +114,16 @@ SELECT world.later('1 second');
 SELECT results_eq('SELECT body #>> ''{text,body}'' FROM world.claim() ORDER BY n', 'SELECT ''part '' || n FROM generate_series(2, 9) n',
     'and keeps its place');
 SELECT is((SELECT max(attempt) FROM wa_outbound_queue WHERE reference = '10'), 2, 'under a new attempt');
+SELECT world.accept_all();
+SELECT world.later('10 minutes');
+SELECT world.wrote(12);
+SELECT world.say(12, 'part ' || n) FROM generate_series(1, 9) n;
+SELECT is((SELECT count(*) FROM world.claim(3)), 3::bigint, 'three of nine');
+SELECT world.later('1 second');
+SELECT is((SELECT count(*) FROM world.claim(3, '00000000-0000-0000-0000-000000000002')), 0::bigint, 'another asks for the next three');
+SELECT world.accept_all();
+SELECT results_eq('SELECT body #>> ''{text,body}'' FROM world.claim() ORDER BY n', 'SELECT ''part '' || n FROM generate_series(4, 9) n',
+    'those that waited for them go before those that did not');
 SELECT world.accept_all();
 UPDATE wa_organizations SET order_mode = 'delivered';
 SELECT world.later('10 minutes');
