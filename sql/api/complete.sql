@@ -172,11 +172,13 @@ COMMENT ON FUNCTION _wa_complete_organization(uuid, jsonb) IS
 CREATE OR REPLACE FUNCTION _wa_release_in_order(p_org uuid, p_contact_ids bigint[]) RETURNS void
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
-    -- One time for all of them, so that they keep their order.
+    -- One time for all of them, so that they keep their order. The reason stays: a claim that began before
+    -- that time must not take them for rows of the future and let later ones pass.
     WITH released AS MATERIALIZED (SELECT clock_timestamp() AS at)
-    UPDATE wa_queue_due d SET due_at = released.at, hold_reason = NULL
+    UPDATE wa_queue_due d SET due_at = released.at
     FROM released
     WHERE d.organization_id = p_org AND d.contact_id = ANY (p_contact_ids) AND d.hold_reason = 'in_order'
+        AND d.due_at > released.at
         AND NOT EXISTS (
             SELECT FROM wa_pair_rates r
             WHERE r.organization_id = p_org AND r.number_id = d.number_id AND r.contact_id = d.contact_id
