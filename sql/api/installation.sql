@@ -23,6 +23,12 @@ DECLARE
     v_here record;
     v_known wa_installations;
 BEGIN
+    IF pg_is_in_recovery() THEN
+        RAISE EXCEPTION USING ERRCODE = 'WA401',
+            MESSAGE = 'this server is a standby: nothing is sent from it',
+            HINT = 'Connect to the primary. Once this server has taken over and the original sends no more: '
+                'bin/wa adopt.';
+    END IF;
     SELECT * INTO v_here FROM _wa_database_identity();
     SELECT * INTO v_known FROM wa_installations;
     IF v_known.system_identifier = v_here.system_identifier
