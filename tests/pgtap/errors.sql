@@ -24,7 +24,8 @@ SELECT is(pg_temp.action(300, 400), 'fail', 'but not 300');
 SELECT is(pg_temp.action(NULL, 429), 'wait_number', '429 waits');
 SELECT is(pg_temp.action(999999, 429), 'wait_number', 'with a code too');
 SELECT is(pg_temp.action(999999, 500), 'retry', 'a 5xx with a code says that nothing was accepted');
-SELECT is(pg_temp.action(NULL, 500), 'unknown', 'one without a code comes from a proxy: the message may have gone');
+SELECT is(pg_temp.action(NULL, 500), 'unknown',
+    'one without a code comes from a proxy: the message may have gone');
 SELECT is(pg_temp.action(NULL, 502), 'unknown', 'as with 502');
 SELECT is(pg_temp.action(NULL, 504), 'unknown', 'and 504');
 SELECT is(pg_temp.action(NULL, 408), 'unknown', 'and 408');

@@ -12,7 +12,8 @@ END
 $$;
 
 -- The recorded identity is that of this database: it sends.
-SELECT is((SELECT action FROM adopt_wa_database()), 'nothing to do: this database is the one that sends', 'the database that was adopted sends');
+SELECT is((SELECT action FROM adopt_wa_database()), 'nothing to do: this database is the one that sends',
+    'the database that was adopted sends');
 SELECT is(pg_temp.claim_error(), 'none', 'and claims');
 
 -- Another system, database or timeline: this is a copy, and sends nothing.
@@ -29,24 +30,32 @@ SELECT is(pg_temp.claim_error(), 'WA401', 'nor does a clone in the same server')
 ROLLBACK TO identity;
 UPDATE wa_installations SET system_identifier = '1';
 SELECT is(pg_temp.claim_error(), 'WA401', 'nor a restored dump');
-SELECT throws_ok($$ SELECT start_wa_dispatcher(gen_random_uuid(), 'here', 2, '0.1.0') $$, 'WA401', NULL, 'a dispatcher does not even start');
-SELECT throws_ok($$ SELECT maintain_wa_dispatch(gen_random_uuid()) $$, 'WA401', NULL, 'one that runs gives up');
+SELECT throws_ok($$ SELECT start_wa_dispatcher(gen_random_uuid(), 'here', 2, '0.1.0') $$, 'WA401', NULL,
+    'a dispatcher does not even start');
+SELECT throws_ok($$ SELECT maintain_wa_dispatch(gen_random_uuid()) $$, 'WA401', NULL,
+    'one that runs gives up');
 SELECT lives_ok('SELECT world.queue(4)', 'applications may queue');
 SELECT ok(count(*) = 1, 'webhooks may settle what was in flight')
-FROM (SELECT _wa_settle_from_echo(current_wa_organization(), ARRAY[id], ARRAY[1], ARRAY['wamid.1']) FROM flying OFFSET 0) x;
+FROM (SELECT _wa_settle_from_echo(current_wa_organization(), ARRAY[id], ARRAY[1], ARRAY['wamid.1'])
+    FROM flying OFFSET 0) x;
 ROLLBACK TO identity;
 
 -- adopting it
 UPDATE wa_installations SET system_identifier = '1';
 SAVEPOINT copy;
-SELECT results_eq('SELECT messages FROM adopt_wa_database()', 'VALUES (1::bigint), (2::bigint)', 'adopting names what was in flight and what was due');
+SELECT results_eq('SELECT messages FROM adopt_wa_database()', 'VALUES (1::bigint), (2::bigint)',
+    'adopting names what was in flight and what was due');
 SELECT is(pg_temp.claim_error(), 'none', 'from then on it sends');
 SELECT is(world.claimed(), 0, 'but not what the original may have sent');
 SELECT is(world.reason(id), 'outcome_unknown', 'what was in flight waits for its echo') FROM flying;
-SELECT is((SELECT string_agg(DISTINCT error_code, ',') FROM wa_outbound_queue WHERE status = 'failed'), 'in_doubt', 'what was due is in doubt');
-SELECT is((SELECT status FROM wa_outbound_queue WHERE reference = 'later'), 'pending', 'what is due later is not');
-SELECT _wa_settle_from_echo(current_wa_organization(), ARRAY[id], ARRAY[1], ARRAY['wamid.2']) FROM wa_outbound_queue WHERE reference = '2';
-SELECT is(retry_wa_messages(ids => (SELECT array_agg(id) FROM wa_outbound_queue WHERE error_code = 'in_doubt')), 2, 'a person decides to send it again');
+SELECT is((SELECT string_agg(DISTINCT error_code, ',') FROM wa_outbound_queue WHERE status = 'failed'),
+    'in_doubt', 'what was due is in doubt');
+SELECT is((SELECT status FROM wa_outbound_queue WHERE reference = 'later'), 'pending',
+    'what is due later is not');
+SELECT _wa_settle_from_echo(current_wa_organization(), ARRAY[id], ARRAY[1], ARRAY['wamid.2'])
+    FROM wa_outbound_queue WHERE reference = '2';
+SELECT is(retry_wa_messages(ids => (SELECT array_agg(id) FROM wa_outbound_queue
+    WHERE error_code = 'in_doubt')), 2, 'a person decides to send it again');
 SELECT is(world.claimed(), 2, 'and it is sent');
 ROLLBACK TO copy;
 SELECT count(*) FROM adopt_wa_database('keep');
@@ -61,7 +70,8 @@ SELECT throws_ok('SELECT set_wa_sending(false)', '42501', NULL, 'and throw no sw
 RESET ROLE;
 CREATE ROLE wa_installation_dispatcher IN ROLE wa_dispatcher;
 SET LOCAL ROLE wa_installation_dispatcher;
-SELECT is(start_wa_dispatcher('00000000-0000-0000-0000-000000000005', 'here', 3, '0.1.0') ->> 'wake_channel', 'wa_queue', 'a dispatcher is told its settings');
+SELECT is(start_wa_dispatcher('00000000-0000-0000-0000-000000000005', 'here', 3, '0.1.0') ->> 'wake_channel',
+    'wa_queue', 'a dispatcher is told its settings');
 SELECT lives_ok($$ SELECT stop_wa_dispatcher('00000000-0000-0000-0000-000000000005') $$, 'and says good-bye');
 RESET ROLE;
 

@@ -2,7 +2,8 @@ BEGIN;
 SELECT plan(31);
 \ir world.psql
 
-CREATE FUNCTION pg_temp.unknown(p_n integer, p_on_unknown text DEFAULT NULL) RETURNS uuid LANGUAGE plpgsql AS $$
+CREATE FUNCTION pg_temp.unknown(p_n integer, p_on_unknown text DEFAULT NULL)
+    RETURNS uuid LANGUAGE plpgsql AS $$
 DECLARE
     v_id uuid := world.queue(p_n);
 BEGIN
@@ -15,7 +16,8 @@ $$;
 CREATE FUNCTION pg_temp.maintain() RETURNS jsonb LANGUAGE sql AS $$
     SELECT maintain_wa_dispatch('00000000-0000-0000-0000-000000000001')
 $$;
-CREATE FUNCTION pg_temp.echo(p_id uuid, p_wamid text, p_attempt integer DEFAULT 1) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION pg_temp.echo(p_id uuid, p_wamid text, p_attempt integer DEFAULT 1)
+    RETURNS void LANGUAGE sql AS $$
     SELECT _wa_settle_from_echo(current_wa_organization(), ARRAY[p_id], ARRAY[p_attempt], ARRAY[p_wamid])
 $$;
 CREATE FUNCTION pg_temp.webhook_arrives() RETURNS void LANGUAGE sql AS $$
@@ -46,10 +48,12 @@ SELECT is(world.reason(id), 'outcome_unknown', 'for a quarter of an hour it wait
 SELECT world.later('61 seconds');
 SELECT pg_temp.maintain();
 SELECT is(world.outcome(id), 'failed outcome_unknown', 'then it fails') FROM quiet;
-SELECT is((SELECT status || ' ' || error_title FROM wa_messages WHERE queue_id = quiet.id), 'failed outcome_unknown', 'in the ledger too') FROM quiet;
+SELECT is((SELECT status || ' ' || error_title FROM wa_messages WHERE queue_id = quiet.id),
+    'failed outcome_unknown', 'in the ledger too') FROM quiet;
 SELECT pg_temp.echo(id, 'wamid.echo') FROM quiet;
 SELECT is(world.outcome(id), 'sent', 'an echo that comes later corrects it') FROM quiet;
-SELECT results_eq('SELECT m.status, m.state, m.wa_message_id, m.error_title FROM wa_messages m JOIN quiet ON m.queue_id = quiet.id',
+SELECT results_eq('SELECT m.status, m.state, m.wa_message_id, m.error_title
+    FROM wa_messages m JOIN quiet ON m.queue_id = quiet.id',
     $$ VALUES ('sent', 'accepted', 'wamid.echo', NULL) $$, 'in one entry of the ledger');
 
 -- the wait, while none arrive
@@ -74,7 +78,8 @@ SELECT pg_temp.maintain();
 SELECT is(world.outcome(id), 'pending', 'a row may ask to be sent again') FROM again;
 SELECT results_eq('SELECT attempt FROM world.claim()', 'VALUES (2)', 'as another attempt');
 SELECT pg_temp.echo(id, 'wamid.first') FROM again;
-SELECT is(world.outcome(id), 'sent', 'an echo of the first attempt settles it while the second is on its way') FROM again;
+SELECT is(world.outcome(id), 'sent', 'an echo of the first attempt settles it while the second is on its way')
+    FROM again;
 SELECT is(world.accept(id, 'wamid.second'), 0, 'what the second brought is passed over') FROM again;
 
 -- echoes before the answer
@@ -91,23 +96,28 @@ CREATE TEMPORARY TABLE refused AS SELECT world.queue(7) AS id;
 SELECT world.claimed();
 SELECT world.refuse(id, 131026) FROM refused;
 SELECT pg_temp.echo(id, 'wamid.refused') FROM refused;
-SELECT is(world.outcome(id), 'failed 131026', 'an echo does not revive what the provider refused') FROM refused;
+SELECT is(world.outcome(id), 'failed 131026', 'an echo does not revive what the provider refused')
+    FROM refused;
 CREATE TEMPORARY TABLE future AS SELECT pg_temp.unknown(8) AS id;
 SELECT pg_temp.echo(id, 'wamid.future', 9) FROM future;
 SELECT is(world.reason(id), 'outcome_unknown', 'nor is an attempt believed that was never made') FROM future;
-SELECT is((SELECT count(*) FROM wa_queue_health WHERE outcome_unknown = 1), 1::bigint, 'wa_queue_health counts what is unknown');
+SELECT is((SELECT count(*) FROM wa_queue_health WHERE outcome_unknown = 1), 1::bigint,
+    'wa_queue_health counts what is unknown');
 
 -- a person's decision
 SELECT pg_temp.webhook_arrives();
 SELECT world.later('16 minutes');
 SELECT pg_temp.webhook_arrives();
 SELECT pg_temp.maintain();
-SELECT is(retry_wa_messages(ids => ARRAY[id]), 1, 'what failed as unknown may be sent again by hand') FROM future;
+SELECT is(retry_wa_messages(ids => ARRAY[id]), 1, 'what failed as unknown may be sent again by hand')
+    FROM future;
 SELECT results_eq('SELECT attempt FROM world.claim()', 'VALUES (2)', 'as another attempt');
 SELECT pg_temp.echo(id, 'wamid.future') FROM future;
 SELECT is(world.outcome(id), 'sent', 'and its first echo still counts') FROM future;
-SELECT is((SELECT count(*) FROM wa_messages WHERE queue_id = future.id), 1::bigint, 'one message, one entry') FROM future;
-SELECT is((SELECT max(n) FROM (SELECT count(*) AS n FROM wa_messages GROUP BY queue_id) x), 1::bigint, 'of every row');
+SELECT is((SELECT count(*) FROM wa_messages WHERE queue_id = future.id), 1::bigint, 'one message, one entry')
+    FROM future;
+SELECT is((SELECT max(n) FROM (SELECT count(*) AS n FROM wa_messages GROUP BY queue_id) x), 1::bigint,
+    'of every row');
 
 SELECT * FROM finish();
 ROLLBACK;
