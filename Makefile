@@ -58,6 +58,11 @@ demo: setup
 test: setup
 	.venv/bin/python -m pytest
 
+## bench: speed beside other queues and plain tables, about an hour; ARGS="--quick", ARGS="--only drain"
+bench: setup
+	.venv/bin/python -m pip install -qq --disable-pip-version-check -e '.[bench]'
+	PYTHONPATH=bin:tests .venv/bin/python -m bench $(ARGS)
+
 ## lint: layout, types and shell scripts; needs no server
 lint: setup
 	bin/lint
@@ -67,4 +72,4 @@ help:
 	@echo 'make: assemble the extension; make install, make uninstall: as root, honour PG_CONFIG and DESTDIR'
 	@sed -n 's/^## /make /p' Makefile
 
-.PHONY: installcheck setup demo test lint help install-python uninstall-python
+.PHONY: installcheck setup demo test bench lint help install-python uninstall-python

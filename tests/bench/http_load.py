@@ -1,0 +1,197 @@
+"""Webhooks through the receiver until applied, and what the sink can take: both under the same load."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import subprocess
+from collections.abc import Iterator
+from time import time
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import orjson
+import uvloop
+from harness import Database
+from wa_process import WaProcess
+from webhook_bodies import status
+
+from bench.drain import MESSAGES, transport
+from bench.ground import module_process, settle, wait_for
+from bench.rounds import Bench
+from bench.table import Line
+
+CONNECTIONS = 64
+LONGEST_S = 300
+WEBHOOKS = 20_000
+SECRET = "bench-secret"
+# Messages as they are after sending, which the statuses are about.
+SENT = """
+INSERT INTO wa_messages (
+    organization_id, queue_id, number_id, phone_number_id, contact_id, phone_e164, wa_message_id, direction,
+    message_type, content_text, status, state, sent_at
+)
+SELECT c.organization_id, _wa_uuid7(clock_timestamp()), n.id, n.phone_number_id, c.id, c.phone_e164,
+    'wamid.BENCH' || row_number() OVER (ORDER BY c.id), 'outbound', 'text', 'Hello', 'sent', 'accepted',
+    clock_timestamp()
+FROM wa_contacts c JOIN wa_phone_numbers n ON n.organization_id = c.organization_id
+ORDER BY c.id LIMIT %s
+"""
+# As for drains: recorded times, so that nothing has to be asked meanwhile.
+APPLIED = """
+SELECT count(*) FILTER (WHERE status = 'processed') AS n, extract(epoch FROM max(processed_at))::float8 AS at,
+    (SELECT count(*) FROM wa_messages WHERE state = 'delivered') AS delivered
+FROM wa_webhook_logs
+"""
+
+
+class Client(asyncio.Protocol):
+    """One kept-alive connection: a request, its whole answer, the next; ends when there are no more."""
+
+    def __init__(self, requests: Iterator[bytes]) -> None:
+        self._requests = requests
+        self._answer = b""
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start with the first request."""
+        # uvloop's transports are none of asyncio's classes.
+        self._transport = cast(asyncio.Transport, transport)
+        self._next()
+
+    def _next(self) -> None:
+        request = next(self._requests, None)
+        if request is None:
+            self._transport.close()
+            self.done.set_result(None)
+        else:
+            self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        """Wait for the end of the answer."""
+        self._answer += data
+        head, separator, body = self._answer.partition(b"\r\n\r\n")
+        if not separator:
+            return
+        length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
+        if len(body) < int(length or 0):
+            return
+        if not self._answer.startswith(b"HTTP/1.1 200"):
+            self.done.set_exception(RuntimeError(f"answered {self._answer[:200]!r}"))
+            self._transport.abort()
+            return
+        self._answer = b""
+        self._next()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """A connection that ends early is a failure."""
+        if not self.done.done():
+            self.done.set_exception(exc or RuntimeError("connection closed by the server"))
+
+
+async def post_all(url: str, bodies: list[bytes], secret: str = "") -> tuple[float, float]:
+    """POST each body once over 64 connections; Unix times of the first request and the last answer."""
+    target = urlsplit(url)
+    host, port = target.hostname or "", target.port or 80
+    requests = iter([_request(target.netloc, target.path, body, secret) for body in bodies])
+    loop = asyncio.get_running_loop()
+    started = time()
+    clients = []
+    for _ in range(CONNECTIONS):
+        _, client = await loop.create_connection(lambda: Client(requests), host, port)
+        clients.append(client.done)
+    async with asyncio.timeout(LONGEST_S):
+        await asyncio.gather(*clients)
+    return started, time()
+
+
+def _request(host: str, path: str, body: bytes, secret: str) -> bytes:
+    signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\nx-hub-signature-256: sha256={signature}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def webhooks(bench: Bench) -> Iterator[Line]:
+    """One status a POST; ours until applied to its message, the idle server until it answered."""
+    at = int(time())
+    bodies = [
+        status(
+            f"wamid.BENCH{n + 1}",
+            "delivered",
+            at,
+            recipient_id=str(16502000000 + n),
+            biz_opaque_callback_data=f"q:00000000-0000-7000-8000-{n:012d}:1",
+        )
+        for n in range(bench.size(WEBHOOKS))
+    ]
+    values = bench.rounds(
+        {
+            "receiver": lambda: _receive(bench, bodies),
+            "idle server": lambda: _idle(bench, bodies),
+        }
+    )
+    mine, idle = values.values()
+    yield Line("status webhooks until applied", mine, "POST/s", "same server, idle", idle, at_least=0.3)
+
+
+def _receive(bench: Bench, bodies: list[bytes]) -> float:
+    with bench.ground.database() as database:
+        with database.connect() as connection:
+            connection.execute(SENT, (len(bodies),))
+        settle(database)
+        receiver = WaProcess(
+            "serve", "--port", "0", database=database, user="bench_receiver", WHATSAPP_APP_SECRET=SECRET
+        )
+        with receiver:
+            started, answered = uvloop.run(post_all(_url(receiver.logged("serving")), bodies, SECRET))
+            wait_for(lambda: _applied(database)[0] >= len(bodies), "all webhooks processed", every=0.2)
+            receiver.signal()
+            receiver.wait()
+        processed, at, delivered = _applied(database)
+        if delivered != len(bodies):
+            raise RuntimeError(
+                f"{processed} webhooks processed, {delivered} of {len(bodies)} messages delivered"
+            )
+        bench.note("receiver until answered", value=round(len(bodies) / (answered - started)))
+        return len(bodies) / (at - started)
+
+
+def _applied(database: Database) -> tuple[int, float, int]:
+    row = database.query(APPLIED)[0]
+    return row["n"], row["at"] or 0.0, row["delivered"]
+
+
+def _idle(bench: Bench, bodies: list[bytes]) -> float:
+    with module_process("bench.idle_server", stderr=subprocess.PIPE) as server:
+        assert server.stderr is not None
+        where = orjson.loads(server.stderr.readline())
+        started, answered = uvloop.run(post_all(_url(where), bodies, SECRET))
+    return len(bodies) / (answered - started)
+
+
+def _url(where: dict[str, Any]) -> str:
+    return f"http://{where['host']}:{where['port']}{where['path']}"
+
+
+def sink_capacity(bench: Bench) -> Iterator[Line]:
+    """Whether the sink could ever be the limit: beside it the transport, which no contender outruns."""
+    count = bench.size(MESSAGES)
+    bodies = [b'{"messaging_product": "whatsapp", "to": "+16502000000"}'] * count
+    values = bench.rounds(
+        {
+            "sink under load": lambda: _load_sink(bench, bodies),
+            "transport alone": lambda: transport(bench.ground, 0, count),
+        }
+    )
+    load, alone = values.values()
+    yield Line("what the sink takes", load, "POST/s", "transport alone", alone)
+
+
+def _load_sink(bench: Bench, bodies: list[bytes]) -> float:
+    sink = bench.ground.sink(0)
+    started, answered = uvloop.run(post_all(sink.messages_url, bodies))
+    return len(bodies) / (answered - started)

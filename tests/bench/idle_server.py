@@ -1,0 +1,35 @@
+"""The receiver's server, answering 200 and doing nothing: python -m bench.idle_server."""
+
+from __future__ import annotations
+
+from pg_whatsapp import log
+from pg_whatsapp.receiver import PATH, Receiver, serve
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+_OK = Response(status_code=200)
+
+
+class _Idle:
+    """A bare ASGI endpoint, as the receiver's own."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await _OK(scope, receive, send)
+
+
+class IdleReceiver(Receiver):
+    """The same routes and the same server without what stands behind them."""
+
+    def __init__(self) -> None:
+        self.failure = None
+
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        return Starlette(routes=[Route(PATH, _Idle(), methods=["POST"])])
+
+
+if __name__ == "__main__":
+    log.configure("json")
+    serve(IdleReceiver(), "127.0.0.1", 0)
