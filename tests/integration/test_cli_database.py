@@ -1,10 +1,9 @@
-"""`wa migrate`, `wa adopt` and `wa doctor` against a database."""
+"""`wa migrate` and `wa adopt` against a database."""
 
 from __future__ import annotations
 
 from harness import Database
-from simulated import NUMBER
-from wa_process import KEY, wa
+from wa_process import wa
 
 
 def tables(database: Database) -> int:
@@ -47,27 +46,3 @@ def test_a_command_without_the_extension_says_what_to_do(bare_db: Database) -> N
     done = wa("adopt", database=bare_db)
     assert done.returncode == 1
     assert "bin/wa migrate" in done.stderr
-
-
-def test_doctor_names_what_is_wrong_with_the_way_out(db: Database) -> None:
-    done = wa("doctor", database=db)
-    assert done.returncode == 1
-    lines = done.stdout.splitlines()
-    bad = [line for line in lines if line.startswith("BAD")]
-    # A clone of a template, without a number, and nobody sends.
-    assert [line.split()[1].rstrip(":") for line in bad] == ["database", "numbers", "dispatcher"]
-    assert "bin/wa dispatch" in done.stdout
-    assert "wa adopt" in done.stdout
-
-
-def test_doctor_is_content_when_all_is_well(db: Database) -> None:
-    db.query("SELECT adopt_wa_database()")
-    db.query("SELECT register_wa_phone_number(%s, '+15550783881', '102290129340398')", NUMBER)
-    db.query("SELECT start_wa_dispatcher(gen_random_uuid(), 'here', 1, '0.1.0')")
-    stored = wa("secrets", "set", "app_secret", database=db, stdin="s", WA_SECRET_KEY=KEY)
-    assert stored.returncode == 0, stored.stderr
-    done = wa("doctor", database=db, WA_SECRET_KEY=KEY)
-    assert done.returncode == 0, done.stdout
-    missing = wa("doctor", database=db, WA_SECRET_KEY="11" * 32)
-    assert missing.returncode == 1
-    assert "master key" in missing.stdout
