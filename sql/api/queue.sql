@@ -358,7 +358,7 @@ CREATE OR REPLACE FUNCTION _wa_warn_of_wait(p_org wa_organizations, p_queued big
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 BEGIN
-    IF p_queued > (p_org).rate_limit_per_minute * 10 THEN
+    IF p_queued > (p_org).rate_limit_per_minute::bigint * 10 THEN
         RAISE WARNING USING
             MESSAGE = format('%s messages queued: at %s a minute they take about %s', p_queued,
                 (p_org).rate_limit_per_minute,
