@@ -115,7 +115,7 @@ REVOKE ALL ON FUNCTION set_wa_secret(text, text, bytea, text, text, boolean), li
 get_wa_credentials(), get_wa_webhook_secrets() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION set_wa_secret(text, text, bytea, text, text, boolean),
 list_wa_secrets() TO wa_admin;
-GRANT EXECUTE ON FUNCTION get_wa_credentials() TO wa_dispatcher, wa_admin;
+GRANT EXECUTE ON FUNCTION get_wa_credentials() TO wa_dispatcher;
 GRANT EXECUTE ON FUNCTION get_wa_webhook_secrets() TO wa_receiver;
 GRANT SELECT (
     organization_id, id, name, phone_number_id, key_id, fingerprint, is_active, created_at, created_by
