@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 
 from harness import CHECKOUT
@@ -31,7 +32,7 @@ FIGURES: dict[str, Figure] = {
 
 
 def main() -> int:
-    """Run the chosen figures; exit status 1 if a target was missed."""
+    """Run the chosen figures; exit status 1 if a target was missed or a figure failed."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--only", action="append", choices=FIGURES, help="only this figure; may be repeated")
     parser.add_argument("--runs", type=int, default=3, help="rounds of each figure (3)")
@@ -42,6 +43,7 @@ def main() -> int:
     args = parser.parse_args()
     ground = Ground()
     lines: list[Line] = []
+    failed: list[str] = []
     try:
         bench = Bench(
             ground,
@@ -53,9 +55,14 @@ def main() -> int:
         print(json.dumps(machine, indent=2), flush=True)
         for name in args.only or FIGURES:
             print(f"== {name}", flush=True)
-            for line in FIGURES[name](bench):
-                lines.append(line)
-                print("   " + " | ".join(filter(None, line.cells())), flush=True)
+            try:
+                for line in FIGURES[name](bench):
+                    lines.append(line)
+                    print("   " + " | ".join(filter(None, line.cells())), flush=True)
+            except Exception:
+                # The figures before and after it took long to measure.
+                traceback.print_exc()
+                failed.append(name)
     finally:
         ground.close()
     print("\n" + render(lines))
@@ -64,12 +71,15 @@ def main() -> int:
     record = {
         "command": sys.argv[1:],
         "machine": machine,
+        "failed": failed,
         "lines": [line.record() for line in lines],
         "raw": bench.raw,
     }
     target.write_text(json.dumps(record, indent=1))
     print(f"\nraw figures: {target.relative_to(CHECKOUT)}")
-    return 0 if all(line.is_good for line in lines) else 1
+    if failed:
+        print(f"not measured because of an error: {', '.join(failed)}", file=sys.stderr)
+    return 0 if not failed and all(line.is_good for line in lines) else 1
 
 
 if __name__ == "__main__":

@@ -55,9 +55,9 @@ JOIN wa_phone_numbers n ON n.organization_id = c.organization_id
 FILL = """
 INSERT INTO wa_outbound_queue (phone, text_body, template_name, template_params)
 SELECT '+1' || 6502000000 + n,
-    CASE WHEN n % 2 = 0 THEN 'Hello, thank you for your order. It will leave our house today.' END,
-    CASE WHEN n % 2 = 1 THEN 'order_update' END,
-    CASE WHEN n % 2 = 1 THEN jsonb_build_array('Ann', 'A-' || n) END
+    CASE WHEN n %% 2 = 0 THEN 'Hello, thank you for your order. It will leave our house today.' END,
+    CASE WHEN n %% 2 = 1 THEN 'order_update' END,
+    CASE WHEN n %% 2 = 1 THEN jsonb_build_array('Ann', 'A-' || n) END
 FROM generate_series(%s::bigint, %s) n
 """
 
@@ -177,20 +177,18 @@ def dispatcher(database: Database, sink: Sink) -> WaProcess:
 
 
 @contextmanager
-def module_process(
-    module: str, *arguments: str, stderr: int | None = None
-) -> Iterator[subprocess.Popen[bytes]]:
+def module_process(module: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """A module of the benchmark in a process of its own, killed at the end."""
     process = subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        stderr=stderr,
+        stdout=subprocess.DEVNULL,
     )
     try:
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def as_role(database: Database, user: str) -> psycopg.Connection[Any]:

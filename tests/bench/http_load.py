@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import subprocess
+import socket
 from collections.abc import Iterator
 from time import time
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlsplit
 
-import orjson
 import uvloop
 from harness import Database
+from pg_whatsapp.receiver import PATH
 from wa_process import WaProcess
 from webhook_bodies import status
 
@@ -147,7 +147,8 @@ def _receive(bench: Bench, bodies: list[bytes]) -> float:
             "serve", "--port", "0", database=database, user="bench_receiver", WHATSAPP_APP_SECRET=SECRET
         )
         with receiver:
-            started, answered = uvloop.run(post_all(_url(receiver.logged("serving")), bodies, SECRET))
+            url = "http://{host}:{port}{path}".format(**receiver.logged("serving"))
+            started, answered = uvloop.run(post_all(url, bodies, SECRET))
             wait_for(lambda: _applied(database)[0] >= len(bodies), "all webhooks processed", every=0.2)
             receiver.signal()
             receiver.wait()
@@ -166,15 +167,18 @@ def _applied(database: Database) -> tuple[int, float, int]:
 
 
 def _idle(bench: Bench, bodies: list[bytes]) -> float:
-    with module_process("bench.idle_server", stderr=subprocess.PIPE) as server:
-        assert server.stderr is not None
-        where = orjson.loads(server.stderr.readline())
-        started, answered = uvloop.run(post_all(_url(where), bodies, SECRET))
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    with module_process("bench.idle_server", str(port)):
+        wait_for(lambda: _is_open(port), "the idle server listens", seconds=30)
+        url = f"http://127.0.0.1:{port}{PATH}"
+        started, answered = uvloop.run(post_all(url, bodies, SECRET))
     return len(bodies) / (answered - started)
 
 
-def _url(where: dict[str, Any]) -> str:
-    return f"http://{where['host']}:{where['port']}{where['path']}"
+def _is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def sink_capacity(bench: Bench) -> Iterator[Line]:

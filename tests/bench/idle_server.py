@@ -1,8 +1,9 @@
-"""The receiver's server, answering 200 and doing nothing: python -m bench.idle_server."""
+"""The receiver's server, answering 200 and doing nothing: python -m bench.idle_server PORT."""
 
 from __future__ import annotations
 
-from pg_whatsapp import log
+import sys
+
 from pg_whatsapp.receiver import PATH, Receiver, serve
 from starlette.applications import Starlette
 from starlette.responses import Response
@@ -31,5 +32,4 @@ class IdleReceiver(Receiver):
 
 
 if __name__ == "__main__":
-    log.configure("json")
-    serve(IdleReceiver(), "127.0.0.1", 0)
+    serve(IdleReceiver(), "127.0.0.1", int(sys.argv[1]))
