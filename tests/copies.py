@@ -24,6 +24,14 @@ SECRET = "app-secret"
 HOLDER = "00000000-0000-0000-0000-000000000001"
 SIMULATED = {"pair": False, "throughput": False, "window": "off", "answer_delay_ms": 100}
 
+# Ways to restore a dump: options of pg_restore.
+WAYS = {
+    "plain": [],
+    "one transaction": ["-1"],
+    "parallel": ["-j4"],
+    "stopping at the first error": ["--exit-on-error"],
+}
+
 
 def run(server: Server, program: str, *args: str | Path) -> None:
     """Run one of the server's programs; fails with what it said."""

@@ -11,10 +11,10 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from copies import NUMBER, base_backup, prepare, queue, settings, simulator
+from copies import base_backup, prepare, queue, settings, simulator
 from harness import Database, Server
 from pg_whatsapp.doctor_provider import judge, measure_skew
-from simulated import SimulatorProcess
+from simulated import NUMBER, SimulatorProcess
 from wa_process import KEY, wa
 
 LINE = re.compile(r"^(ok  |BAD ) ([a-z_ ]+): (.*)$")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from copies import (
     HOLDER,
+    WAYS,
     Business,
     accepted,
     base_backup,
@@ -24,13 +25,6 @@ from copies import (
 from harness import Database, Server
 from simulated import SimulatorProcess, wait_until
 from wa_process import wa
-
-WAYS = {
-    "plain": [],
-    "one transaction": ["-1"],
-    "parallel": ["-j4"],
-    "stopping at the first error": ["--exit-on-error"],
-}
 
 HELD = "SELECT queue_id FROM wa_queue_inflight WHERE dispatcher_id = %s"
 

@@ -1,0 +1,247 @@
+"""An upgrade keeps the rows, ends where a fresh installation starts, and tells older processes.
+
+While there is no second release, its place is taken by this source tree with changes of the kinds that a
+release brings.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from copies import contents, prepare, queue, run, settings, simulator, states
+from harness import CHECKOUT, Database, Server
+from product import load_build
+from schema_dump import schema_of
+from simulated import SimulatorProcess, wait_until
+from wa_process import WaProcess, wa
+
+BUILD = load_build()
+CURRENT = BUILD.version_of(CHECKOUT)
+ROWS = CHECKOUT / "tests/packaging/rows.sql"
+# One change of each kind that a release can bring.
+TABLES = """
+ALTER TABLE wa_contacts ADD COLUMN nickname text;
+COMMENT ON COLUMN wa_contacts.nickname IS 'What friends say.';
+CREATE INDEX wa_contacts_nickname_idx ON wa_contacts (organization_id, nickname);
+CREATE TABLE wa_greetings (
+    organization_id uuid NOT NULL DEFAULT current_wa_organization(),
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    greeting text NOT NULL,
+    CONSTRAINT wa_greetings_pkey PRIMARY KEY (organization_id, id)
+);
+ALTER TABLE wa_greetings ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE wa_greetings IS 'What to say.';
+"""
+FUNCTIONS = """
+CREATE OR REPLACE FUNCTION greet_wa_contact(p_id bigint) RETURNS text
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT 'Hello ' || coalesce(c.nickname, 'you') FROM wa_contacts c WHERE c.id = p_id;
+END;
+COMMENT ON FUNCTION greet_wa_contact(bigint) IS 'A greeting.';
+REVOKE ALL ON FUNCTION greet_wa_contact(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION greet_wa_contact(bigint) TO wa_app;
+GRANT SELECT ON wa_greetings TO wa_app;
+"""
+RULES = """
+CREATE FUNCTION _wa_is_greeting(p_text text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN lower(p_text) IN ('hello', 'hi');
+COMMENT ON FUNCTION _wa_is_greeting(text) IS 'Whether someone says hello.';
+REVOKE ALL ON FUNCTION _wa_is_greeting(text) FROM PUBLIC;
+"""
+
+
+def later(part: int) -> str:
+    """The version after the current one: part 1 raises the second number, part 2 the third."""
+    numbers = [int(number) for number in CURRENT.split(".")]
+    numbers[part] += 1
+    return ".".join(map(str, [*numbers[: part + 1], *[0] * (2 - part)]))
+
+
+class Releases:
+    """The current release and one to come, installed side by side into a server of their own."""
+
+    def __init__(self, root: Path, server: Server, new: str) -> None:
+        self.server = server
+        self.new = new
+        #: What an upgrade prints of its one step.
+        self.step = f"migrations/{CURRENT}--{new}.sql: migrate"
+        self.extensions = next(Path(server.directory).glob("root/usr/share/postgresql/*/extension"))
+        for directory in ("sql", "plpython", "migrations"):
+            shutil.copytree(CHECKOUT / directory, root / directory)
+        released = root / "migrations/released"
+        released.mkdir(exist_ok=True)
+        script = f"pg_whatsapp--{CURRENT}.sql"
+        (root / "pg_whatsapp.control").write_text(f"default_version = '{CURRENT}'\n")
+        if not (released / script).exists():
+            (released / script).write_text(BUILD.assemble(root)[script])
+        shutil.copy(released / script, self.extensions)
+
+        (root / "sql/schema/greetings.sql").write_text(TABLES)
+        (root / f"migrations/{CURRENT}--{new}.sql").write_text(TABLES)
+        (root / "sql/api/greetings.sql").write_text(FUNCTIONS)
+        (root / "sql/extension/greetings.sql").write_text(RULES)
+        manifest = (root / "sql/manifest").read_text()
+        for kind in ("extension", "schema", "api"):
+            last = [line for line in manifest.splitlines() if line.startswith(f"{kind}/")][-1]
+            manifest = manifest.replace(f"{last}\n", f"{last}\n{kind}/greetings.sql\n")
+        (root / "sql/manifest").write_text(manifest)
+        # A function that stays, with another body.
+        health = root / "sql/api/health.sql"
+        health.write_text(health.read_text().replace("no dispatcher is running", "nobody sends"))
+        (root / "pg_whatsapp.control").write_text(f"default_version = '{new}'\n")
+        control = self.extensions / "pg_whatsapp.control"
+        control.write_text(control.read_text().replace(f"'{CURRENT}'", f"'{new}'"))
+        for name, text in BUILD.assemble(root).items():
+            (self.extensions / name).write_text(text)
+            (self.extensions / name).chmod(0o644)
+
+    def install(self, version: str) -> Database:
+        """A database with that release."""
+        database = self.server.create_database()
+        with database.connect() as connection:
+            connection.execute(f"CREATE EXTENSION pg_whatsapp VERSION '{version}' CASCADE")
+            connection.execute("SELECT migrate_wa()")
+        return database
+
+    def upgrade(self, database: Database) -> str:
+        """Bring a database to the new release; what the command printed."""
+        done = wa("migrate", database=database)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.fixture
+def make_releases(make_server: Callable[..., Server], tmp_path: Path) -> Callable[[int], Releases]:
+    """Makes the pair of releases; the new one differs in that part of the version."""
+    return lambda part: Releases(tmp_path / "tree", make_server(), later(part))
+
+
+@pytest.fixture
+def provider(tmp_path: Path) -> Iterator[SimulatorProcess]:
+    with simulator(tmp_path / "provider") as made:
+        yield made
+
+
+def test_an_upgrade_equals_a_fresh_installation_and_keeps_the_rows(
+    make_releases: Callable[[int], Releases],
+) -> None:
+    releases = make_releases(1)
+    upgraded = releases.install(CURRENT)
+    run(upgraded.server, "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", upgraded.dsn, "-f", ROWS)
+    with upgraded.connect() as connection:
+        before = contents(connection)
+    assert before["wa_outbound_queue"]
+    assert before["wa_contacts"]
+    assert releases.step in releases.upgrade(upgraded)
+
+    fresh = releases.install(releases.new)
+    assert "    nickname text" in [line.rstrip(",") for line in schema_of(fresh)]
+    assert schema_of(upgraded) == schema_of(fresh)
+
+    with upgraded.connect() as connection:
+        after = contents(connection)
+    assert after.pop("wa_greetings") == []
+    assert before.pop("wa_migrations") != after.pop("wa_migrations")
+    # Its new column is empty.
+    assert after.pop("wa_contacts") == [f"{row[:-1]},)" for row in before.pop("wa_contacts")]
+    assert after == before
+    assert {line.rpartition(": ")[2] for line in releases.upgrade(upgraded).splitlines()} == {"unchanged"}
+
+
+def test_an_upgrade_that_fails_leaves_the_old_release_at_work(
+    make_releases: Callable[[int], Releases], provider: SimulatorProcess
+) -> None:
+    releases = make_releases(2)
+    database = releases.install(CURRENT)
+    prepare(database)
+    database.query("CREATE TABLE wa_greetings (mine text)")
+    before = schema_of(database)
+    done = wa("migrate", database=database)
+    assert done.returncode == 1
+    assert "wa_greetings" in done.stderr
+    assert schema_of(database) == before
+    queue(database, 1)
+    assert wa("dispatch", "--drain", database=database, **settings(provider)).returncode == 0
+    assert states(database) == {"sent": 1}
+
+
+def test_a_dispatcher_goes_on_through_an_upgrade_of_the_third_number(
+    make_releases: Callable[[int], Releases], provider: SimulatorProcess
+) -> None:
+    releases = make_releases(2)
+    database = releases.install(CURRENT)
+    prepare(database)
+    queue(database, 1, 20)
+    with WaProcess("dispatch", database=database, **settings(provider)) as process:
+        wait_until(lambda: states(database) == {"sent": 20})
+        assert releases.step in releases.upgrade(database)
+        queue(database, 100, 20)
+        wait_until(lambda: states(database) == {"sent": 40})
+        process.signal()
+        assert process.wait() == 0
+    queue(database, 200)
+    assert wa("dispatch", "--drain", database=database, **settings(provider)).returncode == 0
+    assert states(database) == {"sent": 41}
+
+
+def test_a_dispatcher_of_an_older_release_stops_and_says_why(
+    make_releases: Callable[[int], Releases], provider: SimulatorProcess
+) -> None:
+    releases = make_releases(1)
+    database = releases.install(CURRENT)
+    prepare(database)
+    queue(database, 1, 3)
+    with WaProcess("dispatch", database=database, **settings(provider)) as process:
+        wait_until(lambda: states(database) == {"sent": 3})
+        assert releases.step in releases.upgrade(database)
+        assert process.wait() == 1
+    assert f"bin/wa is release {CURRENT}, the schema is release {releases.new}" in "".join(process.raw)
+    assert "Start the newer bin/wa." in "".join(process.raw)
+
+    queue(database, 10)
+    again = wa("dispatch", "--drain", database=database, **settings(provider))
+    assert again.returncode == 1
+    assert f"the schema is release {releases.new}: they do not work together" in again.stderr
+    assert states(database) == {"sent": 3, "pending": 1}
+    report = wa("doctor", database=database, **settings(provider))
+    assert report.returncode == 1
+    assert "BAD  versions" in report.stdout
+
+
+def test_a_newer_dispatcher_asks_for_the_upgrade(db: Database) -> None:
+    db.query("SELECT adopt_wa_database()")
+    with pytest.raises(Exception, match="they do not work together") as refusal:
+        db.query("SELECT start_wa_dispatcher(gen_random_uuid(), 'here', 1, %s)", later(1))
+    assert "bin/wa migrate" in refusal.value.diag.message_hint  # type: ignore[attr-defined]
+
+
+def test_a_released_script_is_that_of_the_sources() -> None:
+    """From a release on, its sources do not change until the version is raised."""
+    script = CHECKOUT / f"migrations/released/pg_whatsapp--{CURRENT}.sql"
+    if script.exists():
+        assert script.read_text() == BUILD.assemble(CHECKOUT)[script.name]
+
+
+def test_every_release_upgrades_to_what_a_fresh_installation_is(
+    make_database: Callable[..., Database], pg: Server
+) -> None:
+    """Has something to do from the second release on."""
+    extensions = next(Path(pg.directory).glob("root/usr/share/postgresql/*/extension"))
+    for released in (CHECKOUT / "migrations/released").glob("pg_whatsapp--*.sql"):
+        version = released.stem.partition("--")[2]
+        if version == CURRENT:
+            continue
+        shutil.copy(released, extensions)
+        upgraded, fresh = make_database(bare=True), make_database(bare=True)
+        with upgraded.connect() as connection:
+            connection.execute(f"CREATE EXTENSION pg_whatsapp VERSION '{version}' CASCADE")
+            connection.execute("SELECT migrate_wa()")
+            connection.execute("ALTER EXTENSION pg_whatsapp UPDATE")
+            connection.execute("SELECT migrate_wa()")
+        fresh.install()
+        assert schema_of(upgraded) == schema_of(fresh)
