@@ -63,6 +63,12 @@ bench: setup
 	.venv/bin/python -m pip install -qq --disable-pip-version-check -e '.[bench]'
 	PYTHONPATH=bin:tests .venv/bin/python -m bench $(ARGS)
 
+## release-script: keep the install script of this version as released; migrations/README.md says when
+release-script: $(SCRIPT)
+	mkdir -p migrations/released
+	@test ! -e migrations/released/$(notdir $<) || { echo 'version $(EXTVERSION) is released already' >&2; exit 1; }
+	cp $< migrations/released/
+
 ## lint: layout, types and shell scripts; needs no server
 lint: setup
 	bin/lint
@@ -72,4 +78,4 @@ help:
 	@echo 'make: assemble the extension; make install, make uninstall: as root, honour PG_CONFIG and DESTDIR'
 	@sed -n 's/^## /make /p' Makefile
 
-.PHONY: installcheck setup demo test bench lint help install-python uninstall-python
+.PHONY: installcheck setup demo test bench release-script lint help install-python uninstall-python
