@@ -195,7 +195,7 @@ def writer(place: int) -> str:
 
 
 def prepare(database: Database, *, on_unknown: str, grace: str) -> None:
-    """Register numbers and roles; the organization has no rate limit; an unknown outcome is decided after the grace."""
+    """Register numbers and roles; an unknown outcome is decided by on_unknown after the grace."""
     for group in ("wa_app", "wa_dispatcher", "wa_receiver"):
         database.query(f"CREATE ROLE fault_{group.removeprefix('wa_')} LOGIN IN ROLE {group}")
     database.query("SELECT adopt_wa_database()")
