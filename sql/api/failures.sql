@@ -154,7 +154,13 @@ BEGIN
     FROM wa_phone_numbers n, wa_organizations o
     WHERE i.organization_id = p_org AND i.queue_id = ANY (p_ids) AND o.id = p_org
         AND n.organization_id = p_org AND n.id = i.number_id
-        AND coalesce(n.last_webhook_at, '-infinity') <= i.claimed_at
+        AND (
+            coalesce(n.last_webhook_at, '-infinity') <= i.claimed_at
+            -- The echo may be among those that came in time and wait to be processed.
+            OR EXISTS (
+                SELECT FROM wa_webhook_logs l WHERE l.status = 'pending' AND l.received_at <= i.deadline_at
+            )
+        )
         AND i.claimed_at + o.unknown_grace_silent > p_now;
     SELECT
         array_agg(q.id) FILTER (WHERE NOT x.retries) AS failed,
@@ -236,6 +242,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_org record;
+    v_ids uuid[];
     v_released integer := 0;
 BEGIN
     FOR v_org IN
@@ -248,9 +255,14 @@ BEGIN
         PERFORM FROM wa_outbound_queue q
         WHERE q.organization_id = v_org.id AND q.id = ANY (v_org.ids)
         ORDER BY q.id FOR NO KEY UPDATE;
-        PERFORM _wa_refund_pairs(v_org.id, v_org.ids);
-        PERFORM _wa_requeue(v_org.id, v_org.ids, NULL, NULL, false);
-        v_released := v_released + cardinality(v_org.ids);
+        -- While the locks were waited for, a lease may have run out and the row gone to another dispatcher.
+        SELECT array_agg(i.queue_id ORDER BY i.queue_id) INTO v_ids FROM wa_queue_inflight i
+        WHERE i.organization_id = v_org.id AND i.queue_id = ANY (v_org.ids)
+            AND i.dispatcher_id = p_dispatcher_id AND NOT i.is_unknown;
+        CONTINUE WHEN v_ids IS NULL;
+        PERFORM _wa_refund_pairs(v_org.id, v_ids);
+        PERFORM _wa_requeue(v_org.id, v_ids, NULL, NULL, false);
+        v_released := v_released + cardinality(v_ids);
     END LOOP;
     RETURN v_released;
 END
