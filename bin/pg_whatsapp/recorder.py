@@ -35,6 +35,8 @@ class Recorder:
         self._none = asyncio.Event()
         self._none.set()
         self._waiting: list[dict[str, Any]] = []
+        # Started, though the database does not take what became of them.
+        self._refused: list[str] = []
 
     @property
     def pending(self) -> int:
@@ -43,7 +45,7 @@ class Recorder:
 
     def held(self) -> list[str]:
         """Queue ids of the results that the database may not have yet."""
-        return [result["id"] for result in self._waiting]
+        return [*self._refused, *(result["id"] for result in self._waiting)]
 
     def add(self, result: dict[str, Any]) -> None:
         """Take one result."""
@@ -101,6 +103,7 @@ class Recorder:
                 )
                 await self._record([batch[0] | {"answer": None}])
             else:
+                self._refused.append(batch[0]["id"])
                 _logger.error(
                     "a result could not be recorded", queue_id=batch[0]["id"], **log.describe(error)
                 )
