@@ -312,3 +312,12 @@ def test_a_passing_failure_is_tried_again_as_a_whole() -> None:
     database = Database(lambda _: failures.pop() if failures else None)
     record(database, [result("a"), result("b")])
     assert [len(call) for call in database.calls] == [2, 2, 2]
+
+
+def test_what_was_started_and_cannot_be_recorded_counts_as_held() -> None:
+    database = Database(
+        lambda batch: psycopg.errors.DataException() if any(r["id"] == "b" for r in batch) else None
+    )
+    recorder = record(database, [result("a"), result("b"), result("c")])
+    assert sorted(database.stored) == ["a", "c"]
+    assert recorder.held() == ["b"]
