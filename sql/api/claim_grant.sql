@@ -140,9 +140,13 @@ BEGIN
             WHERE x.second_verdict = 'go' AND x.template_id IS NOT NULL AND NOT x.is_within_24h
                 AND v_tier_limit IS NOT NULL
                 AND NOT EXISTS (
-                    SELECT FROM wa_tier_usages u
-                    WHERE u.organization_id = (p_org).id AND u.portfolio_id = (p_number).portfolio_id
-                        AND u.contact_id = x.contact_id AND u.last_at > p_now - interval '24 hours'
+                    SELECT FROM (
+                        SELECT k.last_at FROM wa_tier_usages k
+                        WHERE k.organization_id = (p_org).id AND k.portfolio_id = (p_number).portfolio_id
+                            AND k.contact_id = x.contact_id
+                        OFFSET 0
+                    ) u
+                    WHERE u.last_at > p_now - interval '24 hours'
                 )
             GROUP BY x.contact_id
         ) n ON n.contact_id = t.contact_id AND t.second_verdict = 'go' AND t.template_id IS NOT NULL

@@ -14,7 +14,7 @@ CREATE TABLE wa_opt_ins (
     CONSTRAINT wa_opt_ins_scope_check CHECK (scope IN ('marketing', 'all'))
 );
 
-CREATE INDEX wa_opt_ins_contact_idx ON wa_opt_ins (organization_id, contact_id);
+CREATE INDEX wa_opt_ins_contact_idx ON wa_opt_ins (contact_id);
 
 CREATE TABLE wa_opt_outs (
     organization_id uuid NOT NULL DEFAULT current_wa_organization(),
@@ -34,7 +34,7 @@ CREATE TABLE wa_opt_outs (
 );
 
 CREATE UNIQUE INDEX wa_opt_outs_active_key
-ON wa_opt_outs (organization_id, contact_id, scope) WHERE revoked_at IS NULL;
+ON wa_opt_outs (contact_id, scope, organization_id) WHERE revoked_at IS NULL;
 
 CREATE TABLE wa_panic_modes (
     organization_id uuid NOT NULL DEFAULT current_wa_organization(),

@@ -17,8 +17,8 @@ CREATE TABLE wa_contacts (
     CONSTRAINT wa_contacts_pkey PRIMARY KEY (organization_id, id),
     CONSTRAINT wa_contacts_organization_fkey FOREIGN KEY (organization_id)
     REFERENCES wa_organizations (id) ON DELETE CASCADE,
-    CONSTRAINT wa_contacts_phone_key_key UNIQUE (organization_id, phone_key),
-    CONSTRAINT wa_contacts_user_id_key UNIQUE (organization_id, user_id),
+    CONSTRAINT wa_contacts_phone_key_key UNIQUE (phone_key, organization_id),
+    CONSTRAINT wa_contacts_user_id_key UNIQUE (user_id, organization_id),
     CONSTRAINT wa_contacts_phone_check CHECK ((phone_e164 IS NULL) = (phone_key IS NULL))
 );
 
@@ -39,9 +39,9 @@ CREATE TABLE wa_contact_identities (
 );
 
 CREATE UNIQUE INDEX wa_contact_identities_current_key
-ON wa_contact_identities (organization_id, kind, value) WHERE is_current;
+ON wa_contact_identities (value, kind, organization_id) WHERE is_current;
 CREATE INDEX wa_contact_identities_former_idx
-ON wa_contact_identities (organization_id, kind, value) WHERE NOT is_current;
+ON wa_contact_identities (value, kind, organization_id) WHERE NOT is_current;
 CREATE INDEX wa_contact_identities_contact_idx ON wa_contact_identities (contact_id);
 
 CREATE TABLE wa_conversation_windows (
@@ -60,7 +60,7 @@ CREATE TABLE wa_conversation_windows (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT wa_conversation_windows_pkey PRIMARY KEY (organization_id, id),
-    CONSTRAINT wa_conversation_windows_pair_key UNIQUE (organization_id, contact_id, number_id),
+    CONSTRAINT wa_conversation_windows_pair_key UNIQUE (contact_id, number_id, organization_id),
     CONSTRAINT wa_conversation_windows_contact_fkey FOREIGN KEY (organization_id, contact_id)
     REFERENCES wa_contacts (organization_id, id) ON DELETE CASCADE,
     CONSTRAINT wa_conversation_windows_number_fkey FOREIGN KEY (organization_id, number_id)

@@ -46,7 +46,7 @@ CREATE TABLE wa_messages (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT wa_messages_pkey PRIMARY KEY (organization_id, id),
-    CONSTRAINT wa_messages_wa_message_id_key UNIQUE (organization_id, wa_message_id),
+    CONSTRAINT wa_messages_wa_message_id_key UNIQUE (wa_message_id, organization_id),
     CONSTRAINT wa_messages_direction_check CHECK (direction IN ('inbound', 'outbound')),
     CONSTRAINT wa_messages_status_check CHECK (status IN ('pending', 'sent', 'failed', 'received')),
     CONSTRAINT wa_messages_state_check CHECK (
@@ -55,11 +55,11 @@ CREATE TABLE wa_messages (
 ) WITH (fillfactor = 85);
 
 CREATE UNIQUE INDEX wa_messages_queue_key
-ON wa_messages (organization_id, queue_id) WHERE queue_id IS NOT NULL;
-CREATE INDEX wa_messages_contact_idx ON wa_messages (organization_id, contact_id, id);
+ON wa_messages (queue_id, organization_id) WHERE queue_id IS NOT NULL;
+CREATE INDEX wa_messages_contact_idx ON wa_messages (contact_id, id);
 CREATE INDEX wa_messages_created_at_idx ON wa_messages USING brin (created_at);
 CREATE INDEX wa_messages_reply_to_idx
-ON wa_messages (organization_id, reply_to) WHERE message_type IN ('edit', 'revoke');
+ON wa_messages (reply_to, organization_id) WHERE message_type IN ('edit', 'revoke');
 
 CREATE TABLE wa_message_statuses (
     organization_id uuid NOT NULL DEFAULT current_wa_organization(),
@@ -80,7 +80,7 @@ CREATE TABLE wa_message_statuses (
     conversation jsonb,
     payload jsonb NOT NULL DEFAULT '{}',
     CONSTRAINT wa_message_statuses_pkey PRIMARY KEY (organization_id, id),
-    CONSTRAINT wa_message_statuses_status_key UNIQUE (organization_id, wa_message_id, status, participant)
+    CONSTRAINT wa_message_statuses_status_key UNIQUE (wa_message_id, status, participant, organization_id)
 );
 
 CREATE INDEX wa_message_statuses_orphan_idx ON wa_message_statuses (received_at) WHERE message_id IS NULL;

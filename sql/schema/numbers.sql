@@ -120,7 +120,7 @@ CREATE TABLE wa_tier_usages (
     CONSTRAINT wa_tier_usages_pkey PRIMARY KEY (organization_id, portfolio_id, contact_id)
 );
 
-CREATE INDEX wa_tier_usages_last_at_idx ON wa_tier_usages (organization_id, portfolio_id, last_at);
+CREATE INDEX wa_tier_usages_last_at_idx ON wa_tier_usages (last_at, portfolio_id);
 
 COMMENT ON TABLE wa_portfolios IS
 'Business portfolios: all numbers of one share its messaging limit (unique recipients outside the window in '

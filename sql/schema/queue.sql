@@ -36,7 +36,7 @@ CREATE TABLE wa_outbound_queue (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     change_no integer NOT NULL DEFAULT 0,
     CONSTRAINT wa_outbound_queue_pkey PRIMARY KEY (organization_id, id),
-    CONSTRAINT wa_outbound_queue_idempotency_key_key UNIQUE (organization_id, idempotency_key),
+    CONSTRAINT wa_outbound_queue_idempotency_key_key UNIQUE (idempotency_key, organization_id),
     CONSTRAINT wa_outbound_queue_priority_check CHECK (priority IN ('high', 'normal', 'low')),
     CONSTRAINT wa_outbound_queue_status_check CHECK (
         status IN ('pending', 'sending', 'sent', 'failed', 'cancelled')
@@ -46,7 +46,7 @@ CREATE TABLE wa_outbound_queue (
 ) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 
 CREATE INDEX wa_outbound_queue_reference_idx
-ON wa_outbound_queue (organization_id, reference) WHERE reference IS NOT NULL;
+ON wa_outbound_queue (reference, organization_id) WHERE reference IS NOT NULL;
 
 -- class = 2 * priority rank (0 high, 1 normal, 2 low) + 1, + 1 when the organization's rate limit counts it.
 CREATE TABLE wa_queue_due (
@@ -62,8 +62,6 @@ CREATE TABLE wa_queue_due (
     CONSTRAINT wa_queue_due_class_check CHECK (class BETWEEN 1 AND 6)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
 
--- These tables are often empty when a plan is made, and all indexes look alike then: only the key starts with
--- the organization, so that a look-up by key can take no other.
 CREATE INDEX wa_queue_due_order_idx ON wa_queue_due (number_id, class, due_at, queue_id);
 CREATE INDEX wa_queue_due_contact_idx ON wa_queue_due (contact_id);
 

@@ -177,15 +177,16 @@ def test_policies_hold_no_subquery(db: Database) -> None:
     assert policies == []
 
 
-def test_every_key_leads_with_the_tenant(db: Database) -> None:
-    """Primary, unique and foreign keys of tenant tables: no row can point across tenants."""
+def test_every_key_holds_the_tenant(db: Database) -> None:
+    """No row can point across tenants. Primary and foreign keys lead with it; unique keys contain it."""
     rows = db.query(
         """
         SELECT i.indexrelid::regclass::text AS name
         FROM pg_index AS i
         JOIN pg_class AS c ON c.oid = i.indrelid AND c.relnamespace = 'public'::regnamespace
         JOIN pg_attribute AS t ON t.attrelid = c.oid AND t.attname = 'organization_id'
-        WHERE i.indisunique AND i.indkey[0] <> t.attnum
+        WHERE i.indisunique AND CASE WHEN i.indisprimary THEN i.indkey[0] <> t.attnum
+            ELSE t.attnum <> ALL (i.indkey) END
         UNION ALL
         SELECT k.conname
         FROM pg_constraint AS k
