@@ -1,8 +1,8 @@
 -- Tenants, who belongs to which, and the identity of the database that may send.
 
--- Of the indexes of a table that grows or empties, here and in the other files, only the primary key starts with
--- the organization. Plans are made when such tables are small, all indexes that match look alike then, and one
--- that matches by the organization alone would be walked from end to end once the table has grown.
+-- Of the indexes of a table that grows or empties, here and in the other files, only the primary key starts
+-- with the organization. Plans are made when such tables are small, all indexes that match look alike, and
+-- one that matches by the organization alone would be walked from end to end once the table has grown.
 
 CREATE TABLE wa_organizations (
     id uuid NOT NULL DEFAULT gen_random_uuid(),

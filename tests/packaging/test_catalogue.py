@@ -21,8 +21,8 @@ FUNCTIONS = """
     JOIN pg_language AS l ON l.oid = p.prolang
     WHERE p.pronamespace = 'public'::regnamespace
 """
-# The first tells nothing of use to a stranger, and the schema's owner, any role, needs it. The others run with
-# the caller's own rights: who may not create in the schema gets nowhere with them.
+# The first tells nothing of use to a stranger, and the schema's owner, any role, needs it. The others run
+# with the caller's own rights: who may not create in the schema gets nowhere with them.
 FUNCTIONS_OPEN_TO_ALL = ["_wa_data_directory_mark()", "migrate_wa()", "plan_wa_migration()"]
 # The scripts are public anyway: they are in the source tree.
 RELATIONS_OPEN_TO_ALL = {("_wa_scripts", "SELECT")}
