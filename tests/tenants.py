@@ -88,7 +88,7 @@ def _fill(db: Database, tenant: Tenant, services: dict[str, str]) -> None:
         result = {
             "id": str(claimed["queue_id"]), "org": str(claimed["organization_id"]),
             "attempt": claimed["attempt"],
-            "outcome": "answered", "status": 200, "delay_ms": 1,
+            "outcome": "answered", "status": 200,
             "answer": {"messages": [{"id": f"wamid.{secret}"}], "contacts": [{"wa_id": tenant.phone[1:]}]},
         }  # fmt: skip
         process.execute("SELECT complete_wa_messages(%s, %s)", (dispatcher, json.dumps([result])))

@@ -132,8 +132,7 @@ class Sender:
     async def _send(self, claim: Claim, asked_at: float) -> bool:
         """Send one claim and record the result; returns whether the provider accepted it."""
         # Stale grants go back: the rules that they were checked against may have changed since.
-        delay = monotonic() - asked_at
-        if self._stopping or delay > self._start_within_s:
+        if self._stopping or monotonic() - asked_at > self._start_within_s:
             return self._hand_back(claim)
         endpoint = self._credentials.endpoint(claim.organization, claim.number, claim.provider)
         if endpoint is None:
@@ -146,14 +145,14 @@ class Sender:
         )
         self.in_flight -= 1
         self._flying.discard(claim.queue_id)
-        self._finish(claim, reply, delay)
+        self._finish(claim, reply)
         return reply.outcome is Outcome.ANSWERED and 200 <= (reply.status or 0) < 300
 
     def _hand_back(self, claim: Claim) -> bool:
-        self._finish(claim, NOT_STARTED, None)
+        self._finish(claim, NOT_STARTED)
         return False
 
-    def _finish(self, claim: Claim, reply: Reply, delay_s: float | None) -> None:
+    def _finish(self, claim: Claim, reply: Reply) -> None:
         self.finished += 1
         self._record(
             {
@@ -164,7 +163,6 @@ class Sender:
                 "status": reply.status,
                 "answer": reply.answer,
                 "retry_after": reply.retry_after,
-                "delay_ms": None if delay_s is None else round(delay_s * 1000, 3),
                 "error": reply.error,
             }
         )

@@ -6,7 +6,7 @@
 CREATE OR REPLACE FUNCTION claim_wa_messages(p_dispatcher_id uuid, p_limit integer)
 RETURNS TABLE (
     organization_id uuid, queue_id uuid, attempt integer, order_key text, phone_number_id text, provider text,
-    path text, body text, is_form boolean, timeout_s double precision
+    path text, body text, timeout_s double precision
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
@@ -60,7 +60,7 @@ CREATE OR REPLACE FUNCTION _wa_lane_state(p_org uuid, p_number_id bigint) RETURN
 LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT s.organization_id, s.number_id, s.version, s.cursor_due, s.cursor_id, s.shares, s.share_clock,
-        s.taken_at, s.taken, s.looked_at, s.look_again_at, s.served_at, s.held_until, s.hold_reason
+        s.taken_at, s.taken, s.look_again_at, s.served_at, s.held_until, s.hold_reason
     FROM wa_lane_states s
     WHERE s.organization_id = p_org AND s.number_id = p_number_id
     ORDER BY s.version DESC

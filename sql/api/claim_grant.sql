@@ -192,7 +192,7 @@ CREATE OR REPLACE FUNCTION _wa_grant(
 )
 RETURNS TABLE (
     organization_id uuid, queue_id uuid, attempt integer, order_key text, phone_number_id text, provider text,
-    path text, body text, is_form boolean, timeout_s double precision
+    path text, body text, timeout_s double precision
 )
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -258,7 +258,7 @@ BEGIN
             CASE WHEN m.type = 'template' THEN m.template_params ELSE m.fallback_template_params END,
             (SELECT p FROM wa_templates p WHERE p.organization_id = (p_org).id AND p.id = m.template_id)
         )::text,
-        false, 30::double precision
+        30::double precision
     FROM marked m
     ORDER BY m.place;
 END

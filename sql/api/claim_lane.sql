@@ -139,7 +139,7 @@ CREATE OR REPLACE FUNCTION _wa_claim_lane(
 )
 RETURNS TABLE (
     organization_id uuid, queue_id uuid, attempt integer, order_key text, phone_number_id text, provider text,
-    path text, body text, is_form boolean, timeout_s double precision
+    path text, body text, timeout_s double precision
 )
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -172,7 +172,7 @@ BEGIN
         v_old := ROW(
             p_org, p_number_id, 0, array_fill('-infinity'::timestamptz, ARRAY[6]),
             array_fill(c_no_id, ARRAY[6]), array_fill(0::double precision, ARRAY[3]), 0, '{}', '{}',
-            '-infinity', '-infinity', '-infinity', NULL, NULL
+            '-infinity', '-infinity', NULL, NULL
         )::wa_lane_states;
     END IF;
     v_new := v_old;
@@ -257,7 +257,6 @@ BEGIN
     IF v_looks_again THEN
         -- A look from the start walks what is dead there: it may take a twentieth of the time, at most
         -- once a second.
-        v_new.looked_at := v_now;
         v_new.look_again_at := v_now + least(
             greatest(interval '1 second', v_pick_time * 20), interval '10 seconds'
         );

@@ -21,7 +21,7 @@ $$;
 
 COMMENT ON FUNCTION complete_wa_messages(uuid, jsonb) IS
 'Records what became of claimed messages: [{"id", "org", "attempt", "outcome", "status", "answer", '
-'"retry_after", "delay_ms", "error"}]. outcome: answered, not_sent, unknown or not_started. Results that '
+'"retry_after", "error"}]. outcome: answered, not_sent, unknown or not_started. Results that '
 'were recorded before are passed over; returns how many were not.';
 
 -- The answer's meaning, before anything is written. A 2xx answer without a message id may still be an

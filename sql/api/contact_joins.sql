@@ -244,16 +244,14 @@ BEGIN
     UPDATE wa_queue_inflight SET contact_id = p_into WHERE organization_id = p_org AND contact_id = p_from;
 
     INSERT INTO wa_pair_rates AS r (
-        organization_id, number_id, contact_id, burst_started_at, burst_count, clear_at, wait_until, throttles
+        organization_id, number_id, contact_id, burst_started_at, burst_count, clear_at, wait_until
     )
-    SELECT p_org, f.number_id, p_into, f.burst_started_at, f.burst_count, f.clear_at, f.wait_until,
-        f.throttles
+    SELECT p_org, f.number_id, p_into, f.burst_started_at, f.burst_count, f.clear_at, f.wait_until
     FROM wa_pair_rates f WHERE f.organization_id = p_org AND f.contact_id = p_from
     ON CONFLICT (organization_id, number_id, contact_id) DO UPDATE SET
         burst_count = r.burst_count + excluded.burst_count,
         clear_at = greatest(r.clear_at, excluded.clear_at),
-        wait_until = greatest(r.wait_until, excluded.wait_until),
-        throttles = greatest(r.throttles, excluded.throttles);
+        wait_until = greatest(r.wait_until, excluded.wait_until);
     DELETE FROM wa_pair_rates WHERE organization_id = p_org AND contact_id = p_from;
     INSERT INTO wa_tier_usages AS u (organization_id, portfolio_id, contact_id, last_at)
     SELECT p_org, f.portfolio_id, p_into, f.last_at

@@ -151,7 +151,7 @@ DECLARE
 BEGIN
     SELECT q.* INTO v_message
     -- The caller is looked at first, so that the answer to a stranger does not depend on what there is.
-    FROM (SELECT o.id FROM wa_organizations o WHERE _wa_caller_sees(o.id) OFFSET 0) o
+    FROM (SELECT o.id FROM unnest(_wa_visible_organizations()) o (id) OFFSET 0) o
     JOIN wa_outbound_queue q ON q.organization_id = o.id AND q.id = p_id;
     IF v_message.id IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'P0002',
@@ -246,7 +246,7 @@ AS $$
     ) f ON true
     LEFT JOIN LATERAL _wa_lane_block(n.organization_id, n.id, clock_timestamp()) b ON true
     LEFT JOIN LATERAL _wa_lane_state(n.organization_id, n.id) s ON true
-    WHERE n.organization_id IN (SELECT o.id FROM wa_organizations o WHERE _wa_caller_sees(o.id))
+    WHERE n.organization_id = ANY (_wa_visible_organizations())
 $$;
 
 COMMENT ON FUNCTION _wa_queue_health() IS 'Internal: the rows of wa_queue_health that the caller may see.';

@@ -1,13 +1,5 @@
 -- Cancelling, rescheduling and retrying what is queued, by id, reference or phone.
 
-CREATE OR REPLACE FUNCTION _wa_caller_sees(p_org uuid) RETURNS boolean
-LANGUAGE sql STABLE
-RETURN CASE WHEN pg_has_role(_wa_caller(), 'wa_admin', 'MEMBER') THEN true
-    ELSE p_org = _wa_caller_organization() END;
-
-COMMENT ON FUNCTION _wa_caller_sees(uuid) IS
-'Internal: whether the caller of a SECURITY DEFINER function may see an organization''s rows.';
-
 CREATE OR REPLACE FUNCTION _wa_select_queued(
     p_org uuid, p_ids uuid[], p_reference text, p_phone text, p_statuses text[]
 ) RETURNS uuid[]
@@ -194,7 +186,7 @@ $$;
 COMMENT ON FUNCTION _wa_cancel_due(uuid, bigint[], text, text) IS
 'Internal: cancels what waits for contacts that opted out, by scope; returns how many.';
 
-REVOKE ALL ON FUNCTION _wa_caller_sees(uuid), _wa_select_queued(uuid, uuid[], text, text, text[]),
+REVOKE ALL ON FUNCTION _wa_select_queued(uuid, uuid[], text, text, text[]),
 cancel_wa_messages(uuid[], text, text), reschedule_wa_messages(timestamptz, uuid[], text, text),
 retry_wa_messages(uuid[], text, text), _wa_cancel_due(uuid, bigint[], text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION cancel_wa_messages(uuid[], text, text),

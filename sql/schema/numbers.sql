@@ -79,7 +79,6 @@ CREATE TABLE wa_lane_states (
     share_clock double precision NOT NULL,
     taken_at timestamptz[] NOT NULL,
     taken integer[] NOT NULL,
-    looked_at timestamptz NOT NULL,
     look_again_at timestamptz NOT NULL,
     served_at timestamptz NOT NULL,
     held_until timestamptz,
@@ -94,10 +93,9 @@ CREATE TABLE wa_rate_limits (
     version bigint NOT NULL,
     taken_at timestamptz[] NOT NULL DEFAULT '{}',
     taken integer[] NOT NULL DEFAULT '{}',
-    used integer NOT NULL DEFAULT 0,
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT wa_rate_limits_pkey PRIMARY KEY (organization_id, scope, scope_id, version),
-    CONSTRAINT wa_rate_limits_scope_check CHECK (scope IN ('organization', 'portfolio'))
+    CONSTRAINT wa_rate_limits_scope_check CHECK (scope IN ('organization'))
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
 
 CREATE TABLE wa_pair_rates (
@@ -108,7 +106,6 @@ CREATE TABLE wa_pair_rates (
     burst_count integer NOT NULL,
     clear_at timestamptz NOT NULL,
     wait_until timestamptz,
-    throttles integer NOT NULL DEFAULT 0,
     CONSTRAINT wa_pair_rates_pkey PRIMARY KEY (organization_id, number_id, contact_id)
 ) WITH (fillfactor = 70);
 
@@ -147,7 +144,7 @@ COMMENT ON TABLE wa_number_routes IS 'Internal: finds the tenant of a webhook by
 COMMENT ON TABLE wa_lanes IS 'Internal: the lock of each lane.';
 COMMENT ON TABLE wa_lane_states IS 'Internal: where each lane''s claim stands. The newest version counts.';
 COMMENT ON TABLE wa_rate_limits IS
-'Internal: what organizations and portfolios have used of their limits. The newest version counts.';
+'Internal: what organizations have used of their limits. The newest version counts.';
 COMMENT ON TABLE wa_pair_rates IS 'Internal: Meta''s pair rate of each business number and contact.';
 COMMENT ON TABLE wa_tier_usages IS
 'Internal: recipients written to outside their window, per portfolio, for the rolling messaging limit.';

@@ -6,7 +6,7 @@ SELECT plan(32);
 CREATE TEMPORARY TABLE one AS SELECT world.queue(1, 'order', '["Ana", "x"]') AS id;
 UPDATE wa_outbound_queue SET metadata = '{"order": 7}', customer_id = 'c-1';
 SELECT world.claimed();
-SELECT is(world.complete(id, '{"outcome": "answered", "status": 200, "delay_ms": 3, "answer": {
+SELECT is(world.complete(id, '{"outcome": "answered", "status": 200, "answer": {
     "messages": [{"id": "wamid.1", "message_status": "accepted"}], "contacts": [{"input": "+5491140000001",
         "wa_id": "541140000001"}]}}'),
     1, 'an answer is recorded') FROM one;
