@@ -14,6 +14,7 @@ from typing import Any
 
 import psycopg
 from harness import Database, Server
+from pg_whatsapp import __version__
 from psycopg import sql
 from simulated import NUMBER, SimulatorProcess, wait_until
 from wa_process import WaProcess
@@ -180,7 +181,7 @@ class Business:
         Others are due by then.
         """
         with self.database.connect() as connection:
-            connection.execute("SELECT start_wa_dispatcher(%s, 'here', 1, '0.1.0')", (HOLDER,))
+            connection.execute("SELECT start_wa_dispatcher(%s, 'here', 1, %s)", (HOLDER, __version__))
 
             def claim() -> list[tuple[Any, ...]]:
                 return connection.execute(

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import psycopg
 from harness import Database
+from pg_whatsapp import __version__
 from psycopg import sql
 from psycopg.rows import dict_row
 from webhook_bodies import body, message, status
@@ -79,7 +80,7 @@ def _fill(db: Database, tenant: Tenant, services: dict[str, str]) -> None:
         app.execute("SELECT opt_in_wa_contact(%s, 'all', %s)", ("+54915000" + tenant.number, secret))
     dispatcher = "00000000-0000-4000-8000-000000000001"
     with db.connect(user=services["wa_dispatcher"], row_factory=dict_row) as process:
-        process.execute("SELECT start_wa_dispatcher(%s, 'here', 1, '0.1.0')", (dispatcher,))
+        process.execute("SELECT start_wa_dispatcher(%s, 'here', 1, %s)", (dispatcher, __version__))
         claimed = next(
             row
             for row in process.execute("SELECT * FROM claim_wa_messages(%s, 10)", (dispatcher,))

@@ -13,6 +13,7 @@ from threading import Thread
 import pytest
 from copies import base_backup, prepare, queue, settings, simulator
 from harness import Database, Server
+from pg_whatsapp import __version__
 from pg_whatsapp.doctor_provider import judge, measure_skew
 from simulated import NUMBER, SimulatorProcess
 from wa_process import KEY, wa
@@ -68,7 +69,7 @@ def receive(database: Database, body: str = '{"object": "whatsapp_business_accou
 
 
 def be_alive(database: Database) -> None:
-    database.query("SELECT start_wa_dispatcher(gen_random_uuid(), 'here', 1, '0.1.0')")
+    database.query("SELECT start_wa_dispatcher(gen_random_uuid(), 'here', 1, %s)", __version__)
 
 
 def test_a_fresh_installation_is_told_what_is_missing(db: Database) -> None:
@@ -92,7 +93,7 @@ def test_nothing_is_wrong_for_superuser_and_administrator(
         assert report.lines["tokens"] == "1 accepted by the provider"
         assert report.lines["migrations"] == "none pending"
         assert "phonenumbers 9." in report.lines["phone rules"]
-        assert "schema 0.1.0" in report.lines["versions"]
+        assert f"schema {__version__}" in report.lines["versions"]
 
 
 def test_tokens_are_asked_of_the_provider(

@@ -23,6 +23,7 @@ from copies import (
     states,
 )
 from harness import Database, Server
+from pg_whatsapp import __version__
 from simulated import SimulatorProcess, wait_until
 from wa_process import wa
 
@@ -193,7 +194,7 @@ def test_a_claim_and_a_webhook_survive_a_crash_where_commits_are_asynchronous(
     dispatcher = "00000000-0000-0000-0000-000000000001"
     with database.connect() as connection:
         assert connection.execute("SHOW synchronous_commit").fetchone() == ("off",)
-        connection.execute("SELECT start_wa_dispatcher(%s, 'here', 1, '0.1.0')", (dispatcher,))
+        connection.execute("SELECT start_wa_dispatcher(%s, 'here', 1, %s)", (dispatcher, __version__))
         claimed = connection.execute(
             "SELECT queue_id, attempt FROM claim_wa_messages(%s, 10)", (dispatcher,)
         ).fetchall()

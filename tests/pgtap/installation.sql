@@ -30,7 +30,8 @@ SELECT is(pg_temp.claim_error(), 'WA401', 'nor does a clone in the same server')
 ROLLBACK TO identity;
 UPDATE wa_installations SET system_identifier = '1';
 SELECT is(pg_temp.claim_error(), 'WA401', 'nor a restored dump');
-SELECT throws_ok($$ SELECT start_wa_dispatcher(gen_random_uuid(), 'here', 2, '0.1.0') $$, 'WA401', NULL,
+SELECT throws_ok($$ SELECT start_wa_dispatcher(gen_random_uuid(), 'here', 2,
+    (SELECT schema_version FROM wa_version())) $$, 'WA401', NULL,
     'a dispatcher does not even start');
 SELECT throws_ok($$ SELECT maintain_wa_dispatch(gen_random_uuid()) $$, 'WA401', NULL,
     'one that runs gives up');
@@ -70,7 +71,8 @@ SELECT throws_ok('SELECT set_wa_sending(false)', '42501', NULL, 'and throw no sw
 RESET ROLE;
 CREATE ROLE wa_installation_dispatcher IN ROLE wa_dispatcher;
 SET LOCAL ROLE wa_installation_dispatcher;
-SELECT is(start_wa_dispatcher('00000000-0000-0000-0000-000000000005', 'here', 3, '0.1.0') ->> 'wake_channel',
+SELECT is(start_wa_dispatcher('00000000-0000-0000-0000-000000000005', 'here', 3,
+    (SELECT schema_version FROM wa_version())) ->> 'wake_channel',
     'wa_queue', 'a dispatcher is told its settings');
 SELECT lives_ok($$ SELECT stop_wa_dispatcher('00000000-0000-0000-0000-000000000005') $$, 'and says good-bye');
 RESET ROLE;

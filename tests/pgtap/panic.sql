@@ -4,7 +4,8 @@ SELECT plan(26);
 SELECT register_wa_phone_number('100', '+1 555 123 4567', '200', is_test => true);
 SELECT register_wa_phone_number('101', '+1 555 123 4568', '200', is_test => true);
 SELECT adopt_wa_database('keep');
-SELECT start_wa_dispatcher('00000000-0000-0000-0000-000000000001', 'here', 1, '0.1.0');
+SELECT start_wa_dispatcher('00000000-0000-0000-0000-000000000001', 'here', 1,
+    (SELECT schema_version FROM wa_version()));
 INSERT INTO wa_templates (name, category, body_text, status) VALUES ('hello', 'UTILITY', 'Hello', 'APPROVED');
 CREATE FUNCTION pg_temp.claimed(p_number text) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN

@@ -1,0 +1,1 @@
+-- From release 0.1.0 to 0.2.0.
