@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import psycopg
-from harness import CHECKOUT, Server
+from harness import CHECKOUT, Database, Server
 
 
 def load_build() -> ModuleType:
@@ -67,3 +67,12 @@ class Product:
 def steps(connection: psycopg.Connection[Any]) -> list[tuple[str, str]]:
     """Call migrate_wa() and return its rows."""
     return connection.execute("SELECT step, action FROM migrate_wa()").fetchall()
+
+
+def with_packs(database: Database) -> Database:
+    """Install every pack that there is; returns the database."""
+    database.query(
+        "SELECT install_wa_pack(p.name) FROM (SELECT DISTINCT _wa_pack_of(s.name) AS name"
+        " FROM _wa_scripts AS s WHERE s.kind = 'pack') AS p"
+    )
+    return database

@@ -1,6 +1,63 @@
 -- The schema runner. The build stores sql/schema, sql/api and migrations/ as rows of _wa_scripts; the
 -- functions below turn them into ordinary tables, views and functions of whoever calls migrate_wa().
 
+CREATE FUNCTION _wa_taken_objects(p_objects text [])
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path FROM CURRENT
+AS $taken$
+    SELECT string_agg(format('%s %s', o.kind, quote_ident(o.name)), ', ' ORDER BY o.kind DESC, o.name)
+    FROM (
+        SELECT DISTINCT split_part(x.object, ' ', 1) AS kind, split_part(x.object, ' ', 2) AS name
+        FROM unnest(p_objects) AS x (object)
+    ) AS o
+    WHERE CASE o.kind
+        WHEN 'relation' THEN to_regclass(format('%I.%I', current_schema(), o.name)) IS NOT NULL
+        WHEN 'type' THEN to_regtype(format('%I.%I', current_schema(), o.name)) IS NOT NULL
+        ELSE EXISTS (
+            SELECT FROM pg_catalog.pg_proc AS p
+            WHERE p.pronamespace = quote_ident(current_schema())::regnamespace
+                AND p.proname = o.name
+                AND NOT EXISTS (
+                    SELECT FROM pg_catalog.pg_depend AS d
+                    INNER JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
+                    WHERE e.extname = 'pg_whatsapp'
+                        AND d.classid = 'pg_catalog.pg_proc'::regclass
+                        AND d.objid = p.oid
+                        AND d.refclassid = 'pg_catalog.pg_extension'::regclass
+                        AND d.deptype = 'e'
+                )
+        )
+    END
+$taken$;
+COMMENT ON FUNCTION _wa_taken_objects(text []) IS
+'Internal: which of these objects, each a kind and a name, the schema has already, the extension''s own aside.';
+
+
+CREATE FUNCTION _wa_lock_migration()
+RETURNS void
+LANGUAGE plpgsql
+VOLATILE
+SET search_path FROM CURRENT
+AS $lock$
+BEGIN
+    PERFORM set_config(
+        'lock_timeout', coalesce(nullif(current_setting('wa.lock_timeout', true), ''), '5s'), true
+    );
+    PERFORM pg_advisory_xact_lock(hashtextextended('pg_whatsapp migrate_wa', 0));
+EXCEPTION
+    WHEN lock_not_available THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'lock_not_available',
+            MESSAGE = 'another migrate_wa() is at work in this database',
+            HINT = 'Call again when its transaction has ended; wa.lock_timeout says how long to wait.';
+END;
+$lock$;
+COMMENT ON FUNCTION _wa_lock_migration() IS
+'Internal: waits for its turn to change the schema, up to wa.lock_timeout, which holds from then on.';
+
+
 CREATE FUNCTION plan_wa_migration()
 RETURNS TABLE (step text, action text, body text, checksum text, objects text [])
 LANGUAGE plpgsql
@@ -33,32 +90,12 @@ BEGIN
     END IF;
 
     -- CREATE OR REPLACE would silently take over an object of the host that has one of our names.
-    SELECT string_agg(format('%s %s', o.kind, quote_ident(o.name)), ', ' ORDER BY o.kind DESC, o.name)
-    INTO v_taken
-    FROM (
-        SELECT DISTINCT split_part(x.object, ' ', 1) AS kind, split_part(x.object, ' ', 2) AS name
+    v_taken := _wa_taken_objects(ARRAY(
+        SELECT DISTINCT x.object
         FROM _wa_scripts AS s
         CROSS JOIN LATERAL unnest(s.objects) AS x (object)
         WHERE s.kind IN ('schema', 'api') AND x.object <> ALL (v_known)
-    ) AS o
-    WHERE CASE o.kind
-        WHEN 'relation' THEN to_regclass(format('%I.%I', v_schema, o.name)) IS NOT NULL
-        WHEN 'type' THEN to_regtype(format('%I.%I', v_schema, o.name)) IS NOT NULL
-        ELSE EXISTS (
-            SELECT FROM pg_catalog.pg_proc AS p
-            WHERE p.pronamespace = quote_ident(v_schema)::regnamespace
-                AND p.proname = o.name
-                AND NOT EXISTS (
-                    SELECT FROM pg_catalog.pg_depend AS d
-                    INNER JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
-                    WHERE e.extname = 'pg_whatsapp'
-                        AND d.classid = 'pg_catalog.pg_proc'::regclass
-                        AND d.objid = p.oid
-                        AND d.refclassid = 'pg_catalog.pg_extension'::regclass
-                        AND d.deptype = 'e'
-                )
-        )
-    END;
+    ));
     IF v_taken IS NOT NULL THEN
         RAISE EXCEPTION USING
             ERRCODE = 'duplicate_object',
@@ -106,30 +143,35 @@ BEGIN
         ) AS c
         WHERE s.kind IN ('schema', 'api')
         ORDER BY s.position;
-        RETURN;
+    ELSE
+        WHILE v_current <> v_target LOOP
+            SELECT
+                s.name, 'migrate', s.body, s.checksum, s.objects,
+                split_part(split_part(s.name, '--', 2), '.sql', 1)
+            INTO step, action, body, checksum, objects, v_next
+            FROM _wa_scripts AS s
+            WHERE s.kind = 'migration' AND s.name LIKE 'migrations/' || v_current || '--%';
+            IF NOT FOUND THEN
+                RAISE EXCEPTION USING
+                    ERRCODE = 'object_not_in_prerequisite_state',
+                    MESSAGE = format('there is no migration from version %s to %s', v_current, v_target),
+                    HINT = 'Upgrade by way of a release that still has it.';
+            END IF;
+            RETURN NEXT;
+            v_current := v_next;
+        END LOOP;
+        RETURN QUERY
+        SELECT s.name, CASE s.kind WHEN 'api' THEN 'replace' ELSE 'covered' END, s.body, s.checksum, s.objects
+        FROM _wa_scripts AS s
+        WHERE s.kind IN ('schema', 'api')
+        ORDER BY s.position;
     END IF;
 
-    WHILE v_current <> v_target LOOP
-        SELECT
-            s.name, 'migrate', s.body, s.checksum, s.objects,
-            split_part(split_part(s.name, '--', 2), '.sql', 1)
-        INTO step, action, body, checksum, objects, v_next
-        FROM _wa_scripts AS s
-        WHERE s.kind = 'migration' AND s.name LIKE 'migrations/' || v_current || '--%';
-        IF NOT FOUND THEN
-            RAISE EXCEPTION USING
-                ERRCODE = 'object_not_in_prerequisite_state',
-                MESSAGE = format('there is no migration from version %s to %s', v_current, v_target),
-                HINT = 'Upgrade by way of a release that still has it.';
-        END IF;
-        RETURN NEXT;
-        v_current := v_next;
-    END LOOP;
-    RETURN QUERY
-    SELECT s.name, CASE s.kind WHEN 'api' THEN 'replace' ELSE 'covered' END, s.body, s.checksum, s.objects
-    FROM _wa_scripts AS s
-    WHERE s.kind IN ('schema', 'api')
-    ORDER BY s.position;
+    -- Packs that are installed are kept up to date; the functions that know them come with the schema.
+    IF to_regclass(format('%I.wa_packs', v_schema)) IS NOT NULL THEN
+        RETURN QUERY
+        SELECT p.* FROM _wa_installed_packs() AS i (name) CROSS JOIN LATERAL _wa_plan_pack(i.name) AS p;
+    END IF;
 END;
 $plan$;
 COMMENT ON FUNCTION plan_wa_migration() IS
@@ -152,20 +194,9 @@ DECLARE
     v_step   record;
     v_detail text;
 BEGIN
-    PERFORM set_config(
-        'lock_timeout', coalesce(nullif(current_setting('wa.lock_timeout', true), ''), '5s'), true
-    );
-    BEGIN
-        PERFORM pg_advisory_xact_lock(hashtextextended('pg_whatsapp migrate_wa', 0));
-    EXCEPTION
-        WHEN lock_not_available THEN
-            RAISE EXCEPTION USING
-                ERRCODE = 'lock_not_available',
-                MESSAGE = 'another migrate_wa() is at work in this database',
-                HINT = 'Call again when its transaction has ended; wa.lock_timeout says how long to wait.';
-    END;
+    PERFORM _wa_lock_migration();
 
-    FOR v_step IN SELECT * FROM plan_wa_migration() LOOP
+    FOR v_step IN SELECT * FROM plan_wa_migration() AS p WHERE p.step NOT LIKE 'pack/%' LOOP
         IF v_step.action IN ('create', 'migrate', 'replace') THEN
             BEGIN
                 EXECUTE v_step.body;
@@ -215,6 +246,12 @@ BEGIN
         SET checksum = excluded.checksum, objects = excluded.objects,
             applied_at = excluded.applied_at, applied_by = excluded.applied_by;
     END LOOP;
+
+    -- By the functions as they are now, not as they were when the plan was made.
+    IF to_regclass(format('%I.wa_packs', v_schema)) IS NOT NULL THEN
+        RETURN QUERY
+        SELECT p.* FROM _wa_installed_packs() AS i (name) CROSS JOIN LATERAL _wa_run_pack(i.name) AS p;
+    END IF;
 
     -- The group roles must be able to look into the schema; only its owner can let them.
     IF EXISTS (

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 from harness import CHECKOUT, Database
-from product import load_build
+from product import load_build, with_packs
 
 # Our relations, not those of the extensions beside us.
 OURS = """
@@ -23,7 +24,13 @@ FUNCTIONS = """
 """
 # The first tells nothing of use to a stranger, and the schema's owner, any role, needs it. The others run
 # with the caller's own rights: who may not create in the schema gets nowhere with them.
-FUNCTIONS_OPEN_TO_ALL = ["_wa_data_directory_mark()", "migrate_wa()", "plan_wa_migration()"]
+FUNCTIONS_OPEN_TO_ALL = [
+    "_wa_data_directory_mark()",
+    "_wa_lock_migration()",
+    "_wa_taken_objects(text[])",
+    "migrate_wa()",
+    "plan_wa_migration()",
+]
 # The scripts are public anyway: they are in the source tree.
 RELATIONS_OPEN_TO_ALL = {("_wa_scripts", "SELECT")}
 # Found by the provider's number id alone, since a webhook names nothing else; Meta gives each id once.
@@ -35,6 +42,12 @@ OBVIOUS_COLUMNS = {
     "priority", "metadata", "fallback_template_language", "fallback_template_params", "retry_count",
     "last_error", "wa_message_id", "claimed_at", "processed_at", "contact_id",
 }  # fmt: skip
+
+
+@pytest.fixture
+def db(make_database: Callable[..., Database]) -> Database:
+    """With every pack: what holds of the rest holds of them."""
+    return with_packs(make_database())
 
 
 def names(db: Database, condition: str, source: str = FUNCTIONS) -> list[str]:
@@ -166,7 +179,7 @@ def test_tables_without_a_tenant_are_for_us_only(db: Database) -> None:
         """
     )
     readable_by_tenants = [row["name"] for row in granted if {"wa_app", "wa_analyst"} & set(row["roles"])]
-    assert readable_by_tenants == ["wa_error_rules", "wa_migrations"]
+    assert readable_by_tenants == ["wa_error_rules", "wa_migrations", "wa_packs"]
 
 
 def test_policies_hold_no_subquery(db: Database) -> None:
