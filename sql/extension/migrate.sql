@@ -32,7 +32,7 @@ AS $taken$
     END
 $taken$;
 COMMENT ON FUNCTION _wa_taken_objects(text []) IS
-'Internal: which of these objects, each a kind and a name, the schema has already, the extension''s own aside.';
+'Internal: which of these objects, each a kind and a name, the schema has already and from elsewhere.';
 
 
 CREATE FUNCTION _wa_lock_migration()

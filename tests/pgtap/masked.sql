@@ -55,7 +55,7 @@ SELECT is_empty($$
     SELECT c.oid::regclass FROM pg_class c
     WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v', 'm')
         AND c.relname ~ '^(wa_|audit_log)'
-        AND c.relname NOT LIKE '%\_masked' AND c.relname <> 'wa_migrations'
+        AND c.relname NOT LIKE '%\_masked' AND c.relname NOT IN ('wa_migrations', 'wa_packs')
         AND (has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')
             OR has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE'))
 $$, 'an analyst has no right on anything else');
