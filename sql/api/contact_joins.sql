@@ -210,6 +210,9 @@ BEGIN
         entry_point_expires_at = greatest(w.entry_point_expires_at, f.entry_point_expires_at),
         unread_count = w.unread_count + f.unread_count,
         user_id = coalesce(w.user_id, f.user_id),
+        -- What is open in either stays open.
+        state = CASE WHEN f.state = 'active' THEN 'active'
+            WHEN f.state = 'waiting' AND w.state <> 'active' THEN 'active' ELSE w.state END,
         created_at = least(w.created_at, f.created_at),
         updated_at = clock_timestamp()
     FROM wa_conversation_windows f

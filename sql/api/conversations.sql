@@ -11,7 +11,7 @@ SELECT
     AND (w.window_denied_at IS NULL OR w.window_denied_at < w.last_customer_message_at) AS is_sendable,
     w.entry_point_expires_at,
     coalesce(w.entry_point_expires_at > clock_timestamp(), false) AS is_free_entry_point,
-    w.unread_count, w.created_at, w.updated_at
+    w.unread_count, w.created_at, w.updated_at, w.state, w.state_changed_at, w.opened_at
 FROM wa_conversation_windows w
 JOIN wa_contacts c ON c.organization_id = w.organization_id AND c.id = w.contact_id
 JOIN wa_phone_numbers n ON n.organization_id = w.organization_id AND n.id = w.number_id
@@ -65,6 +65,9 @@ BEGIN
     ON CONFLICT (organization_id, contact_id, number_id) DO UPDATE SET
         last_customer_message_at = greatest(w.last_customer_message_at, excluded.last_customer_message_at),
         unread_count = w.unread_count + excluded.unread_count,
+        -- One that comes late does not open again what was closed after it.
+        state = CASE WHEN excluded.last_customer_message_at > w.state_changed_at THEN 'active'
+            ELSE w.state END,
         user_id = CASE
             WHEN excluded.last_customer_message_at >= coalesce(w.last_customer_message_at, '-infinity')
                 THEN coalesce(excluded.user_id, w.user_id)
@@ -297,6 +300,7 @@ BEGIN
         last_customer_message_at = greatest(w.last_customer_message_at, excluded.last_customer_message_at),
         last_business_message_at = greatest(w.last_business_message_at, excluded.last_business_message_at),
         unread_count = CASE WHEN p_from_customer THEN w.unread_count ELSE 0 END,
+        state = CASE WHEN p_from_customer THEN 'active' ELSE w.state END,
         updated_at = v_now
     RETURNING w.id INTO v_id;
     INSERT INTO audit_log (organization_id, event, entity, entity_id, meta)

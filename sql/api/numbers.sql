@@ -139,12 +139,41 @@ $$;
 COMMENT ON FUNCTION resume_wa_number(text) IS
 'Ends the pause of a business number, for example after a new token or a settled payment.';
 
+CREATE OR REPLACE FUNCTION get_wa_phone_number_status(p_phone_number_id text)
+RETURNS TABLE (
+    phone_number_id text, display_phone text, verified_name text, quality_rating text, messaging_limit text,
+    status text, is_paused boolean, pause_reason text, paused_until timestamptz, last_webhook_at timestamptz
+)
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT n.phone_number_id, n.display_phone, n.verified_name, n.quality_rating, p.messaging_limit, n.status,
+        n.pause_scope IS NOT NULL AND coalesce(n.paused_until > clock_timestamp(), true), n.pause_reason,
+        n.paused_until, n.last_webhook_at
+    FROM wa_phone_numbers n
+    JOIN wa_portfolios p ON p.organization_id = n.organization_id AND p.portfolio_id = n.portfolio_id
+    WHERE n.phone_number_id = p_phone_number_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'WA010',
+            MESSAGE = format('no business number with the id "%s"', p_phone_number_id),
+            HINT = 'SELECT phone_number_id, display_phone FROM wa_phone_numbers;';
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION get_wa_phone_number_status(text) IS
+'Quality rating, messaging limit and state of a business number, as Meta last told them, and whether it is '
+'paused.';
+
 REVOKE ALL ON FUNCTION register_wa_phone_number(text, text, text, text, integer, boolean),
 _wa_register_number(uuid, text, text, text, text, integer, boolean), _wa_assign_numbers(uuid),
 _wa_token_fingerprint(uuid, text),
-_wa_pause_number(uuid, bigint, text, text, timestamptz), resume_wa_number(text) FROM PUBLIC;
+_wa_pause_number(uuid, bigint, text, text, timestamptz), resume_wa_number(text),
+get_wa_phone_number_status(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION register_wa_phone_number(text, text, text, text, integer, boolean),
 resume_wa_number(text)
 TO wa_admin;
+GRANT EXECUTE ON FUNCTION get_wa_phone_number_status(text) TO wa_admin, wa_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON wa_phone_numbers, wa_portfolios TO wa_admin;
 GRANT SELECT ON wa_phone_numbers, wa_portfolios TO wa_app;

@@ -1,0 +1,23 @@
+-- Reading the ledger.
+
+CREATE OR REPLACE FUNCTION get_wa_message_history(p_phone text, p_limit integer DEFAULT 50)
+RETURNS SETOF wa_messages
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_org uuid := current_wa_organization();
+BEGIN
+    RETURN QUERY
+    SELECT m.* FROM wa_messages m
+    WHERE m.organization_id = v_org AND m.contact_id = _wa_find_contact(v_org, p_phone)
+    ORDER BY m.id DESC
+    LIMIT greatest(p_limit, 0);
+END
+$$;
+
+COMMENT ON FUNCTION get_wa_message_history(text, integer) IS
+'The latest messages with a phone number (any usual form) or user id, in both directions, newest first; none '
+'for a customer who is not known.';
+
+REVOKE ALL ON FUNCTION get_wa_message_history(text, integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION get_wa_message_history(text, integer) TO wa_admin, wa_app;
