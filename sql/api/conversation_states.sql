@@ -47,7 +47,8 @@ AS $$
         SELECT w.organization_id, w.id FROM wa_conversation_windows w
         WHERE w.state IN ('active', 'waiting')
             AND w.state_changed_at < clock_timestamp() - interval '24 hours'
-            AND greatest(w.last_customer_message_at, w.last_business_message_at, w.state_changed_at)
+            AND greatest(w.last_customer_message_at, w.last_business_message_at,
+                w.state_changed_at)
             < clock_timestamp() - interval '24 hours'
         ORDER BY w.state_changed_at
         LIMIT 10000
