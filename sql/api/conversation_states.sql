@@ -64,8 +64,8 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION expire_wa_conversations() IS
-'A job: open conversations of every organization in which nothing happened for 24 hours become expired, up to '
-'10000 a call; returns how many.';
+'A job: open conversations of every organization in which nothing happened for 24 hours become expired, up '
+'to 10000 a call; returns how many.';
 
 REVOKE ALL ON FUNCTION _wa_next_conversation_states(text), tg_wa_conversation_windows__state(),
 expire_wa_conversations() FROM PUBLIC;
