@@ -1,5 +1,6 @@
 -- Handing due rows to a dispatcher. Plans are made once a session and hold whatever the tables held then:
--- look-ups by key, the queue in the order of its index. Locks are taken lane (skipping), then organization,
+-- look-ups by key, the queue in the order of its index. What runs in every call is PL/pgSQL, whose plans are
+-- kept: an SQL function that cannot be inlined is parsed and planned each time. Locks are taken lane (skipping), then organization,
 -- then portfolio (waiting); every counter is read in a statement after its lock, so that limits are exact for
 -- any number of dispatchers.
 
@@ -17,6 +18,8 @@ DECLARE
     v_lane record;
     v_left integer := p_limit;
     v_rows bigint;
+    -- A variable: with a volatile argument the function could not be inlined.
+    v_now timestamptz := clock_timestamp();
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION USING ERRCODE = '25001',
@@ -33,7 +36,7 @@ BEGIN
     END IF;
     FOR v_lane IN
         SELECT l.*, count(*) OVER () AS lanes
-        FROM _wa_busy_lanes(clock_timestamp()) l
+        FROM _wa_busy_lanes(v_now) l
         WHERE l.held_until IS NULL
         ORDER BY l.served_at
     LOOP
@@ -109,10 +112,14 @@ COMMENT ON FUNCTION _wa_busy_lanes(timestamptz) IS
 CREATE OR REPLACE FUNCTION _wa_window_used(
     p_taken_at timestamptz[], p_taken integer[], p_now timestamptz, p_window interval
 ) RETURNS integer
-LANGUAGE sql IMMUTABLE SET search_path FROM CURRENT
+LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
 AS $$
-    SELECT coalesce(sum(u.n), 0)::integer FROM unnest(p_taken_at, p_taken) u (t, n)
-    WHERE u.t >= p_now - p_window
+BEGIN
+    RETURN (
+        SELECT coalesce(sum(u.n), 0)::integer FROM unnest(p_taken_at, p_taken) u (t, n)
+        WHERE u.t >= p_now - p_window
+    );
+END
 $$;
 
 COMMENT ON FUNCTION _wa_window_used(timestamptz[], integer[], timestamptz, interval) IS

@@ -3,9 +3,10 @@
 CREATE OR REPLACE FUNCTION _wa_lane_block(
     p_org uuid, p_number_id bigint, p_now timestamptz, OUT hold_reason text, OUT held_until timestamptz
 )
-LANGUAGE sql STABLE SET search_path FROM CURRENT
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
-    SELECT b.reason, coalesce(b.until, p_now + interval '1 second')
+BEGIN
+    SELECT b.reason, coalesce(b.until, p_now + interval '1 second') INTO hold_reason, held_until
     FROM (
         SELECT 'panic' AS reason, p.auto_resolve_at AS until, 1 AS severity
         FROM wa_panic_modes p
@@ -20,7 +21,8 @@ AS $$
         WHERE n.organization_id = p_org AND n.id = p_number_id AND n.status <> 'CONNECTED'
     ) b
     ORDER BY b.severity
-    LIMIT 1
+    LIMIT 1;
+END
 $$;
 
 COMMENT ON FUNCTION _wa_lane_block(uuid, bigint, timestamptz) IS
@@ -210,11 +212,11 @@ BEGIN
     END IF;
 
     v_picked_from := clock_timestamp();
-    v_pick_time := clock_timestamp() - v_picked_from;
     SELECT * INTO v_pick FROM _wa_pick_due(
         p_org, p_number_id, v_now, v_new.cursor_due, v_new.cursor_id, v_old.shares, v_old.share_clock, v_room,
         v_metered_room
     );
+    v_pick_time := clock_timestamp() - v_picked_from;
     IF v_metered_room = 0 THEN
         -- Unmetered rows go on; metered ones are looked at again when the window lets go of its oldest.
         v_new.hold_reason := 'organization_rate';

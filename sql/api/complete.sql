@@ -170,8 +170,9 @@ COMMENT ON FUNCTION _wa_complete_organization(uuid, jsonb) IS
 'Internal: records the results of one organization; those of others in the batch are passed over.';
 
 CREATE OR REPLACE FUNCTION _wa_release_in_order(p_org uuid, p_contact_ids bigint[]) RETURNS void
-LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
+BEGIN
     -- One time for all of them, so that they keep their order. The reason stays: a claim that began before
     -- that time must not take them for rows of the future and let later ones pass.
     WITH released AS MATERIALIZED (SELECT clock_timestamp() AS at)
@@ -183,7 +184,8 @@ AS $$
             SELECT FROM wa_pair_rates r
             WHERE r.organization_id = p_org AND r.number_id = d.number_id AND r.contact_id = d.contact_id
                 AND r.wait_until > clock_timestamp()
-        )
+        );
+END
 $$;
 
 COMMENT ON FUNCTION _wa_release_in_order(uuid, bigint[]) IS
@@ -207,14 +209,20 @@ COMMENT ON FUNCTION _wa_refund_pairs(uuid, uuid[]) IS
 
 CREATE OR REPLACE FUNCTION _wa_hold_for_delivery(p_org uuid, p_message_ids bigint[], p_now timestamptz)
 RETURNS void
-LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
-    UPDATE wa_pair_rates r SET wait_until = p_now + o.order_wait
-    FROM wa_organizations o, wa_messages m
-    WHERE o.id = p_org AND o.order_mode = 'delivered'
-        AND m.organization_id = p_org AND m.id = ANY (p_message_ids)
-        AND m.state IN ('accepted', 'held', 'sent')
-        AND r.organization_id = p_org AND r.number_id = m.number_id AND r.contact_id = m.contact_id
+DECLARE
+    v_wait interval;
+BEGIN
+    SELECT o.order_wait INTO v_wait FROM wa_organizations o WHERE o.id = p_org AND o.order_mode = 'delivered';
+    IF FOUND THEN
+        UPDATE wa_pair_rates r SET wait_until = p_now + v_wait
+        FROM wa_messages m
+        WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids)
+            AND m.state IN ('accepted', 'held', 'sent')
+            AND r.organization_id = p_org AND r.number_id = m.number_id AND r.contact_id = m.contact_id;
+    END IF;
+END
 $$;
 
 COMMENT ON FUNCTION _wa_hold_for_delivery(uuid, bigint[], timestamptz) IS

@@ -193,9 +193,12 @@ COMMENT ON FUNCTION _wa_give_up_waiting(uuid, uuid[], timestamptz) IS
 'Internal: ends the wait for unknown outcomes whose grace is over.';
 
 CREATE OR REPLACE FUNCTION get_wa_next_due() RETURNS TABLE (next_due_at timestamptz, is_contended boolean)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
-    SELECT
+DECLARE
+    v_now timestamptz := clock_timestamp();
+BEGIN
+    RETURN QUERY SELECT
         least(
             min(b.held_until),
             (
@@ -206,7 +209,7 @@ AS $$
                     SELECT d.due_at FROM wa_queue_due d
                     WHERE d.organization_id = l.organization_id AND d.number_id = l.number_id
                         AND d.class = c.class
-                        AND d.due_at > clock_timestamp()
+                        AND d.due_at > v_now
                     ORDER BY d.due_at LIMIT 1
                 ) d
             ),
@@ -215,7 +218,7 @@ AS $$
                 SELECT min(s.look_again_at)
                 FROM wa_lanes l
                 CROSS JOIN LATERAL _wa_lane_state(l.organization_id, l.number_id) s
-                WHERE s.look_again_at > clock_timestamp() AND EXISTS (
+                WHERE s.look_again_at > v_now AND EXISTS (
                     SELECT FROM generate_series(1, 6) c (class)
                     CROSS JOIN LATERAL (
                         SELECT d.due_at FROM wa_queue_due d
@@ -223,12 +226,13 @@ AS $$
                             AND d.class = c.class
                         ORDER BY d.due_at LIMIT 1
                     ) d
-                    WHERE d.due_at <= clock_timestamp()
+                    WHERE d.due_at <= v_now
                 )
             )
         ),
         coalesce(bool_or(b.held_until IS NULL), false)
-    FROM _wa_busy_lanes(clock_timestamp()) b
+    FROM _wa_busy_lanes(v_now) b;
+END
 $$;
 
 COMMENT ON FUNCTION get_wa_next_due() IS

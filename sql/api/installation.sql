@@ -3,14 +3,15 @@
 CREATE OR REPLACE FUNCTION _wa_database_identity(
     OUT system_identifier text, OUT database_oid oid, OUT timeline_id integer, OUT data_directory_mark text
 )
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
-    SELECT
-        (SELECT s.system_identifier::text FROM pg_control_system() s),
-        (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()),
-        -- From the write position, not from the control file: that lags behind a promotion.
-        ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer,
-        _wa_data_directory_mark()
+BEGIN
+    SELECT s.system_identifier::text INTO system_identifier FROM pg_control_system() s;
+    SELECT d.oid INTO database_oid FROM pg_database d WHERE d.datname = current_database();
+    -- From the write position, not from the control file: that lags behind a promotion.
+    timeline_id := ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer;
+    data_directory_mark := _wa_data_directory_mark();
+END
 $$;
 
 COMMENT ON FUNCTION _wa_database_identity() IS
