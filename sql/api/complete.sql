@@ -175,16 +175,27 @@ AS $$
 BEGIN
     -- One time for all of them, so that they keep their order. The reason stays: a claim that began before
     -- that time must not take them for rows of the future and let later ones pass.
-    WITH released AS MATERIALIZED (SELECT clock_timestamp() AS at)
-    UPDATE wa_queue_due d SET due_at = released.at
-    FROM released
-    WHERE d.organization_id = p_org AND d.contact_id = ANY (p_contact_ids) AND d.hold_reason = 'in_order'
-        AND d.due_at > released.at
-        AND NOT EXISTS (
-            SELECT FROM wa_pair_rates r
-            WHERE r.organization_id = p_org AND r.number_id = d.number_id AND r.contact_id = d.contact_id
-                AND r.wait_until > clock_timestamp()
-        );
+    WITH released AS MATERIALIZED (SELECT clock_timestamp() AS at),
+    waiting AS MATERIALIZED (
+        SELECT w.tid
+        FROM (SELECT DISTINCT u.id FROM unnest(p_contact_ids) u (id) ORDER BY u.id) c
+        CROSS JOIN released
+        CROSS JOIN LATERAL (
+            -- Only the contact's index can serve: a plan made on a small queue would read all of a large one.
+            SELECT x.ctid AS tid, x.organization_id, x.number_id, x.contact_id, x.due_at
+            FROM wa_queue_due x
+            WHERE x.contact_id = c.id AND x.hold_reason = 'in_order'
+            OFFSET 0
+            FOR NO KEY UPDATE
+        ) w
+        WHERE w.organization_id = p_org AND w.due_at > released.at
+            AND NOT EXISTS (
+                SELECT FROM wa_pair_rates r
+                WHERE r.organization_id = p_org AND r.number_id = w.number_id
+                    AND r.contact_id = w.contact_id AND r.wait_until > released.at
+            )
+    )
+    UPDATE wa_queue_due d SET due_at = released.at FROM released, waiting w WHERE d.ctid = w.tid;
 END
 $$;
 

