@@ -35,6 +35,8 @@ ECHO_USER_KEYS = ("to_user_id",)
 REPLACEMENT = "\ufffd"
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 EARLIEST, LATEST = 1230768000, 4102444800  # 2009-01-01 to 2100-01-01
+# Made once: json.loads and json.dumps with such settings make one a call, which costs as much as the work.
+ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 class Atom(NamedTuple):
@@ -80,7 +82,7 @@ def clean(value: Any) -> Any:
 
 def dump(value: Any) -> str:
     """Compact JSON of `value`, its characters as they are. Raises ValueError for an infinite number."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return ENCODER.encode(value)
 
 
 def storable(value: Any) -> tuple[Any, str, bool]:
@@ -281,6 +283,11 @@ def refuse_constant(_name: str) -> None:
     raise ValueError
 
 
+# Not strict: a raw control character spoils one text, not the whole body.
+DECODER = json.JSONDecoder(strict=False, parse_constant=refuse_constant)
+PATIENT_DECODER = json.JSONDecoder(strict=False, parse_constant=refuse_constant, parse_int=parse_long_int)
+
+
 def failure(error: str) -> list[Atom]:
     """The only row of a body that cannot be taken apart."""
     return [Atom(1, "error", None, None, None, None, None, None, None, None, None, error)]
@@ -295,13 +302,12 @@ def split_webhook(body: bytes | None) -> list[Atom]:
     except UnicodeDecodeError:
         return failure("the body is not UTF-8")
     try:
-        # Not strict: a raw control character spoils one text, not the whole body.
-        top = json.loads(text, strict=False, parse_constant=refuse_constant)
+        top = DECODER.decode(text)
     except RecursionError:
         return failure("the body is nested too deep")
     except ValueError:
         try:
-            top = json.loads(text, strict=False, parse_constant=refuse_constant, parse_int=parse_long_int)
+            top = PATIENT_DECODER.decode(text)
         except (ValueError, RecursionError):
             return failure("the body is not JSON")
     if not isinstance(top, dict):
@@ -318,4 +324,4 @@ def split_webhook(body: bytes | None) -> list[Atom]:
     except (ValueError, TypeError, RecursionError):
         return failure("the body cannot be taken apart")
     ranked.sort(key=lambda pair: pair[0])
-    return [atom._replace(atom=number) for number, (_, atom) in enumerate(ranked, 1)]
+    return [Atom(number, *atom[1:]) for number, (_, atom) in enumerate(ranked, 1)]

@@ -9,20 +9,26 @@ AS $$
 DECLARE
     v_echo record;
 BEGIN
-    -- Before the send's answer was recorded, the echo of our callback data is what tells the message.
+    -- Before the send's answer was recorded, the echo of our callback data is what tells the message. Mostly it
+    -- was: the look-up is cheap and comes first.
     SELECT array_agg(c.parts[1]::uuid) AS queue_ids, array_agg(c.parts[2]::integer) AS attempts,
-        array_agg(a.payload ->> 'id') AS wamids
+        array_agg(u.payload ->> 'id') AS wamids
     INTO v_echo
-    FROM unnest(p_atoms) a
+    FROM (
+        SELECT a.payload
+        FROM unnest(p_atoms) a
+        LEFT JOIN LATERAL (
+            SELECT o.id FROM wa_messages o
+            WHERE o.organization_id = p_org AND o.wa_message_id = a.payload ->> 'id' LIMIT 1
+        ) m ON true
+        WHERE a.kind = 'status' AND m.id IS NULL
+        OFFSET 0
+    ) u
     CROSS JOIN LATERAL regexp_match(
-        a.payload ->> 'biz_opaque_callback_data',
+        u.payload ->> 'biz_opaque_callback_data',
         '^q:([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):([0-9]{1,9})$'
     ) c (parts)
-    LEFT JOIN LATERAL (
-        SELECT m.id FROM wa_messages m
-        WHERE m.organization_id = p_org AND m.wa_message_id = a.payload ->> 'id' LIMIT 1
-    ) m ON true
-    WHERE a.kind = 'status' AND c.parts IS NOT NULL AND m.id IS NULL;
+    WHERE c.parts IS NOT NULL;
     PERFORM _wa_settle_from_echo(p_org, v_echo.queue_ids, v_echo.attempts, v_echo.wamids);
 END
 $$;
@@ -82,13 +88,11 @@ $$;
 COMMENT ON FUNCTION _wa_apply_statuses(uuid, _wa_webhook_atoms[]) IS
 'Internal: records statuses and moves their messages forward; what belongs to no known message waits for it.';
 
--- Message by message where rows are updated: a join could be planned, on statistics of a table that was small
--- a minute ago, as a walk through all of it for every status.
 CREATE OR REPLACE FUNCTION _wa_advance_messages(p_org uuid, p_status_ids bigint[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
-    v_new record;
+    v_message_ids bigint[];
 BEGIN
     IF p_status_ids IS NULL OR cardinality(p_status_ids) = 0 THEN
         RETURN;
@@ -111,10 +115,43 @@ BEGIN
     ) step
     WHERE step.rank > step.rank_before
     ORDER BY step.occurred_at, step.rank;
-    FOR v_new IN
+    v_message_ids := ARRAY(
+        SELECT DISTINCT s.message_id FROM wa_message_statuses s
+        WHERE s.organization_id = p_org AND s.id = ANY (p_status_ids) AND s.message_id IS NOT NULL
+    );
+    -- In the order of their ids, as everyone locks them. The second look at the ids makes it a look-up by key,
+    -- once for all, even on statistics of a table that was small a minute ago.
+    UPDATE wa_messages m SET
+        sent_at = coalesce(n.sent_at, m.sent_at),
+        delivered_at = least(m.delivered_at, n.delivered_at),
+        read_at = least(m.read_at, n.read_at),
+        played_at = least(m.played_at, n.played_at),
+        failed_at = least(m.failed_at, n.failed_at),
+        pricing = coalesce(n.pricing, m.pricing),
+        state_history = m.state_history || n.history,
+        updated_at = clock_timestamp(),
+        state = CASE WHEN n.rank > _wa_status_rank(m.state) THEN n.state ELSE m.state END,
+        status = CASE
+            WHEN n.rank > _wa_status_rank(m.state) THEN CASE n.state WHEN 'failed' THEN 'failed' ELSE 'sent' END
+            ELSE m.status
+        END,
+        -- An error explains a failed state only; the history keeps one that a later delivery overtook.
+        error_code = CASE
+            WHEN n.rank > _wa_status_rank(m.state) THEN CASE n.state WHEN 'failed' THEN n.error_code END
+            ELSE m.error_code
+        END,
+        error_title = CASE
+            WHEN n.rank > _wa_status_rank(m.state) THEN CASE n.state WHEN 'failed' THEN n.error_title END
+            ELSE m.error_title
+        END,
+        error_message = CASE
+            WHEN n.rank > _wa_status_rank(m.state) THEN CASE n.state WHEN 'failed' THEN n.error_message END
+            ELSE m.error_message
+        END
+    FROM (
         SELECT
-            s.message_id, max(_wa_status_rank(s.status)) AS rank,
-            (array_agg(s.status ORDER BY _wa_status_rank(s.status) DESC NULLS LAST))[1] AS state,
+            s.message_id, max(r.rank) AS rank,
+            (array_agg(s.status ORDER BY r.rank DESC NULLS LAST))[1] AS state,
             min(s.occurred_at) FILTER (WHERE s.status = 'sent') AS sent_at,
             min(s.occurred_at) FILTER (WHERE s.status = 'delivered') AS delivered_at,
             min(s.occurred_at) FILTER (WHERE s.status = 'read') AS read_at,
@@ -127,42 +164,17 @@ BEGIN
             jsonb_agg(
                 jsonb_strip_nulls(
                     jsonb_build_object('state', s.status, 'at', s.occurred_at, 'error_code', s.error_code)
-                ) ORDER BY s.occurred_at, _wa_status_rank(s.status)
+                ) ORDER BY s.occurred_at, r.rank
             ) AS history
         FROM wa_message_statuses s
+        CROSS JOIN LATERAL (SELECT _wa_status_rank(s.status) AS rank) r
         WHERE s.organization_id = p_org AND s.id = ANY (p_status_ids) AND s.message_id IS NOT NULL
         GROUP BY s.message_id
         ORDER BY s.message_id
-    LOOP
-        UPDATE wa_messages m SET
-            sent_at = coalesce(v_new.sent_at, m.sent_at),
-            delivered_at = least(m.delivered_at, v_new.delivered_at),
-            read_at = least(m.read_at, v_new.read_at),
-            played_at = least(m.played_at, v_new.played_at),
-            failed_at = least(m.failed_at, v_new.failed_at),
-            pricing = coalesce(v_new.pricing, m.pricing),
-            state_history = m.state_history || v_new.history,
-            updated_at = clock_timestamp(),
-            -- An error explains a failed state only; the history keeps one that a later delivery overtook.
-            (state, status, error_code, error_title, error_message) = (
-                SELECT n.state, n.status, n.error_code, n.error_title, n.error_message
-                FROM (
-                    VALUES
-                    (true, v_new.state, 'failed', v_new.error_code, v_new.error_title, v_new.error_message),
-                    (false, v_new.state, 'sent', NULL, NULL, NULL),
-                    (NULL, m.state, m.status, m.error_code, m.error_title, m.error_message)
-                ) n (is_failure, state, status, error_code, error_title, error_message)
-                WHERE n.is_failure IS NOT DISTINCT FROM CASE
-                    WHEN v_new.rank > _wa_status_rank(m.state) THEN v_new.state = 'failed'
-                END
-            )
-        WHERE m.organization_id = p_org AND m.id = v_new.message_id;
-    END LOOP;
+    ) n
+    WHERE m.organization_id = p_org AND m.id = ANY (v_message_ids) AND m.id = n.message_id;
     PERFORM _wa_react_to_failures(p_org, p_status_ids);
-    PERFORM _wa_release_after_status(p_org, ARRAY(
-        SELECT DISTINCT s.message_id FROM wa_message_statuses s
-        WHERE s.organization_id = p_org AND s.id = ANY (p_status_ids) AND s.message_id IS NOT NULL
-    ));
+    PERFORM _wa_release_after_status(p_org, v_message_ids);
 END
 $$;
 
