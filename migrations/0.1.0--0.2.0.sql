@@ -18,3 +18,23 @@ COMMENT ON COLUMN wa_conversation_windows.state IS
 '24 hours. A message of the customer makes it active again.';
 COMMENT ON COLUMN wa_conversation_windows.opened_at IS
 'When it last became active after it was completed or expired, or began.';
+
+-- Retention. Organizations that 0.1.0 made were told that nothing is deleted: theirs is for them to set.
+ALTER TABLE wa_organizations ADD COLUMN message_retention interval;
+ALTER TABLE wa_organizations ALTER COLUMN message_retention SET DEFAULT interval '90 days';
+ALTER TABLE wa_organizations ADD COLUMN audit_retention interval;
+ALTER TABLE wa_organizations
+ADD CONSTRAINT wa_organizations_message_retention_check CHECK (message_retention >= interval '1 day'),
+ADD CONSTRAINT wa_organizations_audit_retention_check CHECK (audit_retention >= interval '1 day');
+ALTER TABLE wa_installations ADD COLUMN webhook_log_retention interval;
+ALTER TABLE wa_installations ALTER COLUMN webhook_log_retention SET DEFAULT interval '90 days';
+ALTER TABLE wa_installations
+ADD CONSTRAINT wa_installations_webhook_log_retention_check CHECK (webhook_log_retention >= interval '1 day');
+COMMENT ON COLUMN wa_organizations.message_retention IS
+'How long messages, their statuses, events and finished queue rows are kept, once jobs are scheduled; NULL '
+'keeps them for good.';
+COMMENT ON COLUMN wa_organizations.audit_retention IS
+'The same for audit_log and wa_account_events; NULL, the default, keeps them for good.';
+COMMENT ON COLUMN wa_installations.webhook_log_retention IS
+'How long raw webhooks are kept, once jobs are scheduled, though never longer than any organization keeps '
+'its messages; NULL sets no limit of its own.';

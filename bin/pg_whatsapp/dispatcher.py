@@ -1,6 +1,6 @@
 """The dispatcher: claims requests that the database granted, sends them, records what became of them.
 
-It knows no policy. Three connections: one claims, one records and maintains, one listens.
+It knows no policy. Four connections: one claims, one records and maintains, one listens, one runs jobs.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pg_whatsapp.config import Settings
 from pg_whatsapp.credentials import Credentials
 from pg_whatsapp.db import Link
 from pg_whatsapp.gate import Gate
+from pg_whatsapp.job_runner import JobRunner
 from pg_whatsapp.recorder import Recorder
 from pg_whatsapp.secrets import SecretBox
 from pg_whatsapp.sender import Claim, Sender
@@ -75,6 +76,7 @@ class Dispatcher:
         self._claims = Link(settings.conninfo, "dispatch claim")
         self._records = Link(settings.conninfo, "dispatch record")
         self._listens = Link(settings.conninfo, "dispatch listen", lock_timeout="100ms")
+        self._jobs = Link(settings.conninfo, "dispatch jobs")
         self._credentials = Credentials(settings, box)
         self._work = asyncio.Event()
         self._stopping = False
@@ -107,6 +109,7 @@ class Dispatcher:
             self._spawn(self._gate.run()),
             self._spawn(self._recorder.run(self._after_record)),
             self._spawn(self._maintain()),
+            self._spawn(JobRunner(self._jobs).run()),
         ]
         _logger.info("dispatching", dispatcher=self.id, concurrency=self._concurrency, version=__version__)
         try:
@@ -116,7 +119,7 @@ class Dispatcher:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
-            for link in (self._claims, self._records, self._listens):
+            for link in (self._claims, self._records, self._listens, self._jobs):
                 await link.drop()
         if self._failure is not None:
             raise self._failure

@@ -238,6 +238,25 @@ async def _pg_cron(patient: Patient) -> Finding:
     return Finding("pg_cron", not failed, text, "cron.job_run_details says why, cron.job what runs.")
 
 
+async def _jobs(patient: Patient) -> Finding:
+    rows = await patient.list(
+        "SELECT name, is_scheduled AND is_enabled, is_overdue, last_error IS NOT NULL FROM wa_job_health"
+        " ORDER BY name"
+    )
+    runs = [row for row in rows if row[1]]
+    if not runs:
+        return Finding(
+            "jobs", True, "not scheduled, nothing is deleted; SELECT schedule_wa_jobs(); starts them"
+        )
+    overdue = [name for name, _, is_overdue, _ in runs if is_overdue]
+    failed = [name for name, _, _, has_failed in runs if has_failed]
+    text = f"{len(runs)} scheduled"
+    text += f"; overdue: {', '.join(overdue)}" if overdue else ""
+    text += f"; failed at last: {', '.join(failed)}" if failed else ""
+    hint = "SELECT * FROM wa_job_health; says why. bin/wa dispatch runs them, or pg_cron."
+    return Finding("jobs", not overdue and not failed, text, hint)
+
+
 async def _clocks(patient: Patient) -> Finding:
     before = time.time()
     [theirs] = await patient.ask("SELECT extract(epoch FROM clock_timestamp())::float8")
@@ -310,6 +329,7 @@ CHECKS: tuple[Check, ...] = (
     _tokens,
     _webhooks,
     _pg_cron,
+    _jobs,
     _clocks,
     _standbys,
     _queue,

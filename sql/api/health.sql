@@ -255,12 +255,12 @@ CREATE OR REPLACE VIEW wa_queue_health AS
 SELECT
     h.organization_id, h.number_id, h.phone_number_id, h.display_phone, h.due, h.scheduled, h.held,
     h.oldest_due_at, h.in_flight, h.outcome_unknown, h.hold_reason, h.held_until, h.pause_reason,
-    h.last_claim_at, h.dispatchers
+    h.last_claim_at, h.dispatchers, (SELECT _wa_overdue_jobs()) AS overdue_jobs
 FROM _wa_queue_health() h;
 
 COMMENT ON VIEW wa_queue_health IS
-'One row per business number: what is due, scheduled, held (why and until when) and in flight, and how many '
-'dispatchers run.';
+'One row per business number: what is due, scheduled, held (why and until when) and in flight, how many '
+'dispatchers run, and which jobs of the installation are overdue.';
 
 REVOKE ALL ON FUNCTION _wa_explain(wa_outbound_queue), explain_wa_message(uuid), _wa_visible_message(uuid),
 preview_wa_request(uuid), _wa_queue_health() FROM PUBLIC;

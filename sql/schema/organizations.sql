@@ -21,6 +21,8 @@ CREATE TABLE wa_organizations (
     order_mode text NOT NULL DEFAULT 'accepted',
     order_wait interval NOT NULL DEFAULT interval '30 seconds',
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    message_retention interval DEFAULT interval '90 days',
+    audit_retention interval,
     CONSTRAINT wa_organizations_pkey PRIMARY KEY (id),
     CONSTRAINT wa_organizations_region_check CHECK (default_region ~ '^[A-Z]{2}$'),
     CONSTRAINT wa_organizations_rate_check CHECK (rate_limit_per_minute > 0),
@@ -29,7 +31,9 @@ CREATE TABLE wa_organizations (
     ),
     CONSTRAINT wa_organizations_refusal_check CHECK (on_refusal IN ('raise', 'record')),
     CONSTRAINT wa_organizations_unknown_check CHECK (on_unknown IN ('fail', 'retry')),
-    CONSTRAINT wa_organizations_order_check CHECK (order_mode IN ('accepted', 'delivered'))
+    CONSTRAINT wa_organizations_order_check CHECK (order_mode IN ('accepted', 'delivered')),
+    CONSTRAINT wa_organizations_message_retention_check CHECK (message_retention >= interval '1 day'),
+    CONSTRAINT wa_organizations_audit_retention_check CHECK (audit_retention >= interval '1 day')
 );
 
 CREATE UNIQUE INDEX wa_organizations_default_key ON wa_organizations (is_default) WHERE is_default;
@@ -53,8 +57,10 @@ CREATE TABLE wa_installations (
     adopted_by text NOT NULL DEFAULT session_user,
     is_sending_enabled boolean NOT NULL DEFAULT true,
     sending_note text,
+    webhook_log_retention interval DEFAULT interval '90 days',
     CONSTRAINT wa_installations_pkey PRIMARY KEY (is_current),
-    CONSTRAINT wa_installations_current_check CHECK (is_current)
+    CONSTRAINT wa_installations_current_check CHECK (is_current),
+    CONSTRAINT wa_installations_webhook_log_retention_check CHECK (webhook_log_retention >= interval '1 day')
 );
 
 COMMENT ON TABLE wa_organizations IS
@@ -87,6 +93,11 @@ COMMENT ON COLUMN wa_organizations.order_mode IS
 'delivered, or after order_wait.';
 COMMENT ON COLUMN wa_organizations.order_wait IS
 'Longest time that order_mode = ''delivered'' waits for the previous message.';
+COMMENT ON COLUMN wa_organizations.message_retention IS
+'How long messages, their statuses, events and finished queue rows are kept, once jobs are scheduled; NULL '
+'keeps them for good.';
+COMMENT ON COLUMN wa_organizations.audit_retention IS
+'The same for audit_log and wa_account_events; NULL, the default, keeps them for good.';
 COMMENT ON TABLE wa_organization_roles IS
 'Which database roles belong to which organization; row security goes by membership in these roles.';
 COMMENT ON TABLE wa_installations IS
@@ -97,3 +108,6 @@ COMMENT ON COLUMN wa_installations.data_directory_mark IS
 COMMENT ON COLUMN wa_installations.is_sending_enabled IS
 'The kill switch: false stops every claim of every organization.';
 COMMENT ON COLUMN wa_installations.sending_note IS 'Who threw the kill switch and why.';
+COMMENT ON COLUMN wa_installations.webhook_log_retention IS
+'How long raw webhooks are kept, once jobs are scheduled, though never longer than any organization keeps '
+'its messages; NULL sets no limit of its own.';
