@@ -111,8 +111,10 @@ LANGUAGE sql STABLE SET search_path FROM CURRENT
 AS $$
     SELECT CASE
         WHEN p_next_run_at < clock_timestamp() - interval '3 minutes'
-            THEN clock_timestamp() > p_next_run_at + 3 * greatest(
-                interval '1 minute', _wa_next_job_time(p_schedule, p_next_run_at) - p_next_run_at)
+            THEN (
+                SELECT clock_timestamp() > p_next_run_at + 3 * greatest(
+                    interval '1 minute', _wa_next_job_time(p_schedule, n.at) - n.at)
+                FROM (SELECT _wa_next_job_time(p_schedule, p_next_run_at)) n (at))
         ELSE false END
 $$;
 

@@ -227,7 +227,8 @@ COMMENT ON FUNCTION run_wa_retention(integer) IS
 -- A pair whose burst is over, a recipient outside the rolling 24 hours: like none. Locked rows are being
 -- charged, hence not old; skipping them keeps claims from waiting here.
 CREATE OR REPLACE FUNCTION clean_wa_rate_windows(p_limit integer DEFAULT 10000) RETURNS integer
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
     v_before timestamptz := clock_timestamp() - interval '2 days';
