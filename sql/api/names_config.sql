@@ -19,16 +19,17 @@ COMMENT ON FUNCTION _wa_secret_mark(uuid, text, text) IS
 'Internal: the fingerprint of the secret that a number of the caller''s organization uses; NULL when none is '
 'stored.';
 
-CREATE OR REPLACE FUNCTION _wa_number_state(p_number wa_phone_numbers) RETURNS text
+CREATE OR REPLACE FUNCTION _wa_number_state(
+    p_status text, p_pause_scope text, p_paused_until timestamptz
+) RETURNS text
 LANGUAGE sql STABLE
 RETURN CASE
-    WHEN (p_number).pause_scope IS NOT NULL
-        AND coalesce((p_number).paused_until > clock_timestamp(), true) THEN 'paused'
-    WHEN (p_number).status = 'CONNECTED' THEN 'active'
-    ELSE lower((p_number).status)
+    WHEN p_pause_scope IS NOT NULL AND coalesce(p_paused_until > clock_timestamp(), true) THEN 'paused'
+    WHEN p_status = 'CONNECTED' THEN 'active'
+    ELSE lower(p_status)
 END;
 
-COMMENT ON FUNCTION _wa_number_state(wa_phone_numbers) IS
+COMMENT ON FUNCTION _wa_number_state(text, text, timestamptz) IS
 'Internal: active when a number may send, else paused or the provider''s state in small letters.';
 
 CREATE OR REPLACE VIEW whatsapp_config WITH (security_invoker = true) AS
@@ -37,7 +38,7 @@ SELECT
     n.waba_id AS business_account_id,
     _wa_secret_mark(n.organization_id, 'access_token', n.phone_number_id) AS access_token_encrypted,
     _wa_secret_mark(n.organization_id, 'verify_token', n.phone_number_id) AS webhook_verify_token,
-    _wa_number_state(n) AS status,
+    _wa_number_state(n.status, n.pause_scope, n.paused_until) AS status,
     'tier_' || coalesce(p.tier_limit::text, CASE WHEN p.messaging_limit IS NOT NULL THEN 'unlimited' END)
     AS rate_limit_tier,
     n.created_at
@@ -66,7 +67,8 @@ CREATE OR REPLACE VIEW whatsapp_configurations WITH (security_invoker = true) AS
 SELECT
     _wa_row_uuid(n.organization_id, n.id) AS id, n.organization_id AS tenant_id, n.provider,
     nullif(n.display_phone, '') AS phone_number, n.phone_number_id, n.waba_id AS business_account_id,
-    _wa_number_state(n) = 'active' AS is_active, n.id = o.default_number_id AS is_default, n.quality_rating,
+    _wa_number_state(n.status, n.pause_scope, n.paused_until) = 'active' AS is_active,
+    n.id = o.default_number_id AS is_default, n.quality_rating,
     p.messaging_limit, n.created_at, n.updated_at
 FROM wa_phone_numbers n
 JOIN wa_organizations o ON o.id = n.organization_id
@@ -131,9 +133,9 @@ COMMENT ON FUNCTION tg_whatsapp_config__register() IS
 CREATE OR REPLACE TRIGGER register INSTEAD OF INSERT ON whatsapp_config
 FOR EACH ROW EXECUTE FUNCTION tg_whatsapp_config__register();
 
-REVOKE ALL ON FUNCTION _wa_secret_mark(uuid, text, text), _wa_number_state(wa_phone_numbers),
+REVOKE ALL ON FUNCTION _wa_secret_mark(uuid, text, text), _wa_number_state(text, text, timestamptz),
 tg_whatsapp_config__register() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_secret_mark(uuid, text, text), _wa_number_state(wa_phone_numbers)
+GRANT EXECUTE ON FUNCTION _wa_secret_mark(uuid, text, text), _wa_number_state(text, text, timestamptz)
 TO wa_app, wa_admin;
 GRANT SELECT ON whatsapp_config, whatsapp_configurations TO wa_app, wa_admin;
 GRANT INSERT ON whatsapp_config TO wa_admin;

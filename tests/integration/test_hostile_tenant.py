@@ -18,6 +18,8 @@ from tenants import Tenant, belongings, make_tenants, relations, tables, tenant_
 
 # 42501 no right or a policy; WA30x the organization is not yours.
 REFUSALS = {"42501", "WA301", "WA302"}
+# Views that analysts read as they are: they hold counts and ids.
+NUMBERS_ALONE = {"whatsapp_analytics", "rate_limits"}
 # Members of the extension touch no table; trigger functions cannot be called.
 FUNCTIONS = """
     SELECT p.oid, p.proname AS name, p.proretset AS is_set, coalesce(p.proargnames, '{}') AS names,
@@ -131,7 +133,7 @@ def test_no_relation_shows_anything_of_the_other(hostile: Hostile, who: str) -> 
     # It was not for want of any right at all.
     assert len(seen_own) >= (10 if who == "app" else 8)
     if who == "analyst":
-        assert all(relation.endswith("_masked") for relation in seen_own)
+        assert all(relation.endswith("_masked") or relation in NUMBERS_ALONE for relation in seen_own)
 
 
 def columns(db: Database, table: str) -> list[str]:
@@ -170,8 +172,9 @@ def test_no_row_of_the_other_can_be_changed_or_taken(hostile: Hostile) -> None:
     for pretence, session in hostile.pretences(hostile.a.role):
         for relation in relations(hostile.db, "r", "v"):
             found = columns(hostile.db, relation)
-            column = tenant_column(relation)
-            if column not in found:
+            # Views under other names have other words for the organization.
+            column = next((c for c in (tenant_column(relation), "tenant_id", "user_id") if c in found), None)
+            if column is None:
                 continue
             names = {"t": sql.Identifier(relation), "c": sql.Identifier(column)}
             for statement in (
