@@ -78,6 +78,7 @@ def _fill(db: Database, tenant: Tenant, services: dict[str, str]) -> None:
         queued = [_queue(app, tenant) for _ in range(2)]
         app.execute("SELECT opt_out_wa_contact(%s, 'marketing', %s)", (tenant.phone, secret))
         app.execute("SELECT opt_in_wa_contact(%s, 'all', %s)", ("+54915000" + tenant.number, secret))
+        _automate(app, tenant)
     dispatcher = "00000000-0000-4000-8000-000000000001"
     with db.connect(user=services["wa_dispatcher"], row_factory=dict_row) as process:
         process.execute("SELECT start_wa_dispatcher(%s, 'here', 1, %s)", (dispatcher, __version__))
@@ -118,6 +119,26 @@ def _fill(db: Database, tenant: Tenant, services: dict[str, str]) -> None:
         tenant.phone,
     )
     tenant.contact_id, tenant.number_id = found["contact"], found["number"]
+
+
+def _automate(app: psycopg.Connection[dict[str, Any]], tenant: Tenant) -> None:
+    secret = tenant.secret
+    app.execute(
+        "INSERT INTO wa_automation_flows (phone_e164, flow_type, trigger_data) VALUES (%s, 'x', %s)",
+        (tenant.phone, json.dumps({"note": secret})),
+    )
+    app.execute(
+        "WITH t AS (INSERT INTO siren_templates (name) VALUES (%s) RETURNING id)"
+        " INSERT INTO siren_events (template_id, phone_e164) SELECT id, %s FROM t",
+        (secret, tenant.phone),
+    )
+    app.execute(
+        "INSERT INTO timeline_entries (event_type, entity_type, entity_id, content)"
+        " VALUES ('SYSTEM', 'lead', %s, %s)",
+        (secret, json.dumps({"note": secret})),
+    )
+    app.execute("INSERT INTO wa_broadcast_lists (name) VALUES (%s)", (secret,))
+    app.execute("SELECT add_wa_broadcast_members(%s, ARRAY[%s])", (secret, tenant.phone))
 
 
 def _queue(app: psycopg.Connection[dict[str, Any]], tenant: Tenant) -> UUID:

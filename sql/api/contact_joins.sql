@@ -234,6 +234,11 @@ BEGIN
     UPDATE wa_opt_outs SET contact_id = p_into WHERE organization_id = p_org AND contact_id = p_from;
     UPDATE wa_opt_ins SET contact_id = p_into WHERE organization_id = p_org AND contact_id = p_from;
 
+    INSERT INTO wa_broadcast_members (organization_id, list_id, contact_id, added_by, added_at)
+    SELECT p_org, f.list_id, p_into, f.added_by, f.added_at
+    FROM wa_broadcast_members f WHERE f.organization_id = p_org AND f.contact_id = p_from
+    ON CONFLICT (organization_id, list_id, contact_id) DO NOTHING;
+
     UPDATE wa_outbound_queue q SET contact_id = p_into, change_no = q.change_no + 1
     WHERE q.organization_id = p_org AND q.contact_id = p_from AND q.id IN (
         SELECT m.queue_id FROM wa_messages m WHERE m.organization_id = p_org AND m.contact_id = p_from
@@ -285,8 +290,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_merge_contacts(uuid, bigint, bigint) IS
-'Internal: makes one contact of two; messages, windows, consent, queued rows and limits move, the id that '
-'goes is audited.';
+'Internal: makes one contact of two; messages, windows, consent, lists, queued rows and limits move, the id '
+'that goes is audited.';
 
 REVOKE ALL ON FUNCTION _wa_join_contact(uuid, text, text, text, timestamptz),
 _wa_add_user_id(uuid, bigint, text, text, timestamptz),

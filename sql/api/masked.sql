@@ -85,6 +85,39 @@ SELECT e.organization_id, e.id, e.waba_id, e.phone_number_id, e.field, e.event, 
 FROM wa_account_events e
 WHERE e.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
 
+CREATE OR REPLACE VIEW wa_automation_flows_masked WITH (security_barrier = true) AS
+SELECT
+    f.organization_id, f.id, _wa_mask_phone(coalesce(f.phone_e164, f.user_id)) AS phone, f.flow_type,
+    f.current_step, f.status, f.next_action_at, f.retry_count, f.created_at, f.updated_at, f.ended_at
+FROM wa_automation_flows f
+WHERE f.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
+
+CREATE OR REPLACE VIEW siren_events_masked WITH (security_barrier = true) AS
+SELECT
+    e.organization_id, e.id, e.template_id, t.name AS template_name, t.channel,
+    _wa_mask_phone(e.phone_e164) AS phone, e.status, e.scheduled_at, e.sent_at, e.retry_count, e.created_at,
+    e.updated_at
+FROM siren_events e
+JOIN siren_templates t ON t.organization_id = e.organization_id AND t.id = e.template_id
+WHERE e.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
+
+CREATE OR REPLACE VIEW timeline_entries_masked WITH (security_barrier = true) AS
+SELECT
+    t.organization_id, t.id, t.event_type, t.source, t.content ->> 'action' AS action, t.entity_type,
+    t.actor_role, t.conversation_id, t.message_id, t.occurred_at, t.created_at
+FROM timeline_entries t
+WHERE t.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
+
+CREATE OR REPLACE VIEW wa_broadcast_lists_masked WITH (security_barrier = true) AS
+SELECT
+    l.organization_id, l.id,
+    (
+        SELECT count(*) FROM wa_broadcast_members m
+        WHERE m.organization_id = l.organization_id AND m.list_id = l.id
+    ) AS members, l.created_at, l.updated_at
+FROM wa_broadcast_lists l
+WHERE l.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
+
 COMMENT ON VIEW wa_contacts_masked IS
 'Customers for analysts: id and the last two digits; no names, no ids of the provider.';
 COMMENT ON VIEW wa_conversations_masked IS 'Conversations and their windows for analysts.';
@@ -97,7 +130,13 @@ COMMENT ON VIEW wa_opt_ins_masked IS 'Proofs of consent for analysts, without th
 COMMENT ON VIEW wa_opt_outs_masked IS 'Opt-outs for analysts, without the reason given.';
 COMMENT ON VIEW wa_phone_numbers_masked IS 'Business numbers for analysts.';
 COMMENT ON VIEW wa_account_events_masked IS 'Account events for analysts, without their payload.';
+COMMENT ON VIEW wa_automation_flows_masked IS 'Automation flows for analysts, without what triggered them.';
+COMMENT ON VIEW siren_events_masked IS 'Notifications for analysts: kinds, states and times.';
+COMMENT ON VIEW timeline_entries_masked IS
+'The timeline for analysts: what was done to which kind of object, no content beyond the action.';
+COMMENT ON VIEW wa_broadcast_lists_masked IS 'Broadcast lists for analysts: their sizes.';
 
 GRANT SELECT ON wa_contacts_masked, wa_conversations_masked, wa_messages_masked, wa_message_statuses_masked,
 wa_outbound_queue_masked, wa_templates_masked, wa_opt_ins_masked, wa_opt_outs_masked, wa_phone_numbers_masked,
-wa_account_events_masked TO wa_analyst, wa_admin;
+wa_account_events_masked, wa_automation_flows_masked, siren_events_masked, timeline_entries_masked,
+wa_broadcast_lists_masked TO wa_analyst, wa_admin;

@@ -8,7 +8,6 @@ CREATE TABLE profiles (
     email text,
     phone text,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT profiles_pkey PRIMARY KEY (organization_id, id),
     CONSTRAINT profiles_role_check CHECK (role_id <> '')
 );

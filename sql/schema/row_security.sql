@@ -13,7 +13,9 @@ BEGIN
         'wa_pair_rates', 'wa_tier_usages', 'wa_contacts', 'wa_contact_identities', 'wa_conversation_windows',
         'wa_opt_ins', 'wa_opt_outs', 'wa_panic_modes', 'wa_templates', 'wa_messages', 'wa_message_statuses',
         'wa_events', 'wa_event_consumers', 'wa_outbound_queue', 'wa_queue_due', 'wa_queue_inflight',
-        'wa_account_events', 'audit_log', 'wa_secrets', 'wa_template_syncs'
+        'wa_account_events', 'audit_log', 'wa_secrets', 'wa_template_syncs',
+        'wa_automation_flows', 'siren_templates', 'siren_events', 'timeline_entries',
+        'wa_broadcast_lists', 'wa_broadcast_members'
     ] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', v_table);
         EXECUTE format(
