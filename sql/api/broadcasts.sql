@@ -23,7 +23,7 @@ DECLARE
     );
 BEGIN
     IF v_id IS NULL THEN
-        RAISE EXCEPTION USING ERRCODE = 'WA020',
+        RAISE EXCEPTION USING ERRCODE = 'WA030',
             MESSAGE = format('there is no broadcast list "%s"', p_list),
             HINT = 'INSERT INTO wa_broadcast_lists (name) VALUES (…) makes one.';
     END IF;
@@ -31,7 +31,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION _wa_broadcast_list(uuid, text) IS 'Internal: the list of that name; raises WA020 if none.';
+COMMENT ON FUNCTION _wa_broadcast_list(uuid, text) IS 'Internal: the list of that name; raises WA030 if none.';
 
 -- Definer: contacts that are not known yet are made. Two calls at once may add the same contact: the second
 -- waits at the primary key and then finds it there.

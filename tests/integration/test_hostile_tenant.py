@@ -357,4 +357,4 @@ def test_services_see_only_what_their_functions_give(hostile: Hostile, group: st
             for table in tables(hostile.db)
             if not attempt(session, sql.SQL("SELECT 1 FROM {}").format(sql.Identifier(table)))[0]
         ]
-        assert readable == ["_wa_scripts", "wa_migrations"]
+        assert readable == ["_wa_scripts", "wa_migrations", "wa_packs"]

@@ -25,12 +25,13 @@ SELECT ok(next_action_at <= clock_timestamp(), 'and acts at once unless told oth
 FROM wa_automation_flows WHERE flow_type = 'welcome';
 SELECT is(phone_e164, '+5491112345678', 'a number is kept in E.164, however it was typed')
 FROM wa_automation_flows WHERE flow_type = 'welcome';
-SELECT lives_ok($$ INSERT INTO wa_automation_flows (user_id, flow_type) VALUES ('AR.1234567890abc', 'welcome') $$,
+SELECT lives_ok(
+    $$ INSERT INTO wa_automation_flows (user_id, flow_type) VALUES ('AR.1234567890abc', 'welcome') $$,
     'a customer may be known by user id only');
 SELECT throws_ok($$ INSERT INTO wa_automation_flows (flow_type) VALUES ('welcome') $$, '23514', NULL,
     'but must be known');
-SELECT throws_ok($$ INSERT INTO wa_automation_flows (phone_e164, flow_type) VALUES ('nobody', 'x') $$, '22023',
-    NULL, 'a number must be one');
+SELECT throws_ok($$ INSERT INTO wa_automation_flows (phone_e164, flow_type) VALUES ('nobody', 'x') $$,
+    '22023', NULL, 'a number must be one');
 SELECT throws_ok($$ UPDATE wa_automation_flows SET phone_e164 = 'nobody' $$, '22023', NULL, 'also later');
 SELECT throws_ok($$ UPDATE wa_automation_flows SET status = 'asleep' $$, '23514', NULL, 'states are fixed');
 SELECT throws_ok($$ UPDATE wa_automation_flows SET trigger_data = '[]' $$, '23514', NULL,
@@ -41,8 +42,8 @@ SELECT ok(ended_at IS NULL AND next_action_at IS NOT NULL AND updated_at > creat
     'a paused flow keeps its next action')
 FROM wa_automation_flows WHERE status = 'paused';
 UPDATE wa_automation_flows SET status = 'completed' WHERE flow_type = 'welcome' AND user_id IS NULL;
-SELECT ok(ended_at IS NOT NULL AND next_action_at IS NULL, 'one that ended has none') FROM wa_automation_flows
-WHERE status = 'completed';
+SELECT ok(ended_at IS NOT NULL AND next_action_at IS NULL, 'one that ended has none')
+FROM wa_automation_flows WHERE status = 'completed';
 
 -- notifications
 INSERT INTO siren_templates (name) VALUES ('BOOKING_WHATSAPP_REMINDER'), ('BOOKING_EMAIL_REMINDER');
@@ -51,9 +52,12 @@ SELECT throws_ok($$ INSERT INTO siren_templates (name) VALUES ('BOOKING_EMAIL_RE
 INSERT INTO siren_events (template_id, phone_e164, status)
 SELECT t.id, '11 1234-5678', s.status
 FROM siren_templates t CROSS JOIN (VALUES ('pending'), ('sent')) s (status);
-SELECT is(phone_e164, '+5491112345678', 'the number of a notification is normalised too') FROM siren_events LIMIT 1;
-SELECT is((SELECT count(*) FROM siren_events WHERE sent_at IS NOT NULL), 2::bigint, 'a sent one has its time');
-SELECT throws_ok($$ UPDATE siren_events SET status = 'queued' $$, '23514', NULL, 'states are fixed here, too');
+SELECT is(phone_e164, '+5491112345678', 'the number of a notification is normalised too')
+FROM siren_events LIMIT 1;
+SELECT is((SELECT count(*) FROM siren_events WHERE sent_at IS NOT NULL), 2::bigint,
+    'a sent one has its time');
+SELECT throws_ok($$ UPDATE siren_events SET status = 'queued' $$, '23514', NULL,
+    'states are fixed here, too');
 SELECT throws_ok($$ INSERT INTO siren_events (template_id) VALUES (gen_random_uuid()) $$, '23503', NULL,
     'a template must exist');
 SELECT throws_ok('DELETE FROM siren_templates', '23503', NULL, 'and stays while events use it');
@@ -83,8 +87,10 @@ SET LOCAL ROLE wa_automation_admin;
 SELECT pg_temp.stop_everything();
 SELECT is((SELECT count(*) FROM wa_automation_flows WHERE status = 'active'), 0::bigint,
     'an administrator stops every organization at once');
-SELECT is((SELECT count(*) FROM wa_automation_flows WHERE status = 'cancelled'), 2::bigint, 'each of them');
-SELECT is((SELECT count(*) FROM siren_events WHERE status = 'cancelled'), 1::bigint, 'with its notifications');
+SELECT is((SELECT count(*) FROM wa_automation_flows WHERE status = 'cancelled'), 2::bigint,
+    'each of them');
+SELECT is((SELECT count(*) FROM siren_events WHERE status = 'cancelled'), 1::bigint,
+    'with its notifications');
 RESET ROLE;
 
 SELECT lives_ok($$

@@ -9,7 +9,8 @@ SET LOCAL ROLE wa_broadcasts_app;
 INSERT INTO wa_broadcast_lists (name) VALUES ('spring'), ('empty');
 SELECT throws_ok($$ INSERT INTO wa_broadcast_lists (name) VALUES ('spring') $$, '23505', NULL,
     'a name stands for one list');
-SELECT is(add_wa_broadcast_members('spring', ARRAY['+54 9 11 1234-5678', '+5491187654321', 'AR.1234567890abc']), 3,
+SELECT is(
+    add_wa_broadcast_members('spring', ARRAY['+54 9 11 1234-5678', '+5491187654321', 'AR.1234567890abc']), 3,
     'numbers in any form and user ids are put on a list');
 SELECT is(add_wa_broadcast_members('spring', ARRAY['+541112345678', '+15551230000', '+15551230000']), 1,
     'who is on it already is not counted again');
@@ -17,16 +18,16 @@ SELECT results_eq('SELECT phone FROM wa_broadcast_recipients WHERE list_name = '
     $$ VALUES ('+15551230000'), ('+5491112345678'), ('+5491187654321'), ('AR.1234567890abc') $$,
     'everyone is on it once');
 SELECT is(add_wa_broadcast_members('spring', '{}'), 0, 'nobody is nobody');
-SELECT throws_ok($$ SELECT add_wa_broadcast_members('autumn', ARRAY['+15551230000']) $$, 'WA020', NULL,
+SELECT throws_ok($$ SELECT add_wa_broadcast_members('autumn', ARRAY['+15551230000']) $$, 'WA030', NULL,
     'the list must exist');
-SELECT throws_ok($$ SELECT remove_wa_broadcast_members('autumn', ARRAY['+15551230000']) $$, 'WA020', NULL,
+SELECT throws_ok($$ SELECT remove_wa_broadcast_members('autumn', ARRAY['+15551230000']) $$, 'WA030', NULL,
     'also to take somebody off it');
 SELECT throws_ok($$ SELECT add_wa_broadcast_members('spring', ARRAY['nobody']) $$, '22023', NULL,
     'a number must be one');
 
 SELECT opt_out_wa_contact('+5491187654321');
-SELECT results_eq('SELECT phone FROM wa_broadcast_recipients WHERE is_opted_out', $$ VALUES ('+5491187654321') $$,
-    'who opted out is known');
+SELECT results_eq('SELECT phone FROM wa_broadcast_recipients WHERE is_opted_out',
+    $$ VALUES ('+5491187654321') $$, 'who opted out is known');
 SELECT lives_ok($$
     INSERT INTO wa_outbound_queue (phone, template_name)
     SELECT phone, 'sale' FROM wa_broadcast_recipients WHERE list_name = 'spring' AND NOT is_opted_out

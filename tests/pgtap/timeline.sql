@@ -17,10 +17,10 @@ SELECT ok(actor <> '' AND occurred_at <= clock_timestamp(), 'an entry says who a
 FROM timeline_entries WHERE entity_id = 'L1';
 SELECT throws_ok($$ INSERT INTO timeline_entries (event_type) VALUES ('System') $$, '23514', NULL,
     'what would not be counted is refused');
-SELECT throws_ok($$ INSERT INTO timeline_entries (event_type, source) VALUES ('SYSTEM', 'WhatsApp') $$, '23514',
-    NULL, 'also by its source');
-SELECT throws_ok($$ INSERT INTO timeline_entries (event_type, entity_type) VALUES ('SYSTEM', 'lead') $$, '23514',
-    NULL, 'an object has a kind and an id');
+SELECT throws_ok($$ INSERT INTO timeline_entries (event_type, source) VALUES ('SYSTEM', 'WhatsApp') $$,
+    '23514', NULL, 'also by its source');
+SELECT throws_ok($$ INSERT INTO timeline_entries (event_type, entity_type) VALUES ('SYSTEM', 'lead') $$,
+    '23514', NULL, 'an object has a kind and an id');
 SELECT throws_ok($$ UPDATE timeline_entries SET content = '{}' $$, '42501', NULL,
     'an application does not change what happened');
 SELECT throws_ok('DELETE FROM timeline_entries', '42501', NULL, 'nor take it back');
