@@ -31,7 +31,8 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION _wa_broadcast_list(uuid, text) IS 'Internal: the list of that name; raises WA030 if none.';
+COMMENT ON FUNCTION _wa_broadcast_list(uuid, text) IS
+'Internal: the list of that name; raises WA030 if there is none.';
 
 -- Definer: contacts that are not known yet are made. Two calls at once may add the same contact: the second
 -- waits at the primary key and then finds it there.
