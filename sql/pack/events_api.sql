@@ -1,0 +1,322 @@
+-- Tasks of events become queued messages. Locks are taken in the order event, its tasks by id, queued rows.
+
+CREATE OR REPLACE FUNCTION _wa_event_reference(p_event_id uuid, p_task_id uuid DEFAULT NULL) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN 'event:' || p_event_id::text || coalesce(':' || p_task_id::text, '');
+
+COMMENT ON FUNCTION _wa_event_reference(uuid, uuid) IS
+'Internal: the reference of messages that a task queued, or of those queued for the event without one.';
+
+CREATE OR REPLACE FUNCTION _wa_local_day_end(p_at timestamptz, p_time_zone text) RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN (date_trunc('day', p_at AT TIME ZONE p_time_zone) + interval '1 day') AT TIME ZONE p_time_zone;
+
+COMMENT ON FUNCTION _wa_local_day_end(timestamptz, text) IS
+'Internal: when the calendar day of a moment ends in a time zone. A planned reminder, which may say '
+'tomorrow, is not sent after its own day.';
+
+-- What may be wrong with one attendee is found here and recorded, so that one insert takes all others.
+CREATE OR REPLACE FUNCTION _wa_queue_event_task(
+    p_org wa_organizations, p_event ai_events, p_task ai_tasks, p_template wa_templates
+) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_now timestamptz := clock_timestamp();
+    v_time text := to_char(p_event.start_date AT TIME ZONE p_event.time_zone, 'YYYY-MM-DD HH12:MI AM');
+    v_reference text := _wa_event_reference(p_event.id, p_task.id);
+    v_references text[] := v_reference || ARRAY(
+        SELECT _wa_event_reference(p_event.id, r.id::uuid)
+        FROM jsonb_array_elements_text(p_task.metadata -> 'replaces') r (id)
+    );
+    v_names text[] := CASE
+        WHEN p_template.parameter_format = 'NAMED'
+            THEN p_template.body_placeholders || p_template.header_placeholders
+        ELSE ARRAY(
+            SELECT coalesce(d.value ->> 'name', d.value #>> '{}')
+            FROM jsonb_array_elements(p_template.parameters) d
+        )
+    END;
+    -- A template that declares no names takes the documented three in their order.
+    v_is_named boolean := v_names <> '{}' OR p_template.body_placeholders = '{}';
+    v_end timestamptz := CASE WHEN p_task.metadata ? 'reminder_days'
+        THEN least(_wa_local_day_end(p_task.scheduled_for, p_event.time_zone), p_event.start_date) END;
+    v_base jsonb;
+    v_ids uuid[];
+    v_result jsonb;
+BEGIN
+    IF NOT v_is_named THEN
+        v_names := ARRAY['attendee_name', 'event_name', 'event_time'];
+    END IF;
+    v_base := jsonb_build_object('update_message', 'starts at ' || v_time) || coalesce(p_task.metadata, '{}');
+    WITH ticket AS MATERIALIZED (
+        SELECT a.id, a.created_at, i.info,
+            CASE WHEN _wa_is_user_id(p.phone) THEN p.phone
+                ELSE try_normalize_phone_e164(p.phone, p_org.default_region, p_org.default_area_code)
+            END AS phone
+        FROM orders o
+        JOIN attendees a ON a.organizer_id = p_org.id AND a.order_id = o.id
+        CROSS JOIN LATERAL (
+            SELECT a.attendee_info || jsonb_strip_nulls(jsonb_build_object('ticket_type', a.ticket_type))
+        ) i (info)
+        CROSS JOIN LATERAL (SELECT btrim(a.attendee_info ->> 'phone')) p (phone)
+        WHERE o.organizer_id = p_org.id AND o.event_id = p_event.id
+            AND o.status NOT IN ('cancelled', 'refunded')
+            AND p.phone <> '' AND i.info @> coalesce(p_task.recipient_filter, '{}')
+    ),
+    person AS (
+        SELECT DISTINCT ON (_wa_phone_key(t.phone)) t.* FROM ticket t WHERE t.phone IS NOT NULL
+        ORDER BY _wa_phone_key(t.phone), t.created_at, t.id
+    ),
+    written AS (
+        SELECT DISTINCT _wa_phone_key(q.phone) AS phone_key FROM wa_outbound_queue q
+        WHERE q.organization_id = p_org.id AND q.reference = ANY (v_references) AND q.status <> 'cancelled'
+    ),
+    message AS (
+        SELECT p.id, p.phone, v.given, v.missing
+        FROM person p
+        CROSS JOIN LATERAL (
+            SELECT v_base || p.info || jsonb_strip_nulls(jsonb_build_object(
+                'attendee_name', nullif(btrim(p.info ->> 'name'), ''), 'event_name', p_event.name,
+                'event_time', v_time, 'event_location', p_event.location
+            )) AS context
+        ) c
+        CROSS JOIN LATERAL (
+            -- Meta takes one line; a value that would be refused must not take the other messages with it.
+            SELECT coalesce(jsonb_object_agg(n.name, x.value) FILTER (WHERE x.value <> ''), '{}') AS given,
+                string_agg(n.name, ', ') FILTER (WHERE x.value IS NULL OR x.value = '') AS missing
+            FROM unnest(v_names) n (name)
+            CROSS JOIN LATERAL (
+                SELECT left(btrim(regexp_replace(c.context ->> n.name, '\s+', ' ', 'g')), 1024)
+                WHERE jsonb_typeof(c.context -> n.name) IN ('string', 'number', 'boolean')
+                UNION ALL SELECT NULL
+                LIMIT 1
+            ) x (value)
+        ) v
+        WHERE NOT EXISTS (SELECT FROM written w WHERE w.phone_key = _wa_phone_key(p.phone))
+    ),
+    queued AS (
+        -- The key: however often and from wherever a task is executed, an attendee gets its message once.
+        INSERT INTO wa_outbound_queue (
+            organization_id, phone, template_name, template_params, expires_at, idempotency_key, reference,
+            metadata, on_refusal
+        )
+        SELECT p_org.id, m.phone, p_task.template_name,
+            CASE WHEN v_is_named THEN m.given
+                ELSE (SELECT jsonb_agg(m.given -> n.name ORDER BY n.place)
+                    FROM unnest(v_names) WITH ORDINALITY n (name, place))
+            END,
+            CASE WHEN v_end > v_now THEN v_end END, format('%s:%s', p_task.id, m.id), v_reference,
+            jsonb_build_object('event_id', p_event.id, 'task_id', p_task.id, 'attendee_id', m.id), 'record'
+        FROM message m
+        WHERE m.missing IS NULL
+        ON CONFLICT (organization_id, idempotency_key) DO NOTHING
+        RETURNING id
+    ),
+    problem AS (
+        SELECT t.id, 'phone'::text AS kind, 'not a phone number'::text AS problem
+        FROM ticket t WHERE t.phone IS NULL
+        UNION ALL
+        SELECT m.id, 'values', format('no %s', m.missing) FROM message m WHERE m.missing IS NOT NULL
+    )
+    SELECT (SELECT array_agg(q.id) FROM queued q), jsonb_build_object(
+        'tickets', (SELECT count(*) FROM ticket),
+        'invalid_phones', (SELECT count(*) FROM problem p WHERE p.kind = 'phone'),
+        'missing_values', (SELECT count(*) FROM problem p WHERE p.kind = 'values'),
+        'problems', (
+            SELECT coalesce(jsonb_agg(jsonb_build_object('attendee_id', p.id, 'problem', p.problem)
+                ORDER BY p.id), '[]')
+            FROM (SELECT * FROM problem ORDER BY id LIMIT 100) p
+        )
+    ) INTO v_ids, v_result;
+    -- Refusals, of people who opted out, are recorded once the insert is done.
+    RETURN v_result || (
+        SELECT jsonb_build_object(
+            'queued', count(*) FILTER (WHERE q.status <> 'failed'),
+            'refused', count(*) FILTER (WHERE q.status = 'failed')
+        )
+        FROM wa_outbound_queue q
+        WHERE q.organization_id = p_org.id AND q.id = ANY (v_ids)
+    );
+END
+$$;
+
+COMMENT ON FUNCTION _wa_queue_event_task(wa_organizations, ai_events, ai_tasks, wa_templates) IS
+'Internal: queues a task''s message for every person with a ticket and a phone, one each, except those that '
+'it, or a task that it replaces, wrote to. Answers with counts and the attendees that were left out.';
+
+CREATE OR REPLACE FUNCTION _wa_execute_event_task(p_task ai_tasks) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_org wa_organizations;
+    v_event ai_events;
+    v_template wa_templates;
+    v_result jsonb;
+    v_problem text;
+    v_sqlstate text;
+BEGIN
+    SELECT o.* INTO v_org FROM wa_organizations o WHERE o.id = p_task.organizer_id;
+    SELECT e.* INTO v_event FROM ai_events e WHERE e.organizer_id = v_org.id AND e.id = p_task.event_id;
+    SELECT t.* INTO v_template FROM _wa_pick_template(v_org.id, p_task.template_name, NULL, NULL) t;
+    v_problem := CASE
+        WHEN v_event.status = 'cancelled' AND p_task.task_type <> 'send_update' THEN 'the event is cancelled'
+        WHEN v_template.id IS NULL THEN format('no template "%s"', p_task.template_name)
+        WHEN NOT v_template.is_enabled
+            THEN format('template "%s" is switched off for automation', v_template.name)
+        -- Told once, and nothing is used up: the task may be set to pending again when Meta has approved.
+        WHEN _wa_template_problem(v_template, clock_timestamp()) IS NOT NULL
+            THEN _wa_template_problem(v_template, clock_timestamp())
+        WHEN jsonb_typeof(p_task.recipient_filter) NOT IN ('object', 'null')
+            THEN 'recipient_filter is not a JSON object'
+    END;
+    IF v_problem IS NULL THEN
+        BEGIN
+            p_task.recipient_filter := nullif(p_task.recipient_filter, 'null');
+            v_result := _wa_queue_event_task(v_org, v_event, p_task, v_template);
+        EXCEPTION
+            WHEN OTHERS THEN
+                GET STACKED DIAGNOSTICS v_sqlstate = RETURNED_SQLSTATE, v_problem = MESSAGE_TEXT;
+                -- What a repeat may mend, and a wish to stop, go up; anything else is this task's own.
+                IF left(v_sqlstate, 2) IN ('40', '53', '55', '57', '58') THEN
+                    RAISE;
+                END IF;
+                v_problem := format('%s: %s', v_sqlstate, v_problem);
+        END;
+    END IF;
+    UPDATE ai_tasks t
+    SET status = CASE WHEN v_problem IS NULL THEN 'completed' ELSE 'failed' END,
+        metadata = coalesce(t.metadata, '{}')
+        || jsonb_build_object('result', coalesce(v_result, jsonb_build_object('error', v_problem)))
+    WHERE t.organizer_id = v_org.id AND t.id = p_task.id;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_execute_event_task(ai_tasks) IS
+'Internal: carries a task out and ends it as completed, with counts, or failed, with the reason, in its '
+'metadata.';
+
+-- Not cancel_wa_messages(): events of several organizations may be changed at once. A row that is being
+-- claimed is waited for and, being no longer pending, left alone. Rows are found by key in a large queue.
+CREATE OR REPLACE FUNCTION _wa_cancel_event_messages(p_organizations uuid[], p_references text[])
+RETURNS SETOF text
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+BEGIN
+    RETURN QUERY
+    UPDATE wa_outbound_queue q SET status = 'cancelled'
+    FROM (SELECT DISTINCT u.org, u.ref FROM unnest(p_organizations, p_references) u (org, ref)) r
+    WHERE q.organization_id = r.org AND q.reference = r.ref AND q.status = 'pending'
+    RETURNING q.reference;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_cancel_event_messages(uuid[], text[]) IS
+'Internal: cancels what waits under references of organizations; answers with a reference per message.';
+
+-- Each task ends by itself: one that fails must not undo the others of the statement.
+CREATE OR REPLACE FUNCTION tg_ai_tasks__execute() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_task ai_tasks;
+BEGIN
+    FOR v_task IN
+        SELECT n.* FROM new_rows n JOIN old_rows o ON o.id = n.id
+        WHERE n.status = 'executing' AND o.status = 'pending'
+        ORDER BY n.id
+    LOOP
+        PERFORM _wa_execute_event_task(v_task);
+    END LOOP;
+
+    PERFORM _wa_cancel_event_messages(
+        array_agg(n.organizer_id), array_agg(_wa_event_reference(n.event_id, n.id))
+    )
+    FROM new_rows n JOIN old_rows o ON o.id = n.id
+    WHERE n.status = 'cancelled' AND o.status <> 'cancelled'
+    HAVING count(*) > 0;
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION tg_ai_tasks__execute() IS
+'Queues the messages of tasks that go from pending to executing; takes back what a task that is cancelled '
+'has waiting.';
+
+CREATE OR REPLACE FUNCTION tg_ai_tasks__remove() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+BEGIN
+    PERFORM _wa_cancel_event_messages(
+        array_agg(o.organizer_id), array_agg(_wa_event_reference(o.event_id, o.id))
+    )
+    FROM old_rows o
+    HAVING count(*) > 0;
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION tg_ai_tasks__remove() IS
+'Takes back what a deleted task, also one that goes with its event, has waiting.';
+
+CREATE OR REPLACE TRIGGER execute AFTER UPDATE ON ai_tasks
+REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+FOR EACH STATEMENT EXECUTE FUNCTION tg_ai_tasks__execute();
+
+CREATE OR REPLACE TRIGGER remove AFTER DELETE ON ai_tasks
+REFERENCING OLD TABLE AS old_rows
+FOR EACH STATEMENT EXECUTE FUNCTION tg_ai_tasks__remove();
+
+-- SKIP LOCKED: runners share the tasks. One that another runner has just finished is read anew, passed by.
+CREATE OR REPLACE FUNCTION run_wa_event_tasks(p_limit integer DEFAULT 100) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+DECLARE
+    -- Tasks stay locked until the caller commits; the next run goes on.
+    v_stop_at CONSTANT timestamptz := clock_timestamp() + interval '10 seconds';
+    v_task ai_tasks;
+    v_event ai_events;
+    v_ends_at timestamptz;
+    v_executed integer := 0;
+BEGIN
+    WHILE v_executed < p_limit AND clock_timestamp() < v_stop_at LOOP
+        SELECT t.* INTO v_task
+        FROM ai_tasks t
+        JOIN ai_events e ON e.organizer_id = t.organizer_id AND e.id = t.event_id
+        WHERE t.status = 'pending' AND t.scheduled_for <= clock_timestamp() AND e.status <> 'draft'
+        ORDER BY t.scheduled_for, t.id
+        LIMIT 1
+        FOR UPDATE OF t SKIP LOCKED;
+        EXIT WHEN NOT FOUND;
+        SELECT e.* INTO v_event FROM ai_events e
+        WHERE e.organizer_id = v_task.organizer_id AND e.id = v_task.event_id;
+        v_ends_at := least(v_event.start_date, CASE WHEN v_task.metadata ? 'reminder_days'
+            THEN _wa_local_day_end(v_task.scheduled_for, v_event.time_zone) END);
+        IF v_task.task_type <> 'send_update' AND v_task.scheduled_for < v_event.start_date
+            AND v_ends_at <= clock_timestamp()
+        THEN
+            UPDATE ai_tasks t
+            SET status = 'cancelled',
+                metadata = coalesce(t.metadata, '{}') || '{"reason": "too late to be sent"}'
+            WHERE t.organizer_id = v_task.organizer_id AND t.id = v_task.id;
+        ELSE
+            UPDATE ai_tasks t SET status = 'executing'
+            WHERE t.organizer_id = v_task.organizer_id AND t.id = v_task.id;
+            v_executed := v_executed + 1;
+        END IF;
+    END LOOP;
+    RETURN v_executed;
+END
+$$;
+
+COMMENT ON FUNCTION run_wa_event_tasks(integer) IS
+'Executes the tasks that are due, of all organizations, at most so many; returns how many. Reminders that '
+'were not run in time are cancelled. Any number of sessions may call it at once.';
+
+REVOKE ALL ON FUNCTION _wa_event_reference(uuid, uuid), _wa_local_day_end(timestamptz, text),
+_wa_queue_event_task(wa_organizations, ai_events, ai_tasks, wa_templates), _wa_execute_event_task(ai_tasks),
+_wa_cancel_event_messages(uuid[], text[]), tg_ai_tasks__execute(), tg_ai_tasks__remove(),
+run_wa_event_tasks(integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION run_wa_event_tasks(integer) TO wa_admin, wa_dispatcher;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ai_events, orders, attendees, ai_tasks TO wa_app, wa_admin;
