@@ -24,13 +24,25 @@ COMMENT ON FUNCTION complete_wa_messages(uuid, jsonb) IS
 '"retry_after", "error"}]. outcome: answered, not_sent, unknown or not_started. Results that '
 'were recorded before are passed over; returns how many were not.';
 
--- The answer's meaning, before anything is written. A 2xx answer without a message id may still be an
--- accepted message.
+-- The wamid of an accepted message. An expression, because nearly every result is that: what else there is to
+-- say of a result costs a call.
+CREATE OR REPLACE FUNCTION _wa_accepted_wamid(p_result jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN p_result ->> 'outcome' = 'answered' AND (p_result ->> 'status')::integer BETWEEN 200 AND 299
+        THEN p_result #>> '{answer,messages,0,id}'
+END;
+
+COMMENT ON FUNCTION _wa_accepted_wamid(jsonb) IS
+'Internal: the message id that an accepting answer gives; NULL for every other result.';
+
+-- The meaning of a result that is no acceptance, before anything is written. A 2xx answer without a message
+-- id may still be an accepted message.
 CREATE OR REPLACE FUNCTION _wa_read_result(
-    p_result jsonb, OUT verdict text, OUT wamid text, OUT state text, OUT wa_id text, OUT code integer,
-    OUT error text, OUT max_retries integer, OUT wait interval
+    p_result jsonb, OUT verdict text, OUT code integer, OUT error text, OUT max_retries integer,
+    OUT wait interval
 )
-LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+LANGUAGE plpgsql STABLE STRICT SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_answer jsonb := p_result -> 'answer';
@@ -47,15 +59,6 @@ BEGIN
             verdict := 'unknown';
             error := 'no answer: ' || coalesce(p_result ->> 'error', 'connection lost');
         ELSE
-            wamid := v_answer #>> '{messages,0,id}';
-            IF v_status BETWEEN 200 AND 299 AND wamid IS NOT NULL THEN
-                verdict := 'accepted';
-                state := CASE WHEN v_answer #>> '{messages,0,message_status}' = 'held_for_quality_assessment'
-                    THEN 'held' ELSE 'accepted' END;
-                wa_id := v_answer #>> '{contacts,0,wa_id}';
-                RETURN;
-            END IF;
-            wamid := NULL;
             IF v_answer #>> '{error,code}' ~ '^\d{1,9}$' THEN
                 code := (v_answer #>> '{error,code}')::integer;
             END IF;
@@ -77,7 +80,7 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_read_result(jsonb) IS
-'Internal: what one result means: accepted, not_started, unknown, or an action of wa_error_rules.';
+'Internal: what a result without acceptance means: not_started, unknown, or an action of wa_error_rules.';
 
 CREATE OR REPLACE FUNCTION _wa_complete_organization(p_org uuid, p_results jsonb) RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -114,8 +117,16 @@ BEGIN
         SELECT q.id, q.phone, q.retry_count, q.expires_at,
             q.fallback_template_name IS NOT NULL AND i.template_id IS NULL AS has_fallback,
             i.number_id, coalesce(i.contact_id, q.contact_id) AS contact_id, i.template_id, i.class,
-            i.queue_id IS NOT NULL AS is_open, r.*
-        FROM (SELECT r.value AS e FROM jsonb_array_elements(p_results) r ORDER BY r.value ->> 'id') s
+            i.queue_id IS NOT NULL AS is_open, s.wamid,
+            CASE e #>> '{answer,messages,0,message_status}'
+                WHEN 'held_for_quality_assessment' THEN 'held' ELSE 'accepted'
+            END AS state,
+            e #>> '{answer,contacts,0,wa_id}' AS wa_id,
+            coalesce(r.verdict, 'accepted') AS verdict, r.code, r.error, r.max_retries, r.wait
+        FROM (
+            SELECT r.value AS e, _wa_accepted_wamid(r.value) AS wamid
+            FROM jsonb_array_elements(p_results) r ORDER BY r.value ->> 'id'
+        ) s
         CROSS JOIN LATERAL (
             SELECT x.* FROM wa_outbound_queue x
             WHERE x.organization_id = p_org AND x.id = (e ->> 'id')::uuid
@@ -128,12 +139,13 @@ BEGIN
             WHERE x.organization_id = p_org AND x.queue_id = q.id AND x.attempt = q.attempt
             LIMIT 1
         ) i ON true
-        CROSS JOIN LATERAL _wa_read_result(e) r
+        -- Not called for an accepted one: it is strict.
+        CROSS JOIN LATERAL _wa_read_result(CASE WHEN s.wamid IS NULL THEN e END) r
         WHERE (e ->> 'org')::uuid = p_org
             -- After a wait for the lock q is new and i still old: the status tells what was recorded
             -- meanwhile.
             AND ((i.queue_id IS NOT NULL AND q.status = 'sending')
-                OR (r.verdict = 'accepted' AND q.wa_message_id IS NULL))
+                OR (s.wamid IS NOT NULL AND q.wa_message_id IS NULL))
     ) x;
     IF v_done.recorded = 0 THEN
         RETURN 0;
@@ -316,7 +328,7 @@ COMMENT ON FUNCTION _wa_await_outcome(uuid, uuid[], text[]) IS
 'Internal: marks rows whose outcome is unknown; a status webhook settles them, or maintain_wa_dispatch() '
 'after the grace.';
 
-REVOKE ALL ON FUNCTION complete_wa_messages(uuid, jsonb), _wa_read_result(jsonb),
+REVOKE ALL ON FUNCTION complete_wa_messages(uuid, jsonb), _wa_accepted_wamid(jsonb), _wa_read_result(jsonb),
 _wa_complete_organization(uuid, jsonb), _wa_release_in_order(uuid, bigint[]), _wa_refund_pairs(uuid, uuid[]),
 _wa_hold_for_delivery(uuid, bigint[], timestamptz),
 _wa_release_after_status(uuid, bigint[]), _wa_requeue(uuid, uuid[], timestamptz[], text[], boolean),

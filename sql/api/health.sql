@@ -186,10 +186,11 @@ BEGIN
     );
     RETURN _wa_build_request(
         v_message.id, v_message.attempt + (v_message.status = 'pending')::integer, v_message.phone,
-        v_message.type, v_message.text_body, v_message.content, v_message.reply_to,
-        CASE WHEN v_message.type = 'template' THEN v_message.template_params
-            ELSE v_message.fallback_template_params END,
-        v_template
+        v_message.type, v_message.text_body, v_message.content, v_message.reply_to, v_template,
+        _wa_request_components(
+            v_message.type, v_message.content, v_message.template_params, v_message.fallback_template_params,
+            v_template
+        )
     );
 END
 $$;

@@ -287,12 +287,9 @@ CREATE OR REPLACE FUNCTION _wa_template_components(p_template wa_templates, p_pa
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
 DECLARE
-    v_components jsonb;
-    v_problem text[];
+    v_built record := _wa_build_template(p_template, p_params);
 BEGIN
-    SELECT b.components, b.problem INTO v_components, v_problem
-    FROM _wa_build_template(p_template, p_params) b;
-    RETURN CASE WHEN v_problem IS NULL THEN v_components END;
+    RETURN CASE WHEN v_built.problem IS NULL THEN v_built.components END;
 END
 $$;
 
