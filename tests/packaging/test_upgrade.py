@@ -227,21 +227,34 @@ def test_a_released_script_is_that_of_the_sources() -> None:
         assert script.read_text() == BUILD.assemble(CHECKOUT)[script.name]
 
 
-def test_every_release_upgrades_to_what_a_fresh_installation_is(
-    make_database: Callable[..., Database], pg: Server
+RELEASED = [
+    version
+    for script in sorted((CHECKOUT / "migrations/released").glob("pg_whatsapp--*.sql"))
+    if (version := script.stem.partition("--")[2]) != CURRENT
+]
+
+
+@pytest.mark.parametrize("version", RELEASED)
+def test_every_release_upgrades_to_a_fresh_installation_and_keeps_its_rows(
+    make_database: Callable[..., Database], pg: Server, version: str
 ) -> None:
-    """Has something to do from the second release on."""
     extensions = next(Path(pg.directory).glob("root/usr/share/postgresql/*/extension"))
-    for released in (CHECKOUT / "migrations/released").glob("pg_whatsapp--*.sql"):
-        version = released.stem.partition("--")[2]
-        if version == CURRENT:
-            continue
-        shutil.copy(released, extensions)
-        upgraded, fresh = make_database(bare=True), make_database(bare=True)
-        with upgraded.connect() as connection:
-            connection.execute(f"CREATE EXTENSION pg_whatsapp VERSION '{version}' CASCADE")
-            connection.execute("SELECT migrate_wa()")
-            connection.execute("ALTER EXTENSION pg_whatsapp UPDATE")
-            connection.execute("SELECT migrate_wa()")
-        fresh.install()
-        assert schema_of(upgraded) == schema_of(fresh)
+    shutil.copy(CHECKOUT / f"migrations/released/pg_whatsapp--{version}.sql", extensions)
+    upgraded, fresh = make_database(bare=True), make_database(bare=True)
+    with upgraded.connect() as connection:
+        connection.execute(f"CREATE EXTENSION pg_whatsapp VERSION '{version}' CASCADE")
+        connection.execute("SELECT migrate_wa()")
+    run(pg, "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", upgraded.dsn, "-f", ROWS)
+    with upgraded.connect() as connection:
+        before = contents(connection)
+        connection.execute("ALTER EXTENSION pg_whatsapp UPDATE")
+        connection.execute("SELECT migrate_wa()")
+        after = contents(connection)
+    fresh.install()
+    assert schema_of(upgraded) == schema_of(fresh)
+    assert before["wa_outbound_queue"]
+    for table in before.keys() - {"wa_migrations"}:
+        # New columns come last.
+        assert [row[: len(old) - 1] for row, old in zip(after[table], before[table], strict=True)] == [
+            old[:-1] for old in before[table]
+        ], table
