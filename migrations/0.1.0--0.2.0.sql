@@ -41,3 +41,18 @@ COMMENT ON COLUMN wa_installations.webhook_log_retention IS
 -- Functions of 0.1.0 with another signature.
 DROP FUNCTION _wa_build_request(uuid, integer, text, text, text, jsonb, text, jsonb, wa_templates);
 DROP FUNCTION _wa_read_result(jsonb);
+
+-- A language to fall back to.
+ALTER TABLE wa_organizations
+ADD COLUMN default_language text,
+ADD CONSTRAINT wa_organizations_language_check CHECK (default_language ~ '^[a-z]{2,3}(_[A-Z]{2,3})?$');
+COMMENT ON COLUMN wa_organizations.default_language IS
+'Language of a template that is taken where the one asked for does not exist, for example en or pt_BR; NULL: '
+'none is.';
+COMMENT ON COLUMN wa_templates.parameters IS
+'Declared parameters, [{"name": "customer_name", "type": "text", "example": "Ann"}, ...]: those of the body '
+'in order, then that of the header, then those of the buttons. An object of values binds by these names; the '
+'examples go to Meta''s review.';
+COMMENT ON COLUMN wa_templates.variable_mapping IS
+'Where resolve_wa_template_params() finds each parameter''s value in a context document: {"customer_name": '
+'"customer.name"}, a path with dots. A parameter that is not listed is looked for by its own name.';

@@ -145,6 +145,48 @@ $$;
 COMMENT ON FUNCTION _wa_are_plain_params(jsonb, integer) IS
 'Internal: whether it is an array of so many strings and numbers in which nothing needs a closer look.';
 
+CREATE OR REPLACE FUNCTION _wa_spread_template_values(
+    p_template wa_templates, p_values jsonb, OUT header jsonb, OUT body jsonb, OUT buttons jsonb
+)
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_is_object CONSTANT boolean := jsonb_typeof(p_values) = 'object';
+    v_taken text[];
+BEGIN
+    body := p_values;
+    IF NOT v_is_object AND (
+        jsonb_array_length(p_values) <= cardinality(p_template.body_placeholders)
+        OR jsonb_array_length(p_values) <> (SELECT count(*) FROM _wa_template_slots(p_template))
+    ) THEN
+        RETURN;
+    END IF;
+    SELECT jsonb_agg(v.value) FILTER (WHERE v.part = 'header'),
+        jsonb_object_agg(v.place, v.value) FILTER (WHERE v.part = 'button'),
+        array_agg(v.name) FILTER (WHERE v.part <> 'body' AND v.name <> ALL (p_template.body_placeholders))
+    INTO header, buttons, v_taken
+    FROM (
+        SELECT s.part, s.place, s.name,
+            CASE WHEN v_is_object THEN p_values -> s.name ELSE p_values -> (s.turn::integer - 1) END AS value
+        FROM _wa_template_slots(p_template) WITH ORDINALITY s (part, place, name, example, turn)
+    ) v
+    WHERE v.value IS NOT NULL;
+    IF v_is_object THEN
+        body := p_values - coalesce(v_taken, '{}');
+    ELSE
+        body := (
+            SELECT coalesce(jsonb_agg(e.value ORDER BY e.place), '[]')
+            FROM jsonb_array_elements(p_values) WITH ORDINALITY e (value, place)
+            WHERE e.place <= cardinality(p_template.body_placeholders)
+        );
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_spread_template_values(wa_templates, jsonb) IS
+'Internal: values for the whole template, by name or one after the other, as those of its parts. Names and '
+'places run on from the body to the header and to the buttons.';
+
 CREATE OR REPLACE FUNCTION _wa_build_template(
     p_template wa_templates, p_params jsonb, OUT components jsonb, OUT problem text[]
 )
@@ -198,18 +240,9 @@ BEGIN
         v_header := v_params -> 'header';
         v_body := v_params -> 'body';
         v_buttons := v_params -> 'buttons';
-    ELSIF v_is_named AND jsonb_typeof(v_params) = 'object' THEN
-        -- Names are unique in the whole template, so one object can serve the header too.
-        v_header := (
-            SELECT jsonb_object_agg(k.key, k.value) FROM jsonb_each(v_params) k
-            WHERE k.key = ANY (p_template.header_placeholders)
-        );
-        v_body := v_params - ARRAY(
-            SELECT n FROM unnest(p_template.header_placeholders) n
-            WHERE n <> ALL (p_template.body_placeholders)
-        );
     ELSE
-        v_body := v_params;
+        SELECT s.header, s.body, s.buttons INTO v_header, v_body, v_buttons
+        FROM _wa_spread_template_values(p_template, v_params) s;
     END IF;
 
     IF coalesce(p_template.header_format, 'TEXT') = 'TEXT' AND p_template.header_placeholders = '{}'
@@ -297,6 +330,26 @@ COMMENT ON FUNCTION _wa_template_components(wa_templates, jsonb) IS
 'Internal: the components array of a template request, [] when it needs none; NULL when the values do not '
 'fit (any more).';
 
+CREATE OR REPLACE FUNCTION _wa_unknown_template_problem(
+    p_org uuid, p_name text, p_language text, p_waba_id text
+) RETURNS text[]
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+AS $$
+    SELECT ARRAY[
+        format('template "%s" is not known%s', p_name,
+            CASE WHEN count(*) > 0 THEN format(' in language "%s"', p_language) ELSE '' END),
+        coalesce('It exists in: ' || string_agg(DISTINCT t.language, ', ' ORDER BY t.language) || '.',
+            'bin/wa templates sync fetches those of the account; a local one can be inserted into '
+            'wa_templates.')
+    ]
+    FROM wa_templates t
+    WHERE t.organization_id = p_org AND lower(t.name) = lower(p_name)
+        AND (p_waba_id IS NULL OR t.waba_id IS NULL OR t.waba_id = p_waba_id)
+$$;
+
+COMMENT ON FUNCTION _wa_unknown_template_problem(uuid, text, text, text) IS
+'Internal: the sentence and the hint for a template that does not exist, or not in a language.';
+
 CREATE OR REPLACE FUNCTION _wa_check_template_params(
     p_org uuid, p_name text, p_language text, p_waba_id text, p_params jsonb,
     OUT template_id uuid, OUT sqlstate text, OUT problem text, OUT hint text
@@ -310,16 +363,9 @@ BEGIN
     SELECT * INTO v_template FROM _wa_pick_template(p_org, p_name, p_language, p_waba_id);
     IF NOT FOUND THEN
         sqlstate := 'WA002';
-        SELECT
-            format('template "%s" is not known%s', p_name,
-                CASE WHEN count(*) > 0 THEN format(' in language "%s"', p_language) ELSE '' END),
-            coalesce('It exists in: ' || string_agg(DISTINCT t.language, ', ' ORDER BY t.language) || '.',
-                'bin/wa templates sync fetches those of the account; a local one can be inserted into '
-                'wa_templates.')
-        INTO problem, hint
-        FROM wa_templates t
-        WHERE t.organization_id = p_org AND lower(t.name) = lower(p_name)
-            AND (p_waba_id IS NULL OR t.waba_id IS NULL OR t.waba_id = p_waba_id);
+        v_problem := _wa_unknown_template_problem(p_org, p_name, p_language, p_waba_id);
+        problem := v_problem[1];
+        hint := v_problem[2];
         RETURN;
     END IF;
     template_id := v_template.id;
@@ -340,5 +386,5 @@ REVOKE ALL ON FUNCTION _wa_template_value_problem(jsonb, text),
 _wa_template_values(jsonb, integer, text[], text), _wa_template_text_parameters(jsonb, text[]),
 _wa_are_plain_params(jsonb, integer),
 _wa_build_template(wa_templates, jsonb), _wa_are_template_components(jsonb),
-_wa_template_components(wa_templates, jsonb),
+_wa_template_components(wa_templates, jsonb), _wa_unknown_template_problem(uuid, text, text, text),
 _wa_check_template_params(uuid, text, text, text, jsonb) FROM PUBLIC;

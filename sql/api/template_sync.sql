@@ -79,7 +79,9 @@ BEGIN
     WHERE s.waba_id = p_waba_id AND s.organization_id = ANY (_wa_sync_organizations(p_waba_id))
         AND s.finished_at IS NULL AND t.organization_id = s.organization_id AND t.waba_id = p_waba_id
         AND t.status <> 'MISSING' AND (t.synced_at IS NULL OR t.synced_at < s.started_at)
-        AND t.created_at < s.started_at;
+        AND t.created_at < s.started_at
+        -- A draft is not missing: it was never there.
+        AND (t.provider_template_id IS NOT NULL OR t.approval_status = 'approved');
     GET DIAGNOSTICS v_missing = ROW_COUNT;
     UPDATE wa_template_syncs SET finished_at = clock_timestamp(), after_cursor = NULL
     WHERE waba_id = p_waba_id AND organization_id = ANY (_wa_sync_organizations(p_waba_id))
@@ -90,7 +92,7 @@ $$;
 
 COMMENT ON FUNCTION finish_wa_template_sync(text) IS
 'Ends a fetch that saw every page: templates of the account that were not seen become MISSING and are not '
-'sent any more. Returns how many.';
+'sent any more; drafts stay. Returns how many.';
 
 CREATE OR REPLACE FUNCTION upsert_wa_templates(p_waba_id text, p_templates jsonb) RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -122,7 +124,10 @@ BEGIN
                 status = v_row.status, category = v_row.category,
                 components = coalesce(v_row.components, t.components),
                 rejected_reason = v_row.rejected_reason, quality_score = v_row.quality,
-                previous_category = v_row.previous_category, correct_category = v_row.correct_category,
+                previous_category = coalesce(
+                    v_row.previous_category, nullif(t.category, v_row.category), t.previous_category
+                ),
+                correct_category = v_row.correct_category,
                 -- What the provider calls approved after it had refused it may be tried again.
                 blocked_at = CASE WHEN v_row.status <> 'APPROVED' THEN t.blocked_at END,
                 blocked_until = CASE WHEN v_row.status <> 'APPROVED' THEN t.blocked_until END,

@@ -81,8 +81,15 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_header jsonb;
+    v_problem text;
 BEGIN
-    NEW.category := upper(NEW.category);
+    IF 'array' <> ANY (ARRAY[jsonb_typeof(NEW.buttons), jsonb_typeof(NEW.components)]) THEN
+        PERFORM _wa_refuse_template(NEW, 'buttons and components must be JSON arrays');
+    END IF;
+    -- Until 2022 Meta called it TRANSACTIONAL; OTP is what some of its pages call the third.
+    NEW.category := CASE upper(NEW.category)
+        WHEN 'TRANSACTIONAL' THEN 'UTILITY' WHEN 'OTP' THEN 'AUTHENTICATION' ELSE upper(NEW.category)
+    END;
     NEW.status := upper(NEW.status);
     -- Meta writes en_US; people, and one of Meta's own examples, write en-US.
     NEW.language := replace(NEW.language, '-', '_');
@@ -144,6 +151,19 @@ BEGIN
         WHEN concat_ws(',', NEW.body_placeholders, NEW.header_placeholders) ~ '[a-z]' THEN 'NAMED'
         ELSE 'POSITIONAL'
     END;
+    -- What Meta has taken needs no check, and must not fail for being of a newer kind than this release.
+    IF NEW.provider_template_id IS NULL AND (TG_OP = 'INSERT' OR (
+        NEW.name, NEW.header_format, NEW.header_text, NEW.body_text, NEW.footer_text, NEW.buttons,
+        NEW.parameters, NEW.variable_mapping
+    ) IS DISTINCT FROM (
+        OLD.name, OLD.header_format, OLD.header_text, OLD.body_text, OLD.footer_text, OLD.buttons,
+        OLD.parameters, OLD.variable_mapping
+    )) THEN
+        v_problem := _wa_template_structure_problem(NEW);
+        IF v_problem IS NOT NULL THEN
+            PERFORM _wa_refuse_template(NEW, v_problem);
+        END IF;
+    END IF;
     RETURN NEW;
 END
 $$;
@@ -151,7 +171,7 @@ $$;
 COMMENT ON FUNCTION tg_wa_templates__derive() IS
 'Keeps status with approval_status and the text columns with components, whichever of them is written; '
 'derives the placeholders and the buttons that need a value; lifts a block when the template becomes '
-'approved.';
+'approved; refuses a draft whose structure is wrong.';
 
 -- {{2}} may stand before {{1}} in a translation: positional values go by number, named ones by first
 -- appearance.
@@ -186,19 +206,26 @@ BEGIN
     FROM wa_templates t
     JOIN (
         SELECT c.id,
-            lower(c.language) = lower(replace(p_language, '-', '_')) AS is_exact,
-            split_part(lower(c.language), '_', 1)
-            = split_part(lower(replace(p_language, '-', '_')), '_', 1) AS is_same_base,
+            lower(c.language) = w.wanted AS is_exact,
+            split_part(lower(c.language), '_', 1) = split_part(w.wanted, '_', 1) AS is_same_base,
+            lower(c.language) = split_part(w.wanted, '_', 1) AS is_base,
+            lower(c.language) = w.fallback AS is_default,
+            split_part(lower(c.language), '_', 1) = split_part(w.fallback, '_', 1) AS is_default_base,
             min(c.language) OVER () = max(c.language) OVER () AS is_only
-        FROM wa_templates c
-        WHERE c.organization_id = p_org AND lower(c.name) = lower(p_name)
+        FROM (
+            SELECT lower(replace(p_language, '-', '_')) AS wanted,
+                (SELECT lower(o.default_language) FROM wa_organizations o WHERE o.id = p_org) AS fallback
+        ) w
+        JOIN wa_templates c ON c.organization_id = p_org AND lower(c.name) = lower(p_name)
             AND (p_waba_id IS NULL OR c.waba_id IS NULL OR c.waba_id = p_waba_id)
     ) f ON f.id = t.id
-    WHERE t.organization_id = p_org AND (p_language IS NULL OR f.is_exact OR f.is_same_base OR f.is_only)
+    WHERE t.organization_id = p_org
+        AND (p_language IS NULL OR f.is_exact OR f.is_same_base OR f.is_default_base OR f.is_only)
     ORDER BY f.is_exact DESC,
         CASE WHEN f.is_exact THEN t.waba_id IS NULL END,
         f.is_same_base DESC,
         t.status = 'APPROVED' DESC,
+        f.is_base DESC, f.is_default DESC, f.is_default_base DESC,
         t.language = 'en' DESC, t.language LIKE 'en\_%' DESC,
         t.waba_id IS NULL, t.created_at, t.id
     LIMIT 1;
@@ -206,9 +233,10 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_pick_template(uuid, text, text, text) IS
-'Internal: which template a name and language mean. The exact language, else the same base language, else '
-'the only one; without a language an approved one, en first. A row of the account goes before one of every '
-'account. No row: unknown.';
+'Internal: which template a name and language mean. The exact language, else the same base language (es for '
+'es_MX before es_AR), else the organization''s default_language, else the only one there is; without a '
+'language an approved one, the default language first, then en. A row of the account goes before one of '
+'every account. No row: unknown.';
 
 CREATE OR REPLACE FUNCTION _wa_template_problem(p_template wa_templates, p_now timestamptz) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE

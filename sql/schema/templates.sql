@@ -58,10 +58,12 @@ COMMENT ON COLUMN wa_templates.approval_status IS 'Meta''s review: pending, appr
 COMMENT ON COLUMN wa_templates.status IS 'Meta''s exact state, for example APPROVED, PAUSED, DISABLED.';
 COMMENT ON COLUMN wa_templates.provider_template_id IS 'Meta''s id of the template.';
 COMMENT ON COLUMN wa_templates.parameters IS
-'Declared parameters in order, [{"name": "customer_name", "type": "text"}, ...]; an object of values '
-'binds by these names.';
+'Declared parameters, [{"name": "customer_name", "type": "text", "example": "Ann"}, ...]: those of the body '
+'in order, then that of the header, then those of the buttons. An object of values binds by these names; the '
+'examples go to Meta''s review.';
 COMMENT ON COLUMN wa_templates.variable_mapping IS
-'Where each parameter''s value is found in a context document.';
+'Where resolve_wa_template_params() finds each parameter''s value in a context document: {"customer_name": '
+'"customer.name"}, a path with dots. A parameter that is not listed is looked for by its own name.';
 COMMENT ON COLUMN wa_templates.components IS 'The components as Meta stores them, when synced.';
 COMMENT ON COLUMN wa_templates.body_placeholders IS 'Derived: the placeholders of the body in order.';
 COMMENT ON COLUMN wa_templates.button_parameters IS
