@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -14,6 +14,8 @@ from pg_whatsapp import __version__, log
 from pg_whatsapp.errors import ConfigError, WaError, from_database
 
 if TYPE_CHECKING:
+    import httpx
+
     from pg_whatsapp.config import Settings
 
 T = TypeVar("T")
@@ -55,6 +57,17 @@ def _settings() -> Settings:
     from pg_whatsapp.config import load
 
     return load()
+
+
+def _echo_table(rows: Sequence[Mapping[str, Any]], nothing: str) -> None:
+    """Rows in columns under their names; `nothing` when there are none."""
+    if not rows:
+        click.echo(nothing)
+        return
+    table = [list(rows[0])] + [["" if v is None else str(v) for v in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
@@ -207,14 +220,7 @@ def list_secrets() -> None:
     """Show what is stored: names, numbers, fingerprints, never a value."""
     from pg_whatsapp import stored_secrets
 
-    rows = _run(stored_secrets.list_secrets(_settings()))
-    if not rows:
-        click.echo("nothing stored")
-        return
-    table = [list(rows[0])] + [["" if v is None else str(v) for v in row.values()] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for line in table:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    _echo_table(_run(stored_secrets.list_secrets(_settings())), "nothing stored")
 
 
 @wa.group()
@@ -228,20 +234,60 @@ def sync_templates(waba: str | None) -> None:
     """Read the provider's templates into wa_templates. Interrupted, it goes on where it stopped."""
     from pg_whatsapp.secrets import load_box
     from pg_whatsapp.templates import sync
-    from pg_whatsapp.transport import open_transport
 
     settings = _settings()
     box = load_box(settings)
-
-    async def work() -> dict[str, int]:
-        http = open_transport()
-        try:
-            return await sync(settings, box, http, waba)
-        finally:
-            await http.aclose()
-
-    for account, count in _run(work()).items():
+    for account, count in _run(_with_transport(lambda http: sync(settings, box, http, waba))).items():
         click.echo(f"account {account}: {count} templates")
+
+
+@templates.command("submit")
+@click.argument("names", nargs=-1)
+@click.option("--waba", help="Only to this business account.")
+def submit_templates(names: tuple[str, ...], waba: str | None) -> None:
+    """Hand drafts to the provider's review: all that never were, or those with these NAMES.
+
+    By name, a rejected, approved or paused template is submitted again with its present text. May be repeated
+    after an interruption. What the review would object to is told by lint_wa_template().
+    """
+    from pg_whatsapp.secrets import load_box
+    from pg_whatsapp.templates import submit
+
+    settings = _settings()
+    box = load_box(settings)
+    done = _run(_with_transport(lambda http: submit(settings, box, http, waba, names)))
+    if not done:
+        click.echo("nothing to submit")
+    for one in done:
+        reason = f": {one.reason}" if one.reason else ""
+        state = ", ".join(filter(None, (one.outcome, one.status, one.category)))
+        click.echo(f"{one.name} ({one.language}): {state}{reason}")
+    missing = {name.lower() for name in names} - {one.name.lower() for one in done}
+    if missing:
+        click.echo(f"not a template that can be submitted now: {', '.join(sorted(missing))}", err=True)
+    # Kept back among all drafts is as it should be; asked for by name, it is not done.
+    bad = {"refused", "kept back"} if names else {"refused"}
+    if missing or any(one.outcome in bad for one in done):
+        raise click.exceptions.Exit(FAILED)
+
+
+@templates.command("list")
+@click.option("--status", help="Only those in this state, for example APPROVED.")
+def list_templates(status: str | None) -> None:
+    """Show the templates: category, state, quality, and what is the matter."""
+    from pg_whatsapp.templates import list_templates as rows
+
+    _echo_table(_run(rows(_settings(), status)), "no templates")
+
+
+async def _with_transport(work: Callable[[httpx.AsyncBaseTransport], Awaitable[T]]) -> T:
+    from pg_whatsapp.transport import open_transport
+
+    http = open_transport()
+    try:
+        return await work(http)
+    finally:
+        await http.aclose()
 
 
 @wa.command(

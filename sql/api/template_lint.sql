@@ -18,158 +18,223 @@ COMMENT ON FUNCTION _wa_template_words(text) IS
 'Internal: a pattern of the words that show a way out (opt_out) or advertise (promotional), in the larger '
 'languages of Europe and America.';
 
+-- Customers would be sent there, by a template that Meta lets nobody change for a day.
+CREATE OR REPLACE FUNCTION _wa_has_example_url(p_buttons jsonb) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT coalesce(bool_or(b.value ->> 'url' ~* '^https?://([^/]*\.)?example\.(com|org|net)\M'), false)
+    FROM jsonb_array_elements(p_buttons) b;
+END;
+
+COMMENT ON FUNCTION _wa_has_example_url(jsonb) IS
+'Internal: whether a button leads to one of the domains that exist for examples only.';
+
+CREATE OR REPLACE FUNCTION _wa_lint_template_text(p_template wa_templates)
+RETURNS TABLE (rule text, severity text, message text, hint text)
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+AS $$
+    WITH body AS (
+        SELECT btrim((p_template).body_text, E' \t\r\n') AS text, v.variable, v.count,
+            (
+                SELECT count(*)
+                FROM regexp_matches(regexp_replace((p_template).body_text, v.variable, ' ', 'g'), '\w+', 'g')
+            ) AS words,
+            concat_ws(' ', (p_template).header_text, (p_template).body_text, (p_template).footer_text, (
+                SELECT string_agg(b.value ->> 'text', ' ') FROM jsonb_array_elements((p_template).buttons) b
+            )) AS everything
+        FROM (
+            SELECT p.variable,
+                (SELECT count(*) FROM regexp_matches((p_template).body_text, p.variable, 'g')) AS count
+            FROM (SELECT '\{\{\s*[A-Za-z0-9_]+\s*\}\}' AS variable) p
+        ) v
+    )
+    SELECT f.rule, 'warning', f.message, f.hint
+    FROM body b
+    CROSS JOIN LATERAL (VALUES
+        (
+            'variable_at_start', b.text ~ ('^' || b.variable), 'the body begins with a variable',
+            'Begin with a word, for example "Hi {{1}}, ...".'
+        ),
+        (
+            'variable_at_end', b.text ~ (b.variable || '[.,;:!?\s]*$'), 'the body ends with a variable',
+            'End with words, for example "... {{3}}. Thank you for your order."'
+        ),
+        (
+            'adjacent_variables', b.text ~ (b.variable || '\s*' || b.variable),
+            'two variables stand next to each other', 'Put words between them, or make one value of the two.'
+        ),
+        (
+            'variable_ratio',
+            b.count > 0 AND b.words < 2 * b.count + 1 AND (p_template).category <> 'AUTHENTICATION',
+            format('%s variables in %s words', b.count, b.words),
+            format('Add words: about %s are needed for so many variables.', 2 * b.count + 1)
+        ),
+        (
+            'opt_out_hint',
+            (p_template).category = 'MARKETING' AND b.everything !~* _wa_template_words('opt_out'),
+            'a MARKETING template without a way to opt out',
+            'Add a footer such as "Reply STOP to unsubscribe", or a quick reply "Stop".'
+        ),
+        (
+            'promotional_words',
+            (p_template).category = 'UTILITY' AND b.everything ~* _wa_template_words('promotional'),
+            format('"%s" in a UTILITY template',
+                lower((regexp_match(b.everything, _wa_template_words('promotional'), 'i'))[1])),
+            'Meta makes it MARKETING, or rejects it: leave the advertising out, or choose that category.'
+        ),
+        (
+            'whitespace', b.text ~ '\t|\n\s*\n\s*\n|     ',
+            'the body has tabs, more than two line breaks or four spaces in a row', 'Meta refuses them.'
+        )
+    ) f (rule, is_found, message, hint)
+    WHERE f.is_found
+$$;
+
+COMMENT ON FUNCTION _wa_lint_template_text(wa_templates) IS
+'Internal: what the review would object to in the words and variables of a template.';
+
+CREATE OR REPLACE FUNCTION _wa_lint_template_lengths(p_template wa_templates)
+RETURNS TABLE (rule text, severity text, message text, hint text)
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+AS $$
+    SELECT 'length', 'warning', format('%s has %s characters; %s are allowed', l.what, l.has, l.allowed),
+        'Shorten it.'
+    FROM (
+        SELECT 'the header' AS what, char_length((p_template).header_text) AS has, 60 AS allowed
+        UNION ALL
+        SELECT 'the body', char_length((p_template).body_text), 1024
+        UNION ALL
+        SELECT 'the footer', char_length((p_template).footer_text), 60
+        UNION ALL
+        SELECT format('the %s of button %s', k.key, b.place - 1), char_length(b.value ->> k.key), k.allowed
+        FROM jsonb_array_elements((p_template).buttons) WITH ORDINALITY b (value, place)
+        CROSS JOIN (VALUES ('text', 25), ('url', 2000)) k (key, allowed)
+    ) l
+    WHERE l.has > l.allowed
+$$;
+
+COMMENT ON FUNCTION _wa_lint_template_lengths(wa_templates) IS
+'Internal: which parts of a template are too long.';
+
+CREATE OR REPLACE FUNCTION _wa_lint_template_buttons(p_template wa_templates)
+RETURNS TABLE (rule text, severity text, message text, hint text)
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+AS $$
+    WITH button AS (
+        SELECT upper(b.value ->> 'type') AS type, b.value ->> 'text' AS text, b.value ->> 'url' AS url,
+            b.place - 1 AS index
+        FROM jsonb_array_elements((p_template).buttons) WITH ORDINALITY b (value, place)
+    )
+    SELECT 'button_count', 'warning', format('%s %s buttons; %s are allowed', k.has, k.type, k.allowed),
+        'Leave some out.'
+    FROM (
+        SELECT b.type, count(*) AS has,
+            CASE b.type WHEN 'URL' THEN 2 WHEN 'PHONE_NUMBER' THEN 1 WHEN 'COPY_CODE' THEN 1 ELSE 10 END
+            AS allowed
+        FROM button b GROUP BY b.type
+    ) k
+    WHERE k.has > k.allowed
+    UNION ALL
+    SELECT 'button_text', 'warning', format('button %s has no text', b.index),
+        'Give it the text that the customer taps.'
+    FROM button b
+    WHERE b.type IN ('URL', 'QUICK_REPLY', 'PHONE_NUMBER', 'FLOW') AND coalesce(b.text, '') !~ '\S'
+    UNION ALL
+    SELECT 'button_url', 'warning',
+        format('the url of button %s does not begin with an address, or goes on after its variable', b.index),
+        'For example "https://pay.example.com/{{1}}": the address is fixed, the variable its end.'
+    FROM button b
+    WHERE b.type = 'URL'
+        AND b.url !~* '^https?://[^/{}\s]+\.[^/{}\s]+(/[^{}\s]*(\{\{\s*[a-z0-9_]+\s*\}\})?)?$'
+    UNION ALL
+    SELECT 'example_url', 'warning', 'a button leads to example.com',
+        'Put your own address there; until then it is not submitted.'
+    WHERE _wa_has_example_url((p_template).buttons)
+$$;
+
+COMMENT ON FUNCTION _wa_lint_template_buttons(wa_templates) IS
+'Internal: what the review would object to in the buttons of a template.';
+
+CREATE OR REPLACE FUNCTION _wa_lint_template_declaration(p_template wa_templates)
+RETURNS TABLE (rule text, severity text, message text, hint text)
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+AS $$
+    SELECT f.rule, f.severity, f.message, f.hint
+    FROM (SELECT (p_template).*) t
+    CROSS JOIN LATERAL (VALUES
+        (
+            'name_characters', 'warning', t.name !~ '^[A-Za-z0-9_]+$',
+            'the name has other characters than letters, digits and underscores',
+            format('For example "%s".', trim('_' FROM regexp_replace(lower(t.name), '[^a-z0-9]+', '_', 'g')))
+        ),
+        (
+            'language_code', 'warning', t.language !~ '^[a-z]{2,3}(_[A-Z]{2,3})?$',
+            format('"%s" is not a language of Meta''s form', t.language), 'For example en, en_US, pt_BR.'
+        ),
+        (
+            'header_format', 'warning',
+            regexp_replace(t.header_text, '\{\{.*\}\}', '') ~ '[\n\r*_~`\u2600-\u27BF\U0001F000-\U0001FAFF]',
+            'the header has line breaks, emphasis or an emoji', 'Meta takes plain text there.'
+        ),
+        (
+            'header_example', 'warning', t.header_format IN ('IMAGE', 'VIDEO', 'GIF', 'DOCUMENT')
+            AND _wa_template_component(t.components, 'HEADER') #> '{example,header_handle,0}' IS NULL,
+            format('the %s header has no sample file', lower(t.header_format)),
+            'Upload one to Meta and give its handle in components: {"type": "HEADER", "format": "IMAGE", '
+            '"example": {"header_handle": ["..."]}}.'
+        ),
+        (
+            'name_case', 'notice', t.name <> lower(t.name),
+            format('Meta will know it as "%s"', lower(t.name)),
+            'Names are sent in small letters; here they match in either case.'
+        ),
+        (
+            'authentication_text', 'notice', t.category = 'AUTHENTICATION' AND t.provider_template_id IS NULL,
+            'Meta words authentication templates itself',
+            'Header, body and footer are not sent to the review; only the button is.'
+        )
+    ) f (rule, severity, is_found, message, hint)
+    WHERE f.is_found
+    UNION ALL
+    SELECT 'example', 'notice', 'no example for ' || string_agg(s.name, ', ' ORDER BY s.turn),
+        'Reviewers see made-up ones; parameters takes {"name": "...", "example": "..."}.'
+    FROM _wa_template_slots(p_template) WITH ORDINALITY s (part, place, name, example, turn)
+    WHERE s.example IS NULL AND (p_template).category <> 'AUTHENTICATION'
+        AND (s.part <> 'header' OR (p_template).header_format = 'TEXT')
+    HAVING count(*) > 0
+    UNION ALL
+    SELECT 'unused_parameter', 'notice',
+        format('parameters declares %s, which the template does not take', string_agg(d.name, ', ')),
+        'Values of that name are left out.'
+    FROM (
+        SELECT coalesce(e.value ->> 'name', e.value #>> '{}') AS name
+        FROM jsonb_array_elements((p_template).parameters) e
+    ) d
+    WHERE NOT EXISTS (SELECT FROM _wa_template_slots(p_template) s WHERE s.name = d.name)
+    HAVING count(*) > 0
+$$;
+
+COMMENT ON FUNCTION _wa_lint_template_declaration(wa_templates) IS
+'Internal: what is worth knowing about name, language, header and declared parameters of a template.';
+
 CREATE OR REPLACE FUNCTION _wa_lint_template(p_template wa_templates)
 RETURNS TABLE (rule text, severity text, message text, hint text)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 AS $$
-    WITH part AS (
-        SELECT t.body_text AS body, btrim(t.body_text, E' \t\r\n') AS trimmed,
-            '\{\{\s*[A-Za-z0-9_]+\s*\}\}' AS variable,
-            concat_ws(' ', t.header_text, t.body_text, t.footer_text, (
-                SELECT string_agg(b.value ->> 'text', ' ') FROM jsonb_array_elements(t.buttons) b
-            )) AS everything,
-            t.*
-        FROM (SELECT (p_template).*) t
-    ),
-    counted AS (
-        SELECT p.*,
-            (SELECT count(*) FROM regexp_matches(p.body, p.variable, 'g')) AS variables,
-            (SELECT count(*) FROM regexp_matches(regexp_replace(p.body, p.variable, ' ', 'g'), '\w+', 'g')) AS words
-        FROM part p
-    ),
-    found (turn, rule, severity, message, hint) AS (
-        SELECT 1, 'name_case', 'notice', format('Meta will know it as "%s"', lower(c.name)),
-            'Names are sent in small letters; here they match in either case.'
-        FROM counted c WHERE c.name <> lower(c.name)
+    SELECT f.rule, f.severity, f.message, f.hint
+    FROM (
+        SELECT 1 AS turn, l.* FROM _wa_lint_template_text(p_template) l
         UNION ALL
-        SELECT 2, 'name_characters', 'warning',
-            'the name has other characters than letters, digits and underscores',
-            format('For example "%s".', trim('_' FROM regexp_replace(lower(c.name), '[^a-z0-9]+', '_', 'g')))
-        FROM counted c WHERE c.name !~ '^[A-Za-z0-9_]+$'
+        SELECT 2, l.* FROM _wa_lint_template_lengths(p_template) l
         UNION ALL
-        SELECT 3, 'language_code', 'warning', format('"%s" is not a language of Meta''s form', c.language),
-            'For example en, en_US, pt_BR.'
-        FROM counted c WHERE c.language !~ '^[a-z]{2,3}(_[A-Z]{2,3})?$'
+        SELECT 3, l.* FROM _wa_lint_template_buttons(p_template) l
         UNION ALL
-        SELECT 4, 'variable_at_start', 'warning', 'the body begins with a variable',
-            'Begin with a word, for example "Hi {{1}}, ...".'
-        FROM counted c WHERE c.trimmed ~ ('^' || c.variable)
-        UNION ALL
-        SELECT 5, 'variable_at_end', 'warning', 'the body ends with a variable',
-            'End with words, for example "... {{3}}. Thank you for your order."'
-        FROM counted c WHERE c.trimmed ~ (c.variable || '[[:punct:]\s]*$') AND c.trimmed !~ '\w[^{}]*$'
-        UNION ALL
-        SELECT 6, 'adjacent_variables', 'warning', 'two variables stand next to each other',
-            'Put words between them, or make one value of the two.'
-        FROM counted c WHERE c.body ~ (c.variable || '\s*' || c.variable)
-        UNION ALL
-        SELECT 7, 'variable_ratio', 'warning',
-            format('%s variables in %s words', c.variables, c.words),
-            format('Add words: Meta wants about %s for so many variables.', 2 * c.variables + 1)
-        FROM counted c WHERE c.category <> 'AUTHENTICATION' AND c.words < 2 * c.variables + 1
-            AND c.variables > 0
-        UNION ALL
-        SELECT 8, 'opt_out_hint', 'warning', 'a MARKETING template without a way to opt out',
-            'Add a footer such as "Reply STOP to unsubscribe", or a quick reply "Stop".'
-        FROM counted c WHERE c.category = 'MARKETING' AND c.everything !~* _wa_template_words('opt_out')
-        UNION ALL
-        SELECT 9, 'promotional_words', 'warning',
-            format('"%s" in a UTILITY template', lower((regexp_match(
-                c.everything, _wa_template_words('promotional'), 'i'
-            ))[1])),
-            'Meta makes it MARKETING, or rejects it: leave the advertising out, or choose that category.'
-        FROM counted c WHERE c.category = 'UTILITY' AND c.everything ~* _wa_template_words('promotional')
-        UNION ALL
-        SELECT 10, 'length', 'warning', format('%s has %s characters; %s are allowed', l.what, l.has, l.allowed),
-            'Shorten it.'
-        FROM counted c
-        CROSS JOIN LATERAL (
-            SELECT 'the header' AS what, char_length(c.header_text) AS has, 60 AS allowed
-            UNION ALL
-            SELECT 'the body', char_length(c.body), 1024
-            UNION ALL
-            SELECT 'the footer', char_length(c.footer_text), 60
-            UNION ALL
-            SELECT format('the text of button %s', b.place - 1), char_length(b.value ->> 'text'), 25
-            FROM jsonb_array_elements(c.buttons) WITH ORDINALITY b (value, place)
-            UNION ALL
-            SELECT format('the url of button %s', b.place - 1), char_length(b.value ->> 'url'), 2000
-            FROM jsonb_array_elements(c.buttons) WITH ORDINALITY b (value, place)
-        ) l
-        WHERE l.has > l.allowed
-        UNION ALL
-        SELECT 11, 'header_format', 'warning', 'the header has line breaks, emphasis or an emoji',
-            'Meta takes plain text there.'
-        FROM counted c
-        WHERE regexp_replace(c.header_text, c.variable, '', 'g')
-            ~ '[\n\r*_~`\u2600-\u27BF\U0001F000-\U0001FAFF]'
-        UNION ALL
-        SELECT 12, 'whitespace', 'warning', 'the body has tabs, more than two line breaks or four spaces in a row',
-            'Meta refuses them.'
-        FROM counted c WHERE c.body ~ '\t|\n\s*\n\s*\n|     '
-        UNION ALL
-        SELECT 13, 'button_count', 'warning', format('%s %s buttons; %s are allowed', k.has, k.type, k.allowed),
-            'Leave some out.'
-        FROM (
-            SELECT upper(b.value ->> 'type') AS type, count(*) AS has,
-                CASE upper(b.value ->> 'type') WHEN 'URL' THEN 2 WHEN 'PHONE_NUMBER' THEN 1
-                    WHEN 'COPY_CODE' THEN 1 ELSE 10 END AS allowed
-            FROM counted c, jsonb_array_elements(c.buttons) b
-            GROUP BY upper(b.value ->> 'type')
-        ) k
-        WHERE k.has > k.allowed
-        UNION ALL
-        SELECT 14, 'button_text', 'warning', format('button %s has no text', b.place - 1),
-            'Give it the text that the customer taps.'
-        FROM counted c, jsonb_array_elements(c.buttons) WITH ORDINALITY b (value, place)
-        WHERE upper(b.value ->> 'type') IN ('URL', 'QUICK_REPLY', 'PHONE_NUMBER', 'FLOW')
-            AND coalesce(b.value ->> 'text', '') !~ '\S'
-        UNION ALL
-        SELECT 15, 'button_url', 'warning',
-            format('the url of button %s does not begin with an address, or goes on after its variable',
-                b.place - 1),
-            'For example "https://pay.example.com/{{1}}": the address is fixed, the variable its end.'
-        FROM counted c, jsonb_array_elements(c.buttons) WITH ORDINALITY b (value, place)
-        WHERE upper(b.value ->> 'type') = 'URL'
-            AND b.value ->> 'url' !~* ('^https?://[^/{}\s]+\.[^/{}\s]+(/[^{}\s]*(' || c.variable || ')?)?$')
-        UNION ALL
-        SELECT 16, 'example_url', 'warning', format('the url of button %s is only an example', b.place - 1),
-            'Put your own address there.'
-        FROM counted c, jsonb_array_elements(c.buttons) WITH ORDINALITY b (value, place)
-        WHERE b.value ->> 'url' ~* '^https?://([^/]*\.)?example\.(com|org|net)\M'
-        UNION ALL
-        SELECT 17, 'header_example', 'warning', format('the %s header has no sample file', lower(c.header_format)),
-            'Upload one to Meta and give its handle: components, HEADER, "example": {"header_handle": ["..."]}.'
-        FROM counted c
-        WHERE c.header_format IN ('IMAGE', 'VIDEO', 'GIF', 'DOCUMENT')
-            AND _wa_template_component(c.components, 'HEADER') #> '{example,header_handle,0}' IS NULL
-        UNION ALL
-        SELECT 18, 'example', 'notice',
-            format('no example for %s', string_agg(DISTINCT s.name, ', ')),
-            'Reviewers see made-up ones; parameters takes {"name": "...", "example": "..."}.'
-        FROM counted c, _wa_template_slots(p_template) s
-        WHERE s.example IS NULL AND coalesce(c.header_format, 'TEXT') = 'TEXT' AND c.category <> 'AUTHENTICATION'
-        HAVING count(*) > 0
-        UNION ALL
-        SELECT 19, 'unused_parameter', 'notice',
-            format('parameters declares %s, which the template does not take', string_agg(d.name, ', ')),
-            'Values of that name are left out.'
-        FROM (
-            SELECT coalesce(d.value ->> 'name', d.value #>> '{}') AS name
-            FROM counted c, jsonb_array_elements(c.parameters) d
-        ) d
-        WHERE NOT EXISTS (SELECT FROM _wa_template_slots(p_template) s WHERE s.name = d.name)
-        HAVING count(*) > 0
-        UNION ALL
-        SELECT 20, 'authentication_text', 'notice', 'Meta words authentication templates itself',
-            'Header, body and footer are not sent to the review; only the button is.'
-        FROM counted c WHERE c.category = 'AUTHENTICATION' AND c.provider_template_id IS NULL
-    )
-    SELECT f.rule, f.severity, f.message, f.hint FROM found f ORDER BY f.severity DESC, f.turn, f.message
+        SELECT 4, l.* FROM _wa_lint_template_declaration(p_template) l
+    ) f
+    ORDER BY f.severity = 'notice', f.turn
 $$;
 
-COMMENT ON FUNCTION _wa_lint_template(wa_templates) IS
-'Internal: the findings of lint_wa_template().';
+COMMENT ON FUNCTION _wa_lint_template(wa_templates) IS 'Internal: all findings of lint_wa_template().';
 
 CREATE OR REPLACE FUNCTION lint_wa_template(p_template text, p_language text DEFAULT NULL)
 RETURNS TABLE (rule text, severity text, message text, hint text)
@@ -202,6 +267,8 @@ $$;
 COMMENT ON FUNCTION lint_wa_template(uuid) IS
 'The same for a row: SELECT t.name, l.* FROM wa_templates t CROSS JOIN lint_wa_template(t.id) l.';
 
-REVOKE ALL ON FUNCTION _wa_template_words(text), _wa_lint_template(wa_templates),
-lint_wa_template(text, text), lint_wa_template(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION _wa_template_words(text), _wa_has_example_url(jsonb),
+_wa_lint_template_text(wa_templates), _wa_lint_template_lengths(wa_templates),
+_wa_lint_template_buttons(wa_templates), _wa_lint_template_declaration(wa_templates),
+_wa_lint_template(wa_templates), lint_wa_template(text, text), lint_wa_template(uuid) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION lint_wa_template(text, text), lint_wa_template(uuid) TO wa_app, wa_admin;

@@ -384,7 +384,7 @@ COMMENT ON FUNCTION _wa_check_template_params(uuid, text, text, text, jsonb) IS
 
 REVOKE ALL ON FUNCTION _wa_template_value_problem(jsonb, text),
 _wa_template_values(jsonb, integer, text[], text), _wa_template_text_parameters(jsonb, text[]),
-_wa_are_plain_params(jsonb, integer),
+_wa_are_plain_params(jsonb, integer), _wa_spread_template_values(wa_templates, jsonb),
 _wa_build_template(wa_templates, jsonb), _wa_are_template_components(jsonb),
 _wa_template_components(wa_templates, jsonb), _wa_unknown_template_problem(uuid, text, text, text),
 _wa_check_template_params(uuid, text, text, text, jsonb) FROM PUBLIC;

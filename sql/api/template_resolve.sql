@@ -25,7 +25,8 @@ RETURNS TABLE (part text, place integer, name text, example text)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 AS $$
     WITH declared AS (
-        SELECT d.place, coalesce(d.value ->> 'name', d.value #>> '{}') AS name, d.value ->> 'example' AS example
+        SELECT d.place, coalesce(d.value ->> 'name', d.value #>> '{}') AS name,
+            d.value ->> 'example' AS example
         FROM jsonb_array_elements((p_template).parameters) WITH ORDINALITY d (value, place)
     ),
     slot AS (
@@ -61,8 +62,8 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION _wa_template_slots(wa_templates) IS
-'Internal: every value that a template takes, with its name: the placeholder''s own, else the declared one (body '
-'first, then header, then buttons), else its number, header or button_N.';
+'Internal: every value that a template takes, with its name: the placeholder''s own, else the declared one '
+'(body first, then header, then buttons), else its number, header or button_N.';
 
 CREATE OR REPLACE FUNCTION _wa_fold_template_values(p_template wa_templates, p_values jsonb) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path FROM CURRENT
@@ -85,8 +86,8 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION _wa_fold_template_values(wa_templates, jsonb) IS
-'Internal: values by name in the form that template_params takes: an array, or an object by part where header '
-'or buttons take values too.';
+'Internal: values by name in the form that template_params takes: an array, or an object by part where '
+'header or buttons take values too.';
 
 CREATE OR REPLACE FUNCTION resolve_wa_template_params(
     p_template text, p_context jsonb, p_language text DEFAULT NULL
@@ -112,9 +113,8 @@ BEGIN
             FILTER (WHERE f.value IS NULL)
     INTO v_values, v_missing, v_paths
     FROM (
-        SELECT s.name, min(s.turn) AS turn, min(m.path) AS path,
-            min(nullif(coalesce(p_context -> m.path, p_context #> string_to_array(m.path, '.')), 'null')::text)
-            ::jsonb AS value
+        SELECT DISTINCT ON (s.name) s.name, s.turn, m.path,
+            nullif(coalesce(p_context -> m.path, p_context #> string_to_array(m.path, '.')), 'null') AS value
         FROM _wa_template_slots(v_template) WITH ORDINALITY s (part, place, name, example, turn)
         CROSS JOIN LATERAL (
             SELECT coalesce(
@@ -122,15 +122,15 @@ BEGIN
                 CASE WHEN s.part = 'body' THEN v_template.variable_mapping ->> s.place::text END, s.name
             ) AS path
         ) m
-        GROUP BY s.name
+        ORDER BY s.name, s.turn
     ) f;
     IF v_missing IS NOT NULL THEN
         RAISE EXCEPTION USING
             ERRCODE = 'WA021',
             MESSAGE = format('%s: the context has no value for %s', v_what, v_missing),
             DETAIL = v_paths || '.',
-            HINT = 'Give them in the context, or say where they are: UPDATE wa_templates SET variable_mapping = '
-            '''{"customer_name": "customer.name"}''.';
+            HINT = 'Give them in the context, or say where they are: '
+            'UPDATE wa_templates SET variable_mapping = ''{"customer_name": "customer.name"}''.';
     END IF;
     v_params := _wa_fold_template_values(v_template, coalesce(v_values, '{}'));
     SELECT b.problem INTO v_problem FROM _wa_build_template(v_template, v_params) b;
@@ -143,8 +143,8 @@ END
 $$;
 
 COMMENT ON FUNCTION resolve_wa_template_params(text, jsonb, text) IS
-'The template_params of a template from a context document, by the template''s variable_mapping. A value that '
-'is not there raises WA021 and is named.';
+'The template_params of a template from a context document, by the template''s variable_mapping. A value '
+'that is not there raises WA021 and is named.';
 
 -- All at once, so that a value that looks like a placeholder is text.
 CREATE OR REPLACE FUNCTION _wa_fill_template_text(p_text text, p_values jsonb) RETURNS text
@@ -230,7 +230,9 @@ AS $$
         WHEN s.part = 'header' AND (p_template).header_format <> 'TEXT'
             THEN to_jsonb(coalesce(s.example, 'https://example.com/file'))
         WHEN s.example IS NOT NULL THEN to_jsonb(s.example)
-        WHEN s.name ~ '^([0-9]+|header|button_[0-9])$' THEN to_jsonb('sample ' || s.place)
+        -- The end of a URL, or a code.
+        WHEN s.part = 'button' THEN to_jsonb('sample'::text)
+        WHEN s.name ~ '^([0-9]+|header)$' THEN to_jsonb('sample ' || s.place)
         ELSE to_jsonb(replace(s.name, '_', ' '))
     END), '{}')
     FROM _wa_template_slots(p_template) s
@@ -263,8 +265,8 @@ END
 $$;
 
 COMMENT ON FUNCTION preview_wa_template(text, jsonb, text) IS
-'What the customer would read: header, body, footer and buttons with the values filled in, as template_params '
-'takes them; without values, with the examples that Meta''s review gets. Sends nothing.';
+'What the customer would read: header, body, footer and buttons with the values filled in, as '
+'template_params takes them; without values, with the examples that Meta''s review gets. Sends nothing.';
 
 REVOKE ALL ON FUNCTION _wa_require_template(uuid, text, text), _wa_template_slots(wa_templates),
 _wa_fold_template_values(wa_templates, jsonb), resolve_wa_template_params(text, jsonb, text),

@@ -1,4 +1,4 @@
--- What a template must be to be a template at all. What Meta's review would say of it is lint_wa_template()'s.
+-- What a template must be to be one at all. What Meta's review would say of it is lint_wa_template()'s.
 
 CREATE OR REPLACE FUNCTION _wa_template_structure_problem(p_template wa_templates) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
@@ -59,7 +59,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_template_structure_problem(wa_templates) IS
-'Internal: what makes a template unusable whatever Meta thinks of it, in one sentence; NULL when nothing does.';
+'Internal: what makes a template unusable whatever Meta thinks of it, in one sentence; NULL when nothing '
+'does.';
 
 CREATE OR REPLACE FUNCTION _wa_template_parameters_problem(p_parameters jsonb, p_numbered text[]) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -69,7 +70,8 @@ BEGIN ATOMIC
             THEN 'each of parameters is a name or an object with a name'
         WHEN count(DISTINCT d.name) < count(*) THEN 'parameters has a name twice'
         WHEN count(*) BETWEEN 1 AND cardinality(p_numbered) - 1
-            THEN format('parameters has %s names, the body %s placeholders', count(*), cardinality(p_numbered))
+            THEN format('parameters has %s names, the body %s placeholders',
+                count(*), cardinality(p_numbered))
     END
     FROM (
         SELECT CASE jsonb_typeof(e.value)

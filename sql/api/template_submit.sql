@@ -24,13 +24,15 @@ COMMENT ON FUNCTION _wa_template_text_example(text, boolean, text[], text[]) IS
 CREATE OR REPLACE FUNCTION _wa_template_request_button(p_button jsonb, p_sample text) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
-    SELECT p_button || jsonb_build_object('type', upper(p_button ->> 'type')) || CASE upper(p_button ->> 'type')
+    SELECT p_button || jsonb_build_object('type', upper(p_button ->> 'type'))
+    || CASE upper(p_button ->> 'type')
         -- Each button counts its variable from 1.
         WHEN 'URL' THEN CASE WHEN u.url <> p_button ->> 'url' OR u.url LIKE '%{{1}}%' THEN jsonb_build_object(
             'url', u.url,
             'example', coalesce(p_button -> 'example', jsonb_build_array(replace(u.url, '{{1}}', p_sample)))
         ) ELSE '{}' END
-        WHEN 'COPY_CODE' THEN jsonb_build_object('example', coalesce(p_button -> 'example', to_jsonb(p_sample)))
+        WHEN 'COPY_CODE'
+            THEN jsonb_build_object('example', coalesce(p_button -> 'example', to_jsonb(p_sample)))
         ELSE '{}'
     END
     FROM (SELECT regexp_replace(p_button ->> 'url', '\{\{[^}]*\}\}', '{{1}}', 'g') AS url) u;
@@ -63,12 +65,12 @@ BEGIN
             )
             FROM jsonb_array_elements(c.value -> 'buttons') WITH ORDINALITY b (value, place)
         ))
-        WHEN 'BODY' THEN jsonb_strip_nulls(
-            _wa_template_text_example('body', v_is_named, p_template.body_placeholders, v_body) || c.value
-            || jsonb_build_object('text', regexp_replace(
+        WHEN 'BODY' THEN c.value || CASE WHEN c.value ? 'text'
+            THEN _wa_template_text_example('body', v_is_named, p_template.body_placeholders, v_body)
+            || c.value || jsonb_build_object('text', regexp_replace(
                 c.value ->> 'text', '\{\{\s*([A-Za-z0-9_]+)\s*\}\}', '{{\1}}', 'g'
             ))
-        )
+            ELSE '{}' END
         WHEN 'HEADER' THEN CASE WHEN p_template.header_format = 'TEXT'
             THEN _wa_template_text_example('header', v_is_named, p_template.header_placeholders, v_header)
             ELSE '{}' END || c.value || CASE WHEN p_template.header_placeholders <> '{}' AND NOT v_is_named
@@ -88,8 +90,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_template_request(wa_templates) IS
-'Internal: what asks Meta to review a template: its name in small letters, its components with an example for '
-'each variable.';
+'Internal: what asks Meta to review a template: its name in small letters, its components with an example '
+'for each variable.';
 
 CREATE OR REPLACE FUNCTION _wa_authentication_components(p_template wa_templates) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path FROM CURRENT
@@ -104,11 +106,13 @@ RETURN jsonb_build_array(
 ));
 
 COMMENT ON FUNCTION _wa_authentication_components(wa_templates) IS
-'Internal: the components of an authentication template, whose texts Meta words: a button that copies the code '
-'unless the template has another.';
+'Internal: the components of an authentication template, whose texts Meta words: a button that copies the '
+'code unless the template has another.';
 
 CREATE OR REPLACE FUNCTION get_wa_template_submissions(p_waba_id text, p_names text[] DEFAULT NULL)
-RETURNS TABLE (template_id uuid, name text, language text, provider_template_id text, request jsonb)
+RETURNS TABLE (
+    template_id uuid, name text, language text, provider_template_id text, request jsonb, problem text
+)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
     WITH account AS (
@@ -120,7 +124,9 @@ AS $$
         ORDER BY n.id = o.default_number_id DESC, n.id
         LIMIT 1
     )
-    SELECT t.id, t.name, t.language, t.provider_template_id, _wa_template_request(t)
+    SELECT t.id, t.name, t.language, t.provider_template_id, _wa_template_request(t),
+        CASE WHEN _wa_has_example_url(t.buttons)
+            THEN 'a button still leads to example.com, put your own address there' END
     FROM wa_templates t
     WHERE t.organization_id = _wa_caller_organization()
         AND CASE WHEN p_names IS NULL THEN t.provider_template_id IS NULL AND t.status = 'PENDING'
@@ -138,9 +144,9 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION get_wa_template_submissions(text, text[]) IS
-'The templates of an account that can go to Meta''s review, with the request for each: drafts that were never '
-'submitted; or by name, then also those to be created again or edited (Meta takes edits of rejected, approved '
-'and paused ones).';
+'The templates of an account that can go to Meta''s review, with the request for each: drafts that were '
+'never submitted; or by name, then also those to be created again or edited (Meta takes edits of rejected, '
+'approved and paused ones). One with a problem is not to be sent.';
 
 CREATE OR REPLACE FUNCTION record_wa_template_submission(
     p_template_id uuid, p_waba_id text, p_http_status integer, p_answer jsonb
@@ -153,7 +159,7 @@ DECLARE
     v_code integer := (v_error ->> 'code')::integer;
     v_subcode integer := (v_error ->> 'error_subcode')::integer;
 BEGIN
-    IF p_http_status < 300 AND p_answer ? 'id' THEN
+    IF p_http_status BETWEEN 200 AND 299 AND p_answer ? 'id' THEN
         -- The webhook with Meta's decision may have been faster: then the row knows more than this answer.
         UPDATE wa_templates t SET
             name = lower(t.name), waba_id = p_waba_id, provider_template_id = p_answer ->> 'id',
@@ -166,7 +172,7 @@ BEGIN
             rejected_reason = CASE WHEN t.provider_template_id = p_answer ->> 'id' THEN t.rejected_reason END
         WHERE t.organization_id = v_org AND t.id = p_template_id;
         RETURN 'submitted';
-    ELSIF p_http_status < 300 THEN
+    ELSIF p_http_status BETWEEN 200 AND 299 THEN
         RETURN 'edited';
     ELSIF v_subcode = 2388024 THEN
         RETURN 'exists';
@@ -186,9 +192,9 @@ END
 $$;
 
 COMMENT ON FUNCTION record_wa_template_submission(uuid, text, integer, jsonb) IS
-'Records Meta''s answer to a request of get_wa_template_submissions() and says what it was: submitted; edited or '
-'exists (read the template back with upsert_wa_templates()); refused, with the reason in the row; failed, which '
-'is not the template''s fault.';
+'Records Meta''s answer to a request of get_wa_template_submissions() and says what it was: submitted; '
+'edited or exists (read the template back with upsert_wa_templates()); refused, with the reason in the row; '
+'failed, which is not the template''s fault.';
 
 REVOKE ALL ON FUNCTION _wa_template_text_example(text, boolean, text[], text[]),
 _wa_template_request_button(jsonb, text), _wa_template_request(wa_templates),

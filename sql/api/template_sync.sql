@@ -123,7 +123,12 @@ BEGIN
                 waba_id = p_waba_id, provider_template_id = v_row.provider_id, language = v_row.language,
                 status = v_row.status, category = v_row.category,
                 components = coalesce(v_row.components, t.components),
-                rejected_reason = v_row.rejected_reason, quality_score = v_row.quality,
+                -- The webhook says more than this word does.
+                rejected_reason = CASE
+                    WHEN split_part(t.rejected_reason, ':', 1) = v_row.rejected_reason THEN t.rejected_reason
+                    ELSE v_row.rejected_reason
+                END,
+                quality_score = v_row.quality,
                 previous_category = coalesce(
                     v_row.previous_category, nullif(t.category, v_row.category), t.previous_category
                 ),
@@ -263,7 +268,11 @@ BEGIN
             ELSE v_event
         END,
         rejected_reason = CASE
-            WHEN p_kind = 'status' THEN nullif(p_value ->> 'reason', 'NONE') ELSE t.rejected_reason
+            WHEN p_kind = 'status' THEN nullif(concat_ws(
+                ': ', nullif(p_value ->> 'reason', 'NONE'), p_value #>> '{rejection_info,reason}',
+                p_value #>> '{rejection_info,recommendation}'
+            ), '')
+            ELSE t.rejected_reason
         END,
         quality_score = CASE WHEN p_kind = 'quality' THEN p_value ->> 'new_quality_score'
             ELSE t.quality_score END,

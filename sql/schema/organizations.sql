@@ -21,12 +21,9 @@ CREATE TABLE wa_organizations (
     order_mode text NOT NULL DEFAULT 'accepted',
     order_wait interval NOT NULL DEFAULT interval '30 seconds',
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-<<<<<<< HEAD
     message_retention interval DEFAULT interval '90 days',
     audit_retention interval,
-=======
     default_language text,
->>>>>>> ca4ccb7 (Templates: structure, lint, defaults, resolving, preview, language fallback)
     CONSTRAINT wa_organizations_pkey PRIMARY KEY (id),
     CONSTRAINT wa_organizations_region_check CHECK (default_region ~ '^[A-Z]{2}$'),
     CONSTRAINT wa_organizations_rate_check CHECK (rate_limit_per_minute > 0),
@@ -36,12 +33,9 @@ CREATE TABLE wa_organizations (
     CONSTRAINT wa_organizations_refusal_check CHECK (on_refusal IN ('raise', 'record')),
     CONSTRAINT wa_organizations_unknown_check CHECK (on_unknown IN ('fail', 'retry')),
     CONSTRAINT wa_organizations_order_check CHECK (order_mode IN ('accepted', 'delivered')),
-<<<<<<< HEAD
     CONSTRAINT wa_organizations_message_retention_check CHECK (message_retention >= interval '1 day'),
-    CONSTRAINT wa_organizations_audit_retention_check CHECK (audit_retention >= interval '1 day')
-=======
+    CONSTRAINT wa_organizations_audit_retention_check CHECK (audit_retention >= interval '1 day'),
     CONSTRAINT wa_organizations_language_check CHECK (default_language ~ '^[a-z]{2,3}(_[A-Z]{2,3})?$')
->>>>>>> ca4ccb7 (Templates: structure, lint, defaults, resolving, preview, language fallback)
 );
 
 CREATE UNIQUE INDEX wa_organizations_default_key ON wa_organizations (is_default) WHERE is_default;
@@ -101,17 +95,14 @@ COMMENT ON COLUMN wa_organizations.order_mode IS
 'delivered, or after order_wait.';
 COMMENT ON COLUMN wa_organizations.order_wait IS
 'Longest time that order_mode = ''delivered'' waits for the previous message.';
-<<<<<<< HEAD
 COMMENT ON COLUMN wa_organizations.message_retention IS
 'How long messages, their statuses, events and finished queue rows are kept, once jobs are scheduled; NULL '
 'keeps them for good.';
 COMMENT ON COLUMN wa_organizations.audit_retention IS
 'The same for audit_log and wa_account_events; NULL, the default, keeps them for good.';
-=======
 COMMENT ON COLUMN wa_organizations.default_language IS
 'Language of a template that is taken where the one asked for does not exist, for example en or pt_BR; NULL: '
 'none is.';
->>>>>>> ca4ccb7 (Templates: structure, lint, defaults, resolving, preview, language fallback)
 COMMENT ON TABLE wa_organization_roles IS
 'Which database roles belong to which organization; row security goes by membership in these roles.';
 COMMENT ON TABLE wa_installations IS

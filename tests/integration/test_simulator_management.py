@@ -65,7 +65,13 @@ def test_a_template_is_created_reviewed_edited_paused_and_deleted(
         "name": "greeting",
         "language": "en_US",
         "category": "utility",
-        "components": [{"type": "body", "text": "Hello {{1}}, welcome."}],
+        "components": [
+            {
+                "type": "body",
+                "text": "Hello {{1}}, welcome to our shop.",
+                "example": {"body_text": [["Ann"]]},
+            }
+        ],
     }
     made = graph(simulator, "POST", f"{WABA}/message_templates", json=body)
     assert (made["status"], made["category"]) == ("PENDING", "UTILITY")

@@ -15,6 +15,7 @@ from .errors import ControlError, GraphError
 from .http import Request, Response, json_response
 from .settings import Settings
 from .state import Number, State, Template, unknown_object
+from .validation.template_create import check_components, check_new_template
 
 _EDITABLE: Final = ("APPROVED", "REJECTED", "PAUSED")
 _TIER_NAMES: Final = (
@@ -170,22 +171,18 @@ class Management:
         """POST /{waba_id}/message_templates."""
         values = _object(request)
         waba_id = self._state.waba(waba_id)
-        name = values.get("name")
-        if not isinstance(name, str) or not name or len(name) > 512 or name != name.lower() or " " in name:
-            raise GraphError(100, "Param name must have lowercase letters, digits and underscores only.")
-        for key in ("language", "category", "components"):
-            if key not in values:
-                raise GraphError(131008, f"The parameter {key} is required.")
+        if "components" in values:
+            values["components"] = _upper(values["components"])
+        check_new_template(values)
+        name = values["name"]
         if (waba_id, name, values["language"]) in self._state.templates:
             raise GraphError(
                 100, "There is already content in this language for this template.", subcode=2388024
             )
         known = ("name", "language", "category", "components", "parameter_format", "message_send_ttl_seconds")
         kept = {key: values[key] for key in known if key in values}
-        kept["components"] = _upper(kept["components"])
-        template = self._put(
-            waba_id, {**kept, "category": str(values["category"]).upper(), "status": "PENDING"}
-        )
+        category = self._settings.template_category or str(values["category"]).upper()
+        template = self._put(waba_id, {**kept, "category": category, "status": "PENDING"})
         answer = {"id": template.id, "status": "PENDING", "category": template.category}
         if self._settings.auto_approve_templates:
             self.set_status(template, "APPROVED", None)
@@ -216,6 +213,10 @@ class Management:
         kept = {key: values[key] for key in known if key in values}
         if "components" in kept:
             kept["components"] = _upper(kept["components"])
+            check_components(kept["components"], template.category)
+        # What runs stays in use; what was rejected is looked at again.
+        if template.status == "REJECTED":
+            kept |= {"status": "PENDING", "rejected_reason": "NONE"}
         self._put(template.waba_id, {"name": template.name, "language": template.language, **kept})
         return json_response({"success": True})
 

@@ -26,6 +26,7 @@ class Settings:
     hold_templates: float = 0.0
     message_status: bool = True
     auto_approve_templates: bool = False
+    template_category: str = ""  # what new templates get, whatever was asked for
     media_url_ttl_s: int = 300
     answer_delay_ms: int = 0
 
@@ -73,6 +74,7 @@ class Settings:
 _TYPES = {f.name: str(f.type) for f in fields(Settings)}
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "window": ("async", "sync", "off"),
+    "template_category": ("", "MARKETING", "UTILITY", "AUTHENTICATION"),
     "throttle_status": (400, 429),
     "shape": ("v23", "v24"),
     "pricing_on": ("sent", "delivered"),
