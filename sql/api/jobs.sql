@@ -5,7 +5,7 @@
 INSERT INTO wa_jobs AS j (name, function_name, schedule, batch_rows, pack, description) VALUES
 ('cleanup', 'cleanup_expired_wa_media', '*/10 * * * *', NULL, NULL,
     'Removes expired media and links to them.'),
-('conversations', 'expire_wa_conversations', '*/5 * * * *', NULL, NULL,
+('conversations', 'expire_wa_conversations', '*/5 * * * *', 10000, NULL,
     'Ends conversations that nobody continued.'),
 ('event_tasks', 'run_wa_event_tasks', '* * * * *', 100, 'events', 'Queues the reminders of events.'),
 ('rate_windows', 'clean_wa_rate_windows', '17 * * * *', 10000, NULL,
