@@ -63,6 +63,10 @@ bench: setup
 	.venv/bin/python -m pip install -qq --disable-pip-version-check -e '.[bench]'
 	PYTHONPATH=bin:tests .venv/bin/python -m bench $(ARGS)
 
+## reference: write docs/reference.md from the comments in the database
+reference: setup
+	.venv/bin/python bin/reference
+
 ## release-script: keep the install script of this version as released; migrations/README.md says when
 release-script: $(SCRIPT)
 	mkdir -p migrations/released
@@ -78,4 +82,4 @@ help:
 	@echo 'make: assemble the extension; make install, make uninstall: as root, honour PG_CONFIG and DESTDIR'
 	@sed -n 's/^## /make /p' Makefile
 
-.PHONY: installcheck setup demo test bench release-script lint help install-python uninstall-python
+.PHONY: installcheck setup demo test bench reference release-script lint help install-python uninstall-python

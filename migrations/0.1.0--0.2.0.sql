@@ -24,7 +24,7 @@ ALTER TABLE wa_organizations ADD COLUMN message_retention interval;
 ALTER TABLE wa_organizations ALTER COLUMN message_retention SET DEFAULT interval '90 days';
 ALTER TABLE wa_organizations ADD COLUMN audit_retention interval;
 ALTER TABLE wa_organizations
-ADD CONSTRAINT wa_organizations_message_retention_check CHECK (message_retention >= interval '1 day'),
+ADD CONSTRAINT wa_organizations_message_retention_check CHECK (message_retention >= interval '2 days'),
 ADD CONSTRAINT wa_organizations_audit_retention_check CHECK (audit_retention >= interval '1 day');
 ALTER TABLE wa_installations ADD COLUMN webhook_log_retention interval;
 ALTER TABLE wa_installations ALTER COLUMN webhook_log_retention SET DEFAULT interval '90 days';

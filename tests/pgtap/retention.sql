@@ -81,15 +81,15 @@ SELECT is((SELECT max(position) FROM read_wa_events('reader')), 4::bigint, 'posi
 
 -- each organization for itself
 SELECT create_wa_organization('north', '0b0b0b0b-0000-4000-8000-000000000002');
-UPDATE wa_organizations SET message_retention = '1 day' WHERE name = 'north';
+UPDATE wa_organizations SET message_retention = '2 days' WHERE name = 'north';
 SELECT set_config('wa.organization_id', '0b0b0b0b-0000-4000-8000-000000000002', true);
 INSERT INTO wa_messages (direction, message_type, status, state, created_at) VALUES
-('inbound', 'text', 'received', 'received', now() - interval '2 days'), ('inbound', 'text', 'received', 'received',
+('inbound', 'text', 'received', 'received', now() - interval '3 days'), ('inbound', 'text', 'received', 'received',
     now());
 SELECT run_wa_retention();
 SELECT results_eq($$ SELECT o.name, count(*) FROM wa_messages m JOIN wa_organizations o ON o.id = m.organization_id
     GROUP BY 1 ORDER BY 1 $$, $$ VALUES ('default', 1::bigint), ('north', 1) $$, 'each by its own time');
-SELECT throws_ok($$ UPDATE wa_organizations SET message_retention = '1 hour' $$, '23514', NULL, 'a day at least');
+SELECT throws_ok($$ UPDATE wa_organizations SET message_retention = '1 day' $$, '23514', NULL, 'two days at least');
 
 -- what was charged to limits
 RESET wa.organization_id;
