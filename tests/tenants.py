@@ -32,6 +32,7 @@ class Tenant:
     queue_id: str = ""
     contact_id: int = 0
     number_id: int = 0
+    message_id: int = 0
 
     @property
     def secret(self) -> str:
@@ -101,24 +102,35 @@ def _fill(db: Database, tenant: Tenant, services: dict[str, str]) -> None:
         message(
             f"wamid.in.{secret}", tenant.phone[1:], now, content=secret, name=secret, number=tenant.number
         ),
+        message(
+            f"wamid.file.{secret}", tenant.phone[1:], now, "document",
+            {"id": f"media.{secret}", "filename": secret}, name=secret, number=tenant.number,
+        ),
         status(f"wamid.{secret}", "delivered", now, number=tenant.number),
         body("account_update", {"event": secret}, account=tenant.waba, time=now),
-    ]
+    ]  # fmt: skip
     with db.connect(user=services["wa_receiver"]) as receiver:
         for one in bodies:
             receiver.execute("SELECT ingest_wa_webhook(%s)", (one,))
         receiver.execute("SELECT process_wa_webhooks()")
+    with db.connect(user=services["wa_dispatcher"], row_factory=dict_row) as process:
+        for file in process.execute("SELECT organization_id, media_id FROM claim_wa_media()").fetchall():
+            process.execute(
+                "SELECT store_wa_media(%s, %s, %s)",
+                (file["organization_id"], file["media_id"], secret.encode()),
+            )
     with db.connect(user=tenant.role, row_factory=dict_row) as app:
+        app.execute("SELECT create_wa_media_signature(id) FROM wa_media")
         app.execute("SELECT * FROM read_wa_events(%s)", (secret,))
         tenant.queue_id = str(_queue(app, tenant))
     (found,) = db.query(
-        "SELECT c.id AS contact, n.id AS number FROM wa_contacts AS c"
-        " JOIN wa_phone_numbers AS n USING (organization_id)"
+        "SELECT c.id AS contact, n.id AS number, f.message_id AS message FROM wa_contacts AS c"
+        " JOIN wa_phone_numbers AS n USING (organization_id) JOIN wa_media AS f USING (organization_id)"
         " WHERE organization_id = %s AND c.phone_e164 = %s",
         tenant.id,
         tenant.phone,
     )
-    tenant.contact_id, tenant.number_id = found["contact"], found["number"]
+    tenant.contact_id, tenant.number_id, tenant.message_id = found.values()
 
 
 def _automate(app: psycopg.Connection[dict[str, Any]], tenant: Tenant) -> None:

@@ -108,6 +108,13 @@ SELECT
 FROM timeline_entries t
 WHERE t.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
 
+CREATE OR REPLACE VIEW wa_media_masked WITH (security_barrier = true) AS
+SELECT
+    f.organization_id, f.id, f.message_id, f.direction, f.phone_number_id, f.media_type, f.mime_type,
+    f.file_size, f.status, f.attempts, f.stored_at, f.expires_at, f.created_at
+FROM wa_media f
+WHERE f.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
+
 CREATE OR REPLACE VIEW wa_broadcast_lists_masked WITH (security_barrier = true) AS
 SELECT
     l.organization_id, l.id,
@@ -134,9 +141,10 @@ COMMENT ON VIEW wa_automation_flows_masked IS 'Automation flows for analysts, wi
 COMMENT ON VIEW siren_events_masked IS 'Notifications for analysts: kinds, states and times.';
 COMMENT ON VIEW timeline_entries_masked IS
 'The timeline for analysts: what was done to which kind of object, no content beyond the action.';
+COMMENT ON VIEW wa_media_masked IS 'Files for analysts: kinds, sizes and states, no names.';
 COMMENT ON VIEW wa_broadcast_lists_masked IS 'Broadcast lists for analysts: their sizes.';
 
 GRANT SELECT ON wa_contacts_masked, wa_conversations_masked, wa_messages_masked, wa_message_statuses_masked,
 wa_outbound_queue_masked, wa_templates_masked, wa_opt_ins_masked, wa_opt_outs_masked, wa_phone_numbers_masked,
 wa_account_events_masked, wa_automation_flows_masked, siren_events_masked, timeline_entries_masked,
-wa_broadcast_lists_masked TO wa_analyst, wa_admin;
+wa_broadcast_lists_masked, wa_media_masked TO wa_analyst, wa_admin;

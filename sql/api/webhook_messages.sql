@@ -101,7 +101,18 @@ BEGIN
         CROSS JOIN LATERAL _wa_read_message(a.payload) t
         ORDER BY a.n
         ON CONFLICT (organization_id, wa_message_id) DO NOTHING
-        RETURNING id, provider_at
+        RETURNING id, phone_number_id, message_type, content, provider_at
+    ),
+    filed AS (
+        INSERT INTO wa_media (
+            organization_id, id, message_id, direction, phone_number_id, provider_media_id, media_type,
+            mime_type, filename, sha256
+        )
+        SELECT p_org, _wa_uuid7(clock_timestamp()), r.id, 'inbound', r.phone_number_id,
+            r.content ->> 'id', r.message_type, r.content ->> 'mime_type', r.content ->> 'filename',
+            _wa_read_sha256(r.content ->> 'sha256')
+        FROM recorded r
+        WHERE r.message_type IN ('image', 'video', 'audio', 'document', 'sticker') AND r.content ->> 'id' <> ''
     ),
     announced AS (
         INSERT INTO wa_events (organization_id, kind, message_id, status, occurred_at)

@@ -15,7 +15,8 @@ BEGIN
         'wa_events', 'wa_event_consumers', 'wa_outbound_queue', 'wa_queue_due', 'wa_queue_inflight',
         'wa_account_events', 'audit_log', 'wa_secrets', 'wa_template_syncs',
         'wa_automation_flows', 'siren_templates', 'siren_events', 'timeline_entries',
-        'wa_broadcast_lists', 'wa_broadcast_members'
+        'wa_broadcast_lists', 'wa_broadcast_members',
+        'wa_media', 'wa_media_contents', 'wa_media_signatures'
     ] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', v_table);
         EXECUTE format(

@@ -257,6 +257,9 @@ def arguments(names: list[str], types: list[str], text: str, mine: Tenant, queue
     values = []
     for place, kind in enumerate(types):
         name = re.sub("^p_", "", names[place]) if place < len(names) else ""
+        if name == "message_id":
+            values.append(mine.message_id)
+            continue
         hint = next((value for word, value in by_name.items() if name.startswith(word)), None)
         values.append(
             by_type[kind] if hint is None or text != mine.phone or kind not in ("uuid", "text") else hint
@@ -315,7 +318,16 @@ def test_no_function_gives_or_does_anything_to_the_other(
     """
     b = hostile.b
     nobody = Tenant(
-        "n", make_role("wa_app"), "+5491150002229", "2229", "7779", str(uuid4()), str(uuid4()), 987654, 987654
+        "n",
+        make_role("wa_app"),
+        "+5491150002229",
+        "2229",
+        "7779",
+        str(uuid4()),
+        str(uuid4()),
+        987654,
+        987654,
+        987654,
     )
     called = set()
     told = []
