@@ -160,7 +160,7 @@ SELECT ok(NOT EXISTS (SELECT FROM wa_media_signatures WHERE expires_at < now())
 DELETE FROM wa_media WHERE provider_media_id = 'M1';
 RESET ROLE;
 SELECT is((SELECT count(*) FROM wa_media_contents), 0::bigint, 'a file that is deleted leaves no bytes');
-UPDATE wa_organizations SET message_retention = interval '1 day';
+UPDATE wa_organizations SET message_retention = interval '90 days';
 UPDATE wa_media SET id = overlay(id::text PLACING '018' FROM 1)::uuid WHERE provider_media_id = 'M2';
 SELECT is(cleanup_expired_wa_media(), 1, 'files go when their messages go');
 SELECT world.receive('[{"from": "5491140000001", "id": "wamid.6", "timestamp": "1790000000",
