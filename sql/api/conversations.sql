@@ -1,5 +1,16 @@
 -- Conversations: what happened last between a business number and a customer, and what that allows now.
 
+CREATE OR REPLACE FUNCTION _wa_can_reply(
+    p_last_customer_at timestamptz, p_denied_at timestamptz, p_now timestamptz, p_margin interval
+) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN _wa_window_open(p_last_customer_at, p_now, p_margin)
+AND (p_denied_at IS NULL OR p_denied_at < p_last_customer_at);
+
+COMMENT ON FUNCTION _wa_can_reply(timestamptz, timestamptz, timestamptz, interval) IS
+'Internal: whether the window of a conversation lets a free-form message through: it is open, and the provider '
+'has not said otherwise since.';
+
 CREATE OR REPLACE VIEW wa_conversations WITH (security_invoker = true) AS
 SELECT
     w.organization_id, w.id, w.number_id, n.phone_number_id, w.contact_id, c.phone_e164,
@@ -7,8 +18,8 @@ SELECT
     w.last_customer_message_at, w.last_business_message_at,
     _wa_window_open(w.last_customer_message_at, clock_timestamp(), interval '0') AS is_within_24h,
     w.last_customer_message_at + interval '24 hours' AS window_expires_at,
-    _wa_window_open(w.last_customer_message_at, clock_timestamp(), o.window_margin)
-    AND (w.window_denied_at IS NULL OR w.window_denied_at < w.last_customer_message_at) AS is_sendable,
+    _wa_can_reply(w.last_customer_message_at, w.window_denied_at, clock_timestamp(), o.window_margin)
+    AS is_sendable,
     w.entry_point_expires_at,
     coalesce(w.entry_point_expires_at > clock_timestamp(), false) AS is_free_entry_point,
     w.unread_count, w.created_at, w.updated_at, w.state, w.state_changed_at, w.opened_at
@@ -177,6 +188,39 @@ COMMENT ON FUNCTION _wa_number_for(uuid, bigint) IS
 'Internal: the business number that writes to a contact when none is named: that of the newest '
 'conversation, else the default.';
 
+-- A set of one row, so that it is inlined into a join. LIMIT keeps each look-up a look-up by key.
+CREATE OR REPLACE FUNCTION _wa_route(
+    p_org uuid, p_phone_number_id text, p_contact_id bigint, p_default_number_id bigint
+)
+RETURNS TABLE (
+    named_id bigint, number_id bigint, waba_id text, last_customer_message_at timestamptz,
+    window_denied_at timestamptz
+)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT p.id, a.id, a.waba_id, w.last_customer_message_at, w.window_denied_at
+    FROM (SELECT) one
+    LEFT JOIN LATERAL (
+        SELECT x.id FROM wa_phone_numbers x
+        WHERE x.organization_id = p_org AND x.phone_number_id = p_phone_number_id LIMIT 1
+    ) p ON true
+    LEFT JOIN LATERAL (
+        SELECT x.number_id, x.last_customer_message_at, x.window_denied_at FROM wa_conversation_windows x
+        WHERE x.organization_id = p_org AND x.contact_id = p_contact_id
+            AND (p_phone_number_id IS NULL OR x.number_id = p.id)
+        ORDER BY greatest(x.last_customer_message_at, x.last_business_message_at) DESC NULLS LAST, x.id DESC
+        LIMIT 1
+    ) w ON true
+    LEFT JOIN LATERAL (
+        SELECT x.id, x.waba_id FROM wa_phone_numbers x
+        WHERE x.organization_id = p_org AND x.id = coalesce(p.id, w.number_id, p_default_number_id) LIMIT 1
+    ) a ON true;
+END;
+
+COMMENT ON FUNCTION _wa_route(uuid, text, bigint, bigint) IS
+'Internal: the number that a message to a contact goes out from (the one named, else as _wa_number_for()), its '
+'account, and the conversation between the two.';
+
 CREATE OR REPLACE FUNCTION _wa_can_send_freeform(
     p_org uuid, p_contact_id bigint, p_number_id bigint, p_now timestamptz
 ) RETURNS boolean
@@ -186,8 +230,7 @@ AS $$
         SELECT FROM wa_conversation_windows w
         JOIN wa_organizations o ON o.id = w.organization_id
         WHERE w.organization_id = p_org AND w.contact_id = p_contact_id AND w.number_id = p_number_id
-            AND _wa_window_open(w.last_customer_message_at, p_now, o.window_margin)
-            AND (w.window_denied_at IS NULL OR w.window_denied_at < w.last_customer_message_at)
+            AND _wa_can_reply(w.last_customer_message_at, w.window_denied_at, p_now, o.window_margin)
     ) AND NOT EXISTS (
         SELECT FROM wa_opt_outs x
         WHERE x.organization_id = p_org AND x.contact_id = p_contact_id AND x.scope = 'all'
@@ -325,7 +368,11 @@ _wa_record_business_messages(uuid, bigint[]), _wa_refresh_entry_points(uuid, big
 _wa_number_for(uuid, bigint),
 _wa_can_send_freeform(uuid, bigint, bigint, timestamptz), can_send_freeform_wa(text),
 can_send_freeform_wa(text, text, timestamptz), can_send_freeform_wa(text, text),
-update_wa_conversation(text, text, boolean) FROM PUBLIC;
+update_wa_conversation(text, text, boolean),
+_wa_can_reply(timestamptz, timestamptz, timestamptz, interval),
+_wa_route(uuid, text, bigint, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION _wa_can_reply(timestamptz, timestamptz, timestamptz, interval)
+TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 GRANT EXECUTE ON FUNCTION _wa_number_for(uuid, bigint),
 _wa_can_send_freeform(uuid, bigint, bigint, timestamptz),
 can_send_freeform_wa(text), can_send_freeform_wa(text, text, timestamptz), can_send_freeform_wa(text, text),

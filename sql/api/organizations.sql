@@ -1,9 +1,14 @@
 -- Which organization a role works for. Comes before the tables whose defaults and policies call it.
 
+-- In PL/pgSQL for its cached plan: defaults and policies call it for every statement.
 CREATE OR REPLACE FUNCTION _wa_sole_organization() RETURNS uuid
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
-    SELECT min(id::text)::uuid FROM (SELECT id FROM wa_organizations LIMIT 2) o HAVING count(*) = 1
+DECLARE
+    v_ids uuid[] := ARRAY(SELECT o.id FROM wa_organizations o LIMIT 2);
+BEGIN
+    RETURN CASE WHEN cardinality(v_ids) = 1 THEN v_ids[1] END;
+END
 $$;
 
 COMMENT ON FUNCTION _wa_sole_organization() IS
@@ -18,11 +23,11 @@ DECLARE
     v_chosen uuid;
 BEGIN
     IF v_setting IS NULL THEN
-        IF cardinality(p_organizations) = 1 AND NOT v_is_admin THEN
-            RETURN p_organizations[1];
-        END IF;
         IF v_is_admin OR cardinality(p_organizations) = 0 THEN
             v_chosen := _wa_sole_organization();
+        -- One organization, if through several roles.
+        ELSIF p_organizations[1] = ALL (p_organizations) THEN
+            RETURN p_organizations[1];
         END IF;
         IF v_chosen IS NOT NULL THEN
             RETURN v_chosen;
@@ -64,7 +69,7 @@ LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
 BEGIN
     RETURN _wa_choose_organization(current_user, ARRAY(
-        SELECT DISTINCT r.organization_id FROM wa_organization_roles r
+        SELECT r.organization_id FROM wa_organization_roles r
         WHERE pg_has_role(to_regrole(quote_ident(r.role_name)), 'MEMBER')
     ));
 END
@@ -86,7 +91,7 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 BEGIN
     RETURN _wa_choose_organization(_wa_caller(), ARRAY(
-        SELECT DISTINCT r.organization_id FROM wa_organization_roles r
+        SELECT r.organization_id FROM wa_organization_roles r
         WHERE pg_has_role(_wa_caller(), to_regrole(quote_ident(r.role_name)), 'MEMBER')
     ));
 END

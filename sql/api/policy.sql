@@ -1,6 +1,36 @@
 -- Who may be written to, with what, now: the one place that judges a queued row. The insert trigger, the
 -- claim, a reschedule and explain_wa_message() all ask it.
 
+CREATE OR REPLACE FUNCTION _wa_refusal(
+    p_is_template boolean, p_is_sendable boolean, p_can_reply boolean, p_is_opted_out boolean
+) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN p_is_opted_out THEN 'opted_out'
+    WHEN p_is_template THEN CASE WHEN p_is_sendable IS NOT TRUE THEN 'template_unavailable' END
+    WHEN p_can_reply IS NOT TRUE THEN 'window_closed'
+END;
+
+COMMENT ON FUNCTION _wa_refusal(boolean, boolean, boolean, boolean) IS
+'Internal: why a message is refused (opted_out, window_closed, template_unavailable; NULL when it may go), from '
+'whether it is a template, the template may be sent, a reply is possible, and the contact opted out of it.';
+
+-- A row that is due later may find its window open then, and a fall-back template needs none. Each parameter
+-- stands once only, so that a call can be inlined whatever its arguments cost.
+CREATE OR REPLACE FUNCTION _wa_counts_when_queued(
+    p_refusal text, p_scheduled_at timestamptz, p_fallback_template_name text, p_number_id bigint,
+    p_now timestamptz
+) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN nullif(p_refusal, CASE
+    WHEN p_scheduled_at > p_now OR p_fallback_template_name IS NOT NULL OR p_number_id IS NULL
+        THEN 'window_closed'
+END) IS NOT NULL;
+
+COMMENT ON FUNCTION _wa_counts_when_queued(text, timestamptz, text, bigint, timestamptz) IS
+'Internal: whether a refusal counts already when a row is queued: a closed window does for rows due now that '
+'have a number and no fall-back.';
+
 CREATE OR REPLACE FUNCTION _wa_judge(
     p_org uuid, p_queue_ids uuid[], p_number_ids bigint[], p_contact_ids bigint[], p_template_ids uuid[],
     p_margin interval, p_now timestamptz
@@ -13,24 +43,16 @@ LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT
         d.queue_id, d.place, d.number_id, d.contact_id, d.template_id,
-        coalesce(
-            _wa_window_open(w.last_customer_message_at, p_now, p_margin)
-            AND (w.window_denied_at IS NULL OR w.window_denied_at < w.last_customer_message_at),
-            false
-        ),
-        CASE
-            WHEN EXISTS (
+        coalesce(_wa_can_reply(w.last_customer_message_at, w.window_denied_at, p_now, p_margin), false),
+        _wa_refusal(
+            d.template_id IS NOT NULL, t.is_sendable,
+            _wa_can_reply(w.last_customer_message_at, w.window_denied_at, p_now, p_margin),
+            EXISTS (
                 SELECT FROM wa_opt_outs o
                 WHERE o.organization_id = p_org AND o.contact_id = d.contact_id AND o.revoked_at IS NULL
                     AND (o.scope = 'all' OR t.category = 'MARKETING')
-            ) THEN 'opted_out'
-            WHEN d.template_id IS NULL AND NOT coalesce(
-                _wa_window_open(w.last_customer_message_at, p_now, p_margin)
-                AND (w.window_denied_at IS NULL OR w.window_denied_at < w.last_customer_message_at),
-                false
-            ) THEN 'window_closed'
-            WHEN d.template_id IS NOT NULL AND NOT coalesce(t.is_sendable, false) THEN 'template_unavailable'
-        END,
+            )
+        ),
         CASE
             WHEN d.template_id IS NULL AND n.replies_blocked_until > p_now THEN n.replies_blocked_until
             WHEN d.template_id IS NOT NULL AND n.templates_blocked_until > p_now
@@ -91,5 +113,7 @@ END;
 
 COMMENT ON FUNCTION _wa_refusal_hint(text) IS 'Internal: the way out of a refusal.';
 
-REVOKE ALL ON FUNCTION _wa_judge(uuid, uuid[], bigint[], bigint[], uuid[], interval, timestamptz),
+REVOKE ALL ON FUNCTION _wa_refusal(boolean, boolean, boolean, boolean),
+_wa_counts_when_queued(text, timestamptz, text, bigint, timestamptz),
+_wa_judge(uuid, uuid[], bigint[], bigint[], uuid[], interval, timestamptz),
 _wa_refusal_text(text), _wa_refusal_sqlstate(text), _wa_refusal_hint(text) FROM PUBLIC;

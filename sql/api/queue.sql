@@ -49,7 +49,7 @@ BEGIN
         END IF;
     END IF;
     NEW.phone := coalesce(NEW.phone, '');
-    IF NOT _wa_is_user_id(NEW.phone) THEN
+    IF left(NEW.phone, 1) = '+' OR NOT _wa_is_user_id(NEW.phone) THEN
         IF left(NEW.phone, 1) = '+' THEN
             v_phone := try_normalize_phone_e164(NEW.phone);
         ELSE
@@ -70,126 +70,183 @@ $$;
 COMMENT ON FUNCTION tg_wa_outbound_queue__prepare() IS
 'Gives a new row its id, normalised phone, type and expiry; forces what only sending may set.';
 
--- The plans are made once a session, for one row or for a million, whatever the tables held then: every
--- look-up is by key.
+-- One statement looks everything up and queues what may go, a row or a million: where all is well nothing else
+-- runs. It is run again once the contacts that were not known are made; what it still leaves out goes to
+-- _wa_queue_the_rest().
+--
+-- Its plan is made once a session, whatever the tables held then: every look-up is by key.
 CREATE OR REPLACE FUNCTION tg_wa_outbound_queue__enqueue() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off
 SET enable_mergejoin = off SET jit = off
 AS $$
 DECLARE
-    v_org wa_organizations;
-    v_sum record;
+    v_now timestamptz := clock_timestamp();
+    v_count bigint;
+    v_queued bigint := 0;
+    v_found bigint;
+    v_is_second boolean := false;
 BEGIN
-    FOR v_org IN
-        SELECT o.* FROM wa_organizations o WHERE o.id IN (SELECT n.organization_id FROM new_rows n)
+    SELECT count(*) INTO v_count FROM new_rows n;
     LOOP
+        INSERT INTO wa_queue_due (
+            organization_id, number_id, class, due_at, queue_id, contact_id, template_id
+        )
+        SELECT n.organization_id, r.number_id, _wa_queue_class(n.priority, _wa_is_metered(t.id, t.category)),
+            greatest(n.scheduled_at, v_now), n.id, c.contact_id, t.id
+        FROM new_rows n
+        CROSS JOIN LATERAL _wa_contact_of(n.organization_id, n.phone) c
+        CROSS JOIN LATERAL (
+            SELECT x.default_number_id, x.window_margin FROM wa_organizations x
+            WHERE x.id = n.organization_id LIMIT 1
+        ) o
+        CROSS JOIN LATERAL _wa_route(
+            n.organization_id, n.phone_number_id, c.contact_id, o.default_number_id
+        ) r
+        LEFT JOIN LATERAL _wa_template_of(
+            n.organization_id, n.template_name, n.template_language, r.waba_id, v_now
+        ) t ON n.type = 'template'
+        LEFT JOIN LATERAL (
+            SELECT true AS is_opted_out FROM wa_opt_outs x
+            WHERE x.organization_id = n.organization_id AND x.contact_id = c.contact_id
+                AND x.revoked_at IS NULL AND (x.scope = 'all' OR t.category = 'MARKETING')
+            LIMIT 1
+        ) e ON true
+        WHERE n.error_code IS NULL
+            AND CASE
+                -- The usual text and the usual template need no function call.
+                WHEN (n.phone_number_id IS NULL OR r.named_id IS NOT NULL)
+                    AND n.content IS NULL AND n.fallback_template_name IS NULL
+                    AND CASE n.type
+                        WHEN 'text' THEN n.text_body ~ '\S' AND char_length(n.text_body) <= 4096
+                        WHEN 'template'
+                            THEN t.is_plain AND _wa_are_plain_params(n.template_params, t.body_count)
+                    END
+                    THEN true
+                ELSE coalesce(
+                    _wa_check_queue_row(
+                        n.organization_id, n.error_code, n.phone_number_id, r.named_id, n.type, n.text_body,
+                        n.content, n.template_name, n.template_language, r.waba_id, n.template_params, t.id
+                    ),
+                    _wa_check_fallback(
+                        n.organization_id, n.fallback_template_name, n.fallback_template_language, r.waba_id,
+                        n.fallback_template_params
+                    )
+                ) IS NULL
+            END
+            AND NOT _wa_counts_when_queued(
+                _wa_refusal(
+                    t.id IS NOT NULL, t.is_sendable,
+                    _wa_can_reply(r.last_customer_message_at, r.window_denied_at, v_now, o.window_margin),
+                    e.is_opted_out
+                ),
+                n.scheduled_at, n.fallback_template_name, r.number_id, v_now
+            )
+            AND NOT (v_is_second AND coalesce((
+                SELECT true FROM wa_queue_due x
+                WHERE x.organization_id = n.organization_id AND x.queue_id = n.id LIMIT 1
+            ), false));
+        GET DIAGNOSTICS v_found = ROW_COUNT;
+        v_queued := v_queued + v_found;
+        EXIT WHEN v_queued = v_count OR v_is_second;
         PERFORM FROM (
-            SELECT array_agg(CASE WHEN NOT _wa_is_user_id(n.phone) THEN n.phone END) AS phones,
+            SELECT n.organization_id,
+                array_agg(CASE WHEN NOT _wa_is_user_id(n.phone) THEN n.phone END) AS phones,
                 array_agg(CASE WHEN _wa_is_user_id(n.phone) THEN n.phone END) AS user_ids
             FROM new_rows n
-            WHERE n.organization_id = v_org.id AND n.error_code IS NULL
-                AND NOT EXISTS (SELECT FROM _wa_contact_of(v_org.id, n.phone))
-        ) a
-        CROSS JOIN LATERAL _wa_resolve_contacts(v_org.id, a.phones, a.user_ids, 'queue') r
-        WHERE a.phones IS NOT NULL;
-
-        WITH routed AS (
-            SELECT n.*, c.contact_id AS recipient_id, p.id AS named_number_id,
-                a.number_id, a.waba_id
-            FROM new_rows n
-            LEFT JOIN LATERAL _wa_contact_of(v_org.id, n.phone) c ON n.error_code IS NULL
-            LEFT JOIN LATERAL (
-                SELECT p.id FROM wa_phone_numbers p
-                WHERE p.organization_id = v_org.id AND p.phone_number_id = n.phone_number_id LIMIT 1
-            ) p ON true
-            LEFT JOIN LATERAL (
-                SELECT w.number_id FROM wa_conversation_windows w
-                WHERE n.phone_number_id IS NULL AND w.organization_id = v_org.id
-                    AND w.contact_id = c.contact_id
-                ORDER BY greatest(w.last_customer_message_at, w.last_business_message_at) DESC NULLS LAST
-                LIMIT 1
-            ) w ON true
-            LEFT JOIN LATERAL (
-                SELECT x.id AS number_id, x.waba_id FROM wa_phone_numbers x
-                WHERE x.organization_id = v_org.id
-                    AND x.id = coalesce(p.id, w.number_id, v_org.default_number_id)
-                LIMIT 1
-            ) a ON true
-            WHERE n.organization_id = v_org.id
-        ),
-        template AS (
-            SELECT k.name, k.language, k.waba_id, t.id, t.category, t.body_placeholders,
-                t.header_placeholders = '{}' AND t.button_parameters = '[]' AND t.category <> 'AUTHENTICATION'
-                AND coalesce(t.header_format, 'TEXT') = 'TEXT' AS is_plain
-            FROM (
-                SELECT DISTINCT r.template_name, r.template_language, r.waba_id FROM routed r
-                WHERE r.type = 'template' AND r.template_name IS NOT NULL
-            ) k (name, language, waba_id)
-            CROSS JOIN LATERAL _wa_pick_template(v_org.id, k.name, k.language, k.waba_id) t
-        ),
-        checked AS (
-            SELECT r.*, t.id AS template_id, t.category,
-                CASE
-                    -- The usual text and the usual template need no function call.
-                    WHEN r.error_code IS NULL AND (r.phone_number_id IS NULL OR r.named_number_id IS NOT NULL)
-                        AND r.content IS NULL AND r.fallback_template_name IS NULL
-                        AND CASE r.type
-                            WHEN 'text' THEN r.text_body ~ '\S' AND char_length(r.text_body) <= 4096
-                            WHEN 'template' THEN t.is_plain
-                                AND _wa_are_plain_params(r.template_params, cardinality(t.body_placeholders))
-                        END
-                        THEN NULL
-                    ELSE coalesce(
-                        _wa_check_queue_row(
-                            v_org.id, r.error_code, r.phone_number_id, r.named_number_id, r.type, r.text_body,
-                            r.content, r.template_name, r.template_language, r.waba_id, r.template_params, t.id
-                        ),
-                        _wa_check_fallback(
-                            v_org.id, r.fallback_template_name, r.fallback_template_language, r.waba_id,
-                            r.fallback_template_params
-                        )
-                    )
-                END AS bad
-            FROM routed r
-            LEFT JOIN template t ON r.type = 'template' AND t.name = r.template_name
-                AND t.language IS NOT DISTINCT FROM r.template_language
-                AND t.waba_id IS NOT DISTINCT FROM r.waba_id
-        ),
-        queued AS (
-            INSERT INTO wa_queue_due (
-                organization_id, number_id, class, due_at, queue_id, contact_id, template_id
-            )
-            SELECT v_org.id, c.number_id,
-                _wa_queue_class(c.priority, _wa_is_metered(c.template_id, c.category)),
-                greatest(c.scheduled_at, clock_timestamp()), c.id, c.recipient_id, c.template_id
-            FROM checked c WHERE c.bad IS NULL
-        )
-        SELECT
-            count(*) FILTER (WHERE c.bad IS NOT NULL) AS bad,
-            count(*) AS row_count,
-            count(*) FILTER (WHERE _wa_is_metered(c.template_id, c.category)) AS metered,
-            (array_agg(format('%s: %s', quote_ident(c.phone), c.bad[2]) ORDER BY c.id)
-                FILTER (WHERE c.bad IS NOT NULL))[1:10] AS details,
-            (array_agg(to_jsonb(c.bad) ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL))[1] AS first
-        INTO v_sum
-        FROM checked c;
-        IF v_sum.bad > 0 THEN
-            PERFORM _wa_raise_bad_rows(
-                v_sum.bad, v_sum.row_count, v_sum.details, v_sum.first ->> 0, v_sum.first ->> 1,
-                v_sum.first ->> 2
-            );
-        END IF;
-        PERFORM _wa_refuse_rows(v_org, array_agg(n.id)) FROM new_rows n WHERE n.organization_id = v_org.id;
-        PERFORM _wa_warn_of_wait(v_org, v_sum.metered);
+            WHERE n.error_code IS NULL AND NOT EXISTS (SELECT FROM _wa_contact_of(n.organization_id, n.phone))
+            GROUP BY n.organization_id
+        ) u
+        CROSS JOIN LATERAL _wa_resolve_contacts(u.organization_id, u.phones, u.user_ids, 'queue') x;
+        v_is_second := true;
     END LOOP;
-    PERFORM _wa_notify_dispatchers();
+    IF v_queued < v_count THEN
+        PERFORM _wa_queue_the_rest(u.organization_id, u.ids) FROM (
+            SELECT n.organization_id, array_agg(n.id ORDER BY n.id) AS ids FROM new_rows n
+            GROUP BY n.organization_id
+        ) u;
+    END IF;
+    -- No limit is so low that fewer rows could wait for long.
+    IF v_count > 10 THEN
+        PERFORM _wa_warn_of_wait(u.organization_id, u.ids) FROM (
+            SELECT n.organization_id, array_agg(n.id) AS ids FROM new_rows n
+            WHERE n.type = 'template'
+            GROUP BY n.organization_id
+        ) u;
+    END IF;
+    IF NOT pg_try_advisory_xact_lock_shared(_wa_gate()) THEN
+        PERFORM pg_notify('wa_queue', '');
+    END IF;
     RETURN NULL;
 END
 $$;
 
 COMMENT ON FUNCTION tg_wa_outbound_queue__enqueue() IS
 'Checks all rows of a statement at once, finds contacts, numbers and templates, refuses or queues.';
+
+-- Rows with a fault, and refused ones. All bad rows of a statement are refused in one error.
+CREATE OR REPLACE FUNCTION _wa_queue_the_rest(p_org uuid, p_ids uuid[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_org wa_organizations;
+    v_sum record;
+BEGIN
+    SELECT * INTO v_org FROM wa_organizations WHERE id = p_org;
+    WITH checked AS (
+        SELECT q.id, q.phone, q.priority, q.scheduled_at, c.contact_id, r.number_id, t.id AS template_id,
+            t.category,
+            coalesce(
+                _wa_check_queue_row(
+                    p_org, q.error_code, q.phone_number_id, r.named_id, q.type, q.text_body, q.content,
+                    q.template_name, q.template_language, r.waba_id, q.template_params, t.id
+                ),
+                _wa_check_fallback(
+                    p_org, q.fallback_template_name, q.fallback_template_language, r.waba_id,
+                    q.fallback_template_params
+                )
+            ) AS bad
+        FROM unnest(p_ids) u (id)
+        JOIN wa_outbound_queue q ON q.organization_id = p_org AND q.id = u.id
+        LEFT JOIN LATERAL _wa_contact_of(p_org, q.phone) c ON q.error_code IS NULL
+        CROSS JOIN LATERAL _wa_route(p_org, q.phone_number_id, c.contact_id, v_org.default_number_id) r
+        LEFT JOIN LATERAL _wa_template_of(
+            p_org, q.template_name, q.template_language, r.waba_id, clock_timestamp()
+        ) t ON q.type = 'template'
+        WHERE NOT EXISTS (
+            SELECT FROM wa_queue_due d WHERE d.organization_id = p_org AND d.queue_id = u.id
+        )
+    ),
+    queued AS (
+        INSERT INTO wa_queue_due (
+            organization_id, number_id, class, due_at, queue_id, contact_id, template_id
+        )
+        SELECT p_org, c.number_id, _wa_queue_class(c.priority, _wa_is_metered(c.template_id, c.category)),
+            greatest(c.scheduled_at, clock_timestamp()), c.id, c.contact_id, c.template_id
+        FROM checked c WHERE c.bad IS NULL
+        RETURNING queue_id
+    )
+    SELECT
+        count(*) FILTER (WHERE c.bad IS NOT NULL) AS bad,
+        (array_agg(format('%s: %s', quote_ident(c.phone), c.bad[2]) ORDER BY c.id)
+            FILTER (WHERE c.bad IS NOT NULL))[1:10] AS details,
+        (array_agg(to_jsonb(c.bad) ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL))[1] AS first,
+        ARRAY(SELECT q.queue_id FROM queued q) AS queued
+    INTO v_sum
+    FROM checked c;
+    IF v_sum.bad > 0 THEN
+        PERFORM _wa_raise_bad_rows(
+            v_sum.bad, cardinality(p_ids), v_sum.details, v_sum.first ->> 0, v_sum.first ->> 1,
+            v_sum.first ->> 2
+        );
+    END IF;
+    PERFORM _wa_refuse_rows(v_org, v_sum.queued, cardinality(p_ids));
+END
+$$;
+
+COMMENT ON FUNCTION _wa_queue_the_rest(uuid, uuid[]) IS
+'Internal: raises for the malformed ones of the given rows that are not due yet; queues the others, then refuses '
+'what may not be sent.';
 
 CREATE OR REPLACE FUNCTION _wa_is_metered(p_template_id uuid, p_category text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -306,7 +363,8 @@ COMMENT ON FUNCTION _wa_raise_bad_rows(bigint, bigint, text[], text, text, text)
 'Internal: raises one error for all bad rows of a statement. Values stand in the DETAIL only, the first ten.';
 
 -- Insert and reschedule share it. A row due now must be allowed now; opt-outs and templates always count.
-CREATE OR REPLACE FUNCTION _wa_refuse_rows(p_org wa_organizations, p_ids uuid[]) RETURNS void
+CREATE OR REPLACE FUNCTION _wa_refuse_rows(p_org wa_organizations, p_ids uuid[], p_row_count bigint)
+RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
@@ -331,16 +389,15 @@ BEGIN
             FROM wa_outbound_queue x
             WHERE x.organization_id = (p_org).id AND x.id = j.queue_id LIMIT 1
         ) q
-        WHERE j.refusal IS NOT NULL
-            AND NOT (j.refusal = 'window_closed'
-                AND (q.scheduled_at > v_now OR q.fallback_template_name IS NOT NULL
-                OR j.number_id IS NULL))
+        WHERE _wa_counts_when_queued(
+            j.refusal, q.scheduled_at, q.fallback_template_name, j.number_id, v_now
+        )
         GROUP BY j.refusal, coalesce(q.on_refusal, (p_org).on_refusal)
         ORDER BY 4
     LOOP
         IF v_record.on_refusal = 'raise' THEN
             PERFORM _wa_raise_bad_rows(
-                v_record.refused, cardinality(p_ids), v_record.details[1:10],
+                v_record.refused, p_row_count, v_record.details[1:10],
                 _wa_refusal_sqlstate(v_record.refusal), _wa_refusal_text(v_record.refusal),
                 _wa_refusal_hint(v_record.refusal)
             );
@@ -351,25 +408,34 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION _wa_refuse_rows(wa_organizations, uuid[]) IS
-'Internal: raises for, or records as failed, those of the given rows that may not be sent.';
+COMMENT ON FUNCTION _wa_refuse_rows(wa_organizations, uuid[], bigint) IS
+'Internal: raises for, or records as failed, those of the given rows, of so many in the statement, that may not '
+'be sent.';
 
-CREATE OR REPLACE FUNCTION _wa_warn_of_wait(p_org wa_organizations, p_queued bigint) RETURNS void
+CREATE OR REPLACE FUNCTION _wa_warn_of_wait(p_org uuid, p_ids uuid[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
+DECLARE
+    v_limit bigint := (SELECT o.rate_limit_per_minute FROM wa_organizations o WHERE o.id = p_org);
+    v_queued bigint;
 BEGIN
-    IF p_queued > (p_org).rate_limit_per_minute::bigint * 10 THEN
+    IF cardinality(p_ids) > v_limit * 10 THEN
+        -- The even classes are those that the limit counts.
+        SELECT count(*) INTO v_queued
+        FROM unnest(p_ids) u (id)
+        JOIN wa_queue_due d ON d.organization_id = p_org AND d.queue_id = u.id
+        WHERE d.class % 2 = 0;
+    END IF;
+    IF v_queued > v_limit * 10 THEN
         RAISE WARNING USING
-            MESSAGE = format('%s messages queued: at %s a minute they take about %s', p_queued,
-                (p_org).rate_limit_per_minute,
-                justify_hours(make_interval(
-                    mins => ceil(p_queued::numeric / (p_org).rate_limit_per_minute)::integer))),
+            MESSAGE = format('%s messages queued: at %s a minute they take about %s', v_queued, v_limit,
+                justify_hours(make_interval(mins => ceil(v_queued::numeric / v_limit)::integer))),
             HINT = 'wa_organizations.rate_limit_per_minute sets the limit; NULL switches it off.';
     END IF;
 END
 $$;
 
-COMMENT ON FUNCTION _wa_warn_of_wait(wa_organizations, bigint) IS
+COMMENT ON FUNCTION _wa_warn_of_wait(uuid, uuid[]) IS
 'Internal: warns when a statement queues more than ten minutes'' worth of the organization''s rate limit.';
 
 CREATE OR REPLACE FUNCTION _wa_notify_dispatchers() RETURNS void
@@ -440,7 +506,7 @@ DECLARE
     v_org wa_organizations;
 BEGIN
     SELECT o.* INTO v_org FROM wa_organizations o WHERE o.id = NEW.organization_id;
-    PERFORM _wa_refuse_rows(v_org, ARRAY[NEW.id]);
+    PERFORM _wa_refuse_rows(v_org, ARRAY[NEW.id], 1);
     PERFORM _wa_notify_dispatchers();
     RETURN NULL;
 END
@@ -487,8 +553,8 @@ tg_wa_outbound_queue__change(), tg_wa_outbound_queue__recheck(), tg_wa_outbound_
 _wa_queue_class(text, boolean), _wa_is_metered(uuid, text),
 _wa_check_queue_row(uuid, text, text, bigint, text, text, jsonb, text, text, text, jsonb, uuid),
 _wa_check_fallback(uuid, text, text, text, jsonb),
-_wa_raise_bad_rows(bigint, bigint, text[], text, text, text), _wa_refuse_rows(wa_organizations, uuid[]),
-_wa_warn_of_wait(wa_organizations, bigint), _wa_notify_dispatchers() FROM PUBLIC;
+_wa_raise_bad_rows(bigint, bigint, text[], text, text, text), _wa_refuse_rows(wa_organizations, uuid[], bigint),
+_wa_warn_of_wait(uuid, uuid[]), _wa_queue_the_rest(uuid, uuid[]), _wa_notify_dispatchers() FROM PUBLIC;
 GRANT SELECT, INSERT ON wa_outbound_queue TO wa_app;
 GRANT UPDATE (scheduled_at, expires_at, priority, status, reference, metadata, customer_id, on_refusal,
 on_unknown)

@@ -144,7 +144,7 @@ BEGIN
     IF v_ids IS NULL THEN
         RETURN 0;
     END IF;
-    PERFORM _wa_refuse_rows(v_org, v_ids);
+    PERFORM _wa_refuse_rows(v_org, v_ids, cardinality(v_ids));
     PERFORM _wa_notify_dispatchers();
     RETURN cardinality(v_ids);
 END

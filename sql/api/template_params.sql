@@ -131,16 +131,13 @@ COMMENT ON FUNCTION _wa_template_text_parameters(jsonb, text[]) IS
 
 -- The usual case, an array of plain strings and numbers, is decided by one look at its text.
 CREATE OR REPLACE FUNCTION _wa_are_plain_params(p_params jsonb, p_count integer) RETURNS boolean
-LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
-AS $$
-DECLARE
-    v_text text := p_params::text;
-BEGIN
-    RETURN jsonb_typeof(p_params) = 'array' AND jsonb_array_length(p_params) = p_count
-        AND length(v_text) <= 1024
-        AND v_text ~ '^\[(("[^\s"\\][^"\\]*"|-?[0-9.]+)(, |\]$))*$' AND position('     ' IN v_text) = 0;
-END
-$$;
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN jsonb_typeof(p_params) = 'array' THEN
+    jsonb_array_length(p_params) = p_count
+    AND length(p_params::text) <= 1024
+    AND p_params::text ~ '^\[(("[^\s"\\][^"\\]*"|-?[0-9.]+)(, |\]$))*$'
+    AND position('     ' IN p_params::text) = 0
+END;
 
 COMMENT ON FUNCTION _wa_are_plain_params(jsonb, integer) IS
 'Internal: whether it is an array of so many strings and numbers in which nothing needs a closer look.';

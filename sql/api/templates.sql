@@ -194,50 +194,6 @@ COMMENT ON FUNCTION _wa_sorted_placeholders(text) IS
 CREATE OR REPLACE TRIGGER wa_templates__derive BEFORE INSERT OR UPDATE ON wa_templates
 FOR EACH ROW EXECUTE FUNCTION tg_wa_templates__derive();
 
--- In PL/pgSQL for its cached plan: as an SQL function it is planned anew for each row that is looked at
--- closely.
-CREATE OR REPLACE FUNCTION _wa_pick_template(p_org uuid, p_name text, p_language text, p_waba_id text)
-RETURNS SETOF wa_templates
-LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 1 SET search_path FROM CURRENT
-AS $$
-BEGIN
-    RETURN QUERY
-    SELECT t.*
-    FROM wa_templates t
-    JOIN (
-        SELECT c.id,
-            lower(c.language) = w.wanted AS is_exact,
-            split_part(lower(c.language), '_', 1) = split_part(w.wanted, '_', 1) AS is_same_base,
-            lower(c.language) = split_part(w.wanted, '_', 1) AS is_base,
-            lower(c.language) = w.fallback AS is_default,
-            split_part(lower(c.language), '_', 1) = split_part(w.fallback, '_', 1) AS is_default_base,
-            min(c.language) OVER () = max(c.language) OVER () AS is_only
-        FROM (
-            SELECT lower(replace(p_language, '-', '_')) AS wanted,
-                (SELECT lower(o.default_language) FROM wa_organizations o WHERE o.id = p_org) AS fallback
-        ) w
-        JOIN wa_templates c ON c.organization_id = p_org AND lower(c.name) = lower(p_name)
-            AND (p_waba_id IS NULL OR c.waba_id IS NULL OR c.waba_id = p_waba_id)
-    ) f ON f.id = t.id
-    WHERE t.organization_id = p_org
-        AND (p_language IS NULL OR f.is_exact OR f.is_same_base OR f.is_default_base OR f.is_only)
-    ORDER BY f.is_exact DESC,
-        CASE WHEN f.is_exact THEN t.waba_id IS NULL END,
-        f.is_same_base DESC,
-        t.status = 'APPROVED' DESC,
-        f.is_base DESC, f.is_default DESC, f.is_default_base DESC,
-        t.language = 'en' DESC, t.language LIKE 'en\_%' DESC,
-        t.waba_id IS NULL, t.created_at, t.id
-    LIMIT 1;
-END
-$$;
-
-COMMENT ON FUNCTION _wa_pick_template(uuid, text, text, text) IS
-'Internal: which template a name and language mean. The exact language, else the same base language (es for '
-'es_MX before es_AR), else the organization''s default_language, else the only one there is; without a '
-'language an approved one, the default language first, then en. A row of the account goes before one of '
-'every account. No row: unknown.';
-
 CREATE OR REPLACE FUNCTION _wa_template_problem(p_template wa_templates, p_now timestamptz) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN CASE
@@ -258,8 +214,71 @@ END;
 COMMENT ON FUNCTION _wa_template_problem(wa_templates, timestamptz) IS
 'Internal: why a template may not be sent at a time, in one sentence; NULL when it may.';
 
+-- A set of at most one, so that it is inlined into a join.
+CREATE OR REPLACE FUNCTION _wa_template_of(
+    p_org uuid, p_name text, p_language text, p_waba_id text, p_default_language text, p_now timestamptz
+) RETURNS TABLE (id uuid, category text, body_count integer, is_plain boolean, is_sendable boolean)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT t.id, t.category, cardinality(t.body_placeholders),
+        t.header_placeholders = '{}' AND t.button_parameters = '[]' AND t.category <> 'AUTHENTICATION'
+        AND coalesce(t.header_format, 'TEXT') = 'TEXT',
+        _wa_template_problem(t, p_now) IS NULL
+    FROM (
+        SELECT lower(replace(p_language, '-', '_')) AS wanted, lower(p_default_language) AS fallback
+    ) w
+    JOIN wa_templates t ON t.organization_id = p_org AND lower(t.name) = lower(p_name)
+        AND (p_waba_id IS NULL OR t.waba_id IS NULL OR t.waba_id = p_waba_id)
+    CROSS JOIN LATERAL (
+        SELECT lower(t.language) = w.wanted AS is_exact,
+            split_part(lower(t.language), '_', 1) = split_part(w.wanted, '_', 1) AS is_same_base,
+            lower(t.language) = split_part(w.wanted, '_', 1) AS is_base,
+            lower(t.language) = w.fallback AS is_default,
+            split_part(lower(t.language), '_', 1) = split_part(w.fallback, '_', 1) AS is_default_base
+    ) f
+    -- The last one: it is the only language there is.
+    WHERE p_language IS NULL OR f.is_exact OR f.is_same_base OR f.is_default_base OR NOT EXISTS (
+        SELECT FROM wa_templates x
+        WHERE x.organization_id = p_org AND lower(x.name) = lower(p_name)
+            AND (p_waba_id IS NULL OR x.waba_id IS NULL OR x.waba_id = p_waba_id)
+            AND x.language <> t.language
+    )
+    ORDER BY f.is_exact DESC,
+        CASE WHEN f.is_exact THEN t.waba_id IS NULL END,
+        f.is_same_base DESC,
+        t.status = 'APPROVED' DESC,
+        f.is_base DESC, f.is_default DESC, f.is_default_base DESC,
+        t.language = 'en' DESC, t.language LIKE 'en\_%' DESC,
+        t.waba_id IS NULL, t.created_at, t.id
+    LIMIT 1;
+END;
+
+COMMENT ON FUNCTION _wa_template_of(uuid, text, text, text, text, timestamptz) IS
+'Internal: which template a name and language mean, and what queueing has to know of it. The exact language, '
+'else the same base language (es for es_MX before es_AR), else the organization''s default_language, else the '
+'only one there is; without a language an approved one, the default language first, then en. A row of the '
+'account goes before one of every account. No row: unknown.';
+
+CREATE OR REPLACE FUNCTION _wa_pick_template(p_org uuid, p_name text, p_language text, p_waba_id text)
+RETURNS SETOF wa_templates
+LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 1 SET search_path FROM CURRENT
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT t.*
+    FROM wa_organizations o
+    CROSS JOIN LATERAL _wa_template_of(p_org, p_name, p_language, p_waba_id, o.default_language, NULL) f
+    JOIN wa_templates t ON t.organization_id = p_org AND t.id = f.id
+    WHERE o.id = p_org;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_pick_template(uuid, text, text, text) IS
+'Internal: the row of the template that a name and language mean, see _wa_template_of(). No row: unknown.';
+
 REVOKE ALL ON FUNCTION _wa_template_approval(text), _wa_template_component(jsonb, text),
 _wa_template_components_of(text, text, text, text, jsonb, jsonb), _wa_template_button_parameters(jsonb),
 _wa_sorted_placeholders(text), tg_wa_templates__derive(), _wa_pick_template(uuid, text, text, text),
-_wa_template_problem(wa_templates, timestamptz) FROM PUBLIC;
+_wa_template_of(uuid, text, text, text, text, timestamptz), _wa_template_problem(wa_templates, timestamptz)
+FROM PUBLIC;
 GRANT SELECT, INSERT, UPDATE, DELETE ON wa_templates TO wa_app, wa_admin;
