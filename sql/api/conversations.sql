@@ -8,8 +8,8 @@ RETURN _wa_window_open(p_last_customer_at, p_now, p_margin)
 AND (p_denied_at IS NULL OR p_denied_at < p_last_customer_at);
 
 COMMENT ON FUNCTION _wa_can_reply(timestamptz, timestamptz, timestamptz, interval) IS
-'Internal: whether the window of a conversation lets a free-form message through: it is open, and the provider '
-'has not said otherwise since.';
+'Internal: whether the window of a conversation lets a free-form message through: it is open, and the '
+'provider has not said otherwise since.';
 
 CREATE OR REPLACE VIEW wa_conversations WITH (security_invoker = true) AS
 SELECT
@@ -218,8 +218,8 @@ BEGIN ATOMIC
 END;
 
 COMMENT ON FUNCTION _wa_route(uuid, text, bigint, bigint) IS
-'Internal: the number that a message to a contact goes out from (the one named, else as _wa_number_for()), its '
-'account, and the conversation between the two.';
+'Internal: the number that a message to a contact goes out from (the one named, else as _wa_number_for()), '
+'its account, and the conversation between the two.';
 
 CREATE OR REPLACE FUNCTION _wa_can_send_freeform(
     p_org uuid, p_contact_id bigint, p_number_id bigint, p_now timestamptz

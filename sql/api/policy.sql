@@ -12,8 +12,8 @@ RETURN CASE
 END;
 
 COMMENT ON FUNCTION _wa_refusal(boolean, boolean, boolean, boolean) IS
-'Internal: why a message is refused (opted_out, window_closed, template_unavailable; NULL when it may go), from '
-'whether it is a template, the template may be sent, a reply is possible, and the contact opted out of it.';
+'Internal: why a message is refused (opted_out, window_closed, template_unavailable; NULL when it may go): '
+'told from whether it is a template, the template may be sent, a reply is possible, the contact opted out.';
 
 -- A row that is due later may find its window open then, and a fall-back template needs none. Each parameter
 -- stands once only, so that a call can be inlined whatever its arguments cost.

@@ -70,8 +70,8 @@ $$;
 COMMENT ON FUNCTION tg_wa_outbound_queue__prepare() IS
 'Gives a new row its id, normalised phone, type and expiry; forces what only sending may set.';
 
--- One statement looks everything up and queues what may go, a row or a million: where all is well nothing else
--- runs. It is run again once the contacts that were not known are made; what it still leaves out goes to
+-- One statement looks everything up and queues what may go, a row or a million: where all is well nothing
+-- else runs. It is run again once the contacts that were not known are made; what it still leaves out goes to
 -- _wa_queue_the_rest().
 --
 -- Its plan is made once a session, whatever the tables held then: every look-up is by key.
@@ -97,14 +97,14 @@ BEGIN
         FROM new_rows n
         CROSS JOIN LATERAL _wa_contact_of(n.organization_id, n.phone) c
         CROSS JOIN LATERAL (
-            SELECT x.default_number_id, x.window_margin FROM wa_organizations x
+            SELECT x.default_number_id, x.default_language, x.window_margin FROM wa_organizations x
             WHERE x.id = n.organization_id LIMIT 1
         ) o
         CROSS JOIN LATERAL _wa_route(
             n.organization_id, n.phone_number_id, c.contact_id, o.default_number_id
         ) r
         LEFT JOIN LATERAL _wa_template_of(
-            n.organization_id, n.template_name, n.template_language, r.waba_id, v_now
+            n.organization_id, n.template_name, n.template_language, r.waba_id, o.default_language, v_now
         ) t ON n.type = 'template'
         LEFT JOIN LATERAL (
             SELECT true AS is_opted_out FROM wa_opt_outs x
@@ -184,70 +184,6 @@ $$;
 COMMENT ON FUNCTION tg_wa_outbound_queue__enqueue() IS
 'Checks all rows of a statement at once, finds contacts, numbers and templates, refuses or queues.';
 
--- Rows with a fault, and refused ones. All bad rows of a statement are refused in one error.
-CREATE OR REPLACE FUNCTION _wa_queue_the_rest(p_org uuid, p_ids uuid[]) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
-AS $$
-DECLARE
-    v_org wa_organizations;
-    v_sum record;
-BEGIN
-    SELECT * INTO v_org FROM wa_organizations WHERE id = p_org;
-    WITH checked AS (
-        SELECT q.id, q.phone, q.priority, q.scheduled_at, c.contact_id, r.number_id, t.id AS template_id,
-            t.category,
-            coalesce(
-                _wa_check_queue_row(
-                    p_org, q.error_code, q.phone_number_id, r.named_id, q.type, q.text_body, q.content,
-                    q.template_name, q.template_language, r.waba_id, q.template_params, t.id
-                ),
-                _wa_check_fallback(
-                    p_org, q.fallback_template_name, q.fallback_template_language, r.waba_id,
-                    q.fallback_template_params
-                )
-            ) AS bad
-        FROM unnest(p_ids) u (id)
-        JOIN wa_outbound_queue q ON q.organization_id = p_org AND q.id = u.id
-        LEFT JOIN LATERAL _wa_contact_of(p_org, q.phone) c ON q.error_code IS NULL
-        CROSS JOIN LATERAL _wa_route(p_org, q.phone_number_id, c.contact_id, v_org.default_number_id) r
-        LEFT JOIN LATERAL _wa_template_of(
-            p_org, q.template_name, q.template_language, r.waba_id, clock_timestamp()
-        ) t ON q.type = 'template'
-        WHERE NOT EXISTS (
-            SELECT FROM wa_queue_due d WHERE d.organization_id = p_org AND d.queue_id = u.id
-        )
-    ),
-    queued AS (
-        INSERT INTO wa_queue_due (
-            organization_id, number_id, class, due_at, queue_id, contact_id, template_id
-        )
-        SELECT p_org, c.number_id, _wa_queue_class(c.priority, _wa_is_metered(c.template_id, c.category)),
-            greatest(c.scheduled_at, clock_timestamp()), c.id, c.contact_id, c.template_id
-        FROM checked c WHERE c.bad IS NULL
-        RETURNING queue_id
-    )
-    SELECT
-        count(*) FILTER (WHERE c.bad IS NOT NULL) AS bad,
-        (array_agg(format('%s: %s', quote_ident(c.phone), c.bad[2]) ORDER BY c.id)
-            FILTER (WHERE c.bad IS NOT NULL))[1:10] AS details,
-        (array_agg(to_jsonb(c.bad) ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL))[1] AS first,
-        ARRAY(SELECT q.queue_id FROM queued q) AS queued
-    INTO v_sum
-    FROM checked c;
-    IF v_sum.bad > 0 THEN
-        PERFORM _wa_raise_bad_rows(
-            v_sum.bad, cardinality(p_ids), v_sum.details, v_sum.first ->> 0, v_sum.first ->> 1,
-            v_sum.first ->> 2
-        );
-    END IF;
-    PERFORM _wa_refuse_rows(v_org, v_sum.queued, cardinality(p_ids));
-END
-$$;
-
-COMMENT ON FUNCTION _wa_queue_the_rest(uuid, uuid[]) IS
-'Internal: raises for the malformed ones of the given rows that are not due yet; queues the others, then refuses '
-'what may not be sent.';
-
 CREATE OR REPLACE FUNCTION _wa_is_metered(p_template_id uuid, p_category text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN p_template_id IS NOT NULL AND p_category IS DISTINCT FROM 'AUTHENTICATION';
@@ -263,180 +199,6 @@ RETURN (CASE p_priority WHEN 'high' THEN 1 WHEN 'normal' THEN 3 ELSE 5 END + p_i
 COMMENT ON FUNCTION _wa_queue_class(text, boolean) IS
 'Internal: the class of a due row: 1, 3, 5 for high, normal, low; one more when the organization''s rate '
 'counts it.';
-
-CREATE OR REPLACE FUNCTION _wa_check_queue_row(
-    p_org uuid, p_mark text, p_phone_number_id text, p_number_id bigint, p_type text, p_text_body text,
-    p_content jsonb, p_template_name text, p_template_language text, p_waba_id text, p_template_params jsonb,
-    p_template_id uuid
-) RETURNS text[]
-LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
-AS $$
-DECLARE
-    v_types CONSTANT text[] := ARRAY[
-        'text', 'template', 'image', 'document', 'audio', 'video', 'sticker', 'interactive', 'location',
-        'contacts', 'reaction'
-    ];
-    v_sqlstate text;
-    v_problem text;
-    v_hint text;
-BEGIN
-    IF p_mark IS NOT NULL THEN
-        v_sqlstate := p_mark;
-        v_problem := 'not a phone number or business-scoped user id';
-        v_hint := 'Give + and the country code, or set wa_organizations.default_region for national forms.';
-    ELSIF p_phone_number_id IS NOT NULL AND p_number_id IS NULL THEN
-        v_sqlstate := 'WA010';
-        v_problem := format('no business number with the id "%s"', p_phone_number_id);
-        v_hint := 'SELECT phone_number_id FROM wa_phone_numbers; register_wa_phone_number() adds one.';
-    ELSIF NOT p_type = ANY (v_types) THEN
-        v_sqlstate := 'WA009';
-        v_problem := CASE WHEN p_type = '' THEN 'no text_body, template_name or type with content given'
-            ELSE format('unknown message type "%s"', p_type) END;
-        v_hint := format('Known types: %s.', array_to_string(v_types, ', '));
-    ELSIF p_type = 'template' THEN
-        IF p_template_name IS NULL THEN
-            v_sqlstate := 'WA009';
-            v_problem := 'a template message needs template_name';
-            v_hint := 'SELECT name, language FROM wa_templates;';
-        ELSIF p_template_id IS NULL OR NOT coalesce(p_content ? 'components', false) THEN
-            SELECT c.sqlstate, c.problem, c.hint INTO v_sqlstate, v_problem, v_hint
-            FROM _wa_check_template_params(
-                p_org, p_template_name, p_template_language, p_waba_id, p_template_params
-            ) c;
-        END IF;
-    ELSIF p_type = 'text' AND (p_text_body IS NULL OR p_text_body !~ '\S') THEN
-        v_sqlstate := 'WA008';
-        v_problem := 'text_body is empty';
-        v_hint := 'Give the text of the message.';
-    ELSE
-        v_problem := _wa_check_content(
-            p_type, CASE p_type
-                WHEN 'text' THEN coalesce(p_content, '{}') || jsonb_build_object('body', p_text_body)
-                ELSE p_content
-            END
-        );
-        v_sqlstate := CASE
-            WHEN v_problem IS NULL THEN NULL
-            WHEN v_problem ~ 'longer than|characters' THEN 'WA007'
-            ELSE 'WA008'
-        END;
-        v_hint := 'The limits are those of the Cloud API''s message types; see the reference.';
-    END IF;
-    RETURN CASE WHEN v_sqlstate IS NOT NULL THEN ARRAY[v_sqlstate, v_problem, v_hint] END;
-END
-$$;
-
-COMMENT ON FUNCTION _wa_check_queue_row(
-    uuid, text, text, bigint, text, text, jsonb, text, text, text, jsonb, uuid
-) IS 'Internal: what is malformed about a row: SQLSTATE, sentence and hint; NULL when it is fine.';
-
-CREATE OR REPLACE FUNCTION _wa_check_fallback(
-    p_org uuid, p_name text, p_language text, p_waba_id text, p_params jsonb
-) RETURNS text[]
-LANGUAGE sql STABLE SET search_path FROM CURRENT
-AS $$
-    SELECT ARRAY[c.sqlstate, 'fall-back: ' || c.problem, c.hint]
-    FROM _wa_check_template_params(p_org, p_name, p_language, p_waba_id, p_params) c
-    WHERE p_name IS NOT NULL AND c.sqlstate IS NOT NULL
-$$;
-
-COMMENT ON FUNCTION _wa_check_fallback(uuid, text, text, text, jsonb) IS
-'Internal: what is malformed about a fall-back template: SQLSTATE, sentence and hint; NULL when it is fine.';
-
-CREATE OR REPLACE FUNCTION _wa_raise_bad_rows(
-    p_bad bigint, p_row_count bigint, p_details text[], p_sqlstate text, p_problem text, p_hint text
-) RETURNS void
-LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
-AS $$
-BEGIN
-    RAISE EXCEPTION USING
-        ERRCODE = p_sqlstate,
-        MESSAGE = CASE WHEN p_row_count = 1 THEN p_problem
-            ELSE format('%s of %s messages refused; the first: %s', p_bad, p_row_count, p_problem) END,
-        DETAIL = array_to_string(p_details, E'\n'),
-        HINT = p_hint,
-        TABLE = 'wa_outbound_queue';
-END
-$$;
-
-COMMENT ON FUNCTION _wa_raise_bad_rows(bigint, bigint, text[], text, text, text) IS
-'Internal: raises one error for all bad rows of a statement. Values stand in the DETAIL only, the first ten.';
-
--- Insert and reschedule share it. A row due now must be allowed now; opt-outs and templates always count.
-CREATE OR REPLACE FUNCTION _wa_refuse_rows(p_org wa_organizations, p_ids uuid[], p_row_count bigint)
-RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
-AS $$
-DECLARE
-    v_now timestamptz := clock_timestamp();
-    v_record record;
-BEGIN
-    FOR v_record IN
-        SELECT j.refusal, array_agg(j.queue_id) AS ids,
-            array_agg(format('%s: %s', quote_ident(q.phone), _wa_refusal_text(j.refusal))
-                ORDER BY q.id) AS details,
-            coalesce(q.on_refusal, (p_org).on_refusal) AS on_refusal, count(*) AS refused
-        FROM (
-            SELECT array_agg(d.queue_id) AS ids, array_agg(d.number_id) AS number_ids,
-                array_agg(d.contact_id) AS contact_ids, array_agg(d.template_id) AS template_ids
-            FROM wa_queue_due d WHERE d.organization_id = (p_org).id AND d.queue_id = ANY (p_ids)
-        ) a
-        CROSS JOIN LATERAL _wa_judge(
-            (p_org).id, a.ids, a.number_ids, a.contact_ids, a.template_ids, (p_org).window_margin, v_now
-        ) j
-        CROSS JOIN LATERAL (
-            SELECT x.id, x.phone, x.on_refusal, x.scheduled_at, x.fallback_template_name
-            FROM wa_outbound_queue x
-            WHERE x.organization_id = (p_org).id AND x.id = j.queue_id LIMIT 1
-        ) q
-        WHERE _wa_counts_when_queued(
-            j.refusal, q.scheduled_at, q.fallback_template_name, j.number_id, v_now
-        )
-        GROUP BY j.refusal, coalesce(q.on_refusal, (p_org).on_refusal)
-        ORDER BY 4
-    LOOP
-        IF v_record.on_refusal = 'raise' THEN
-            PERFORM _wa_raise_bad_rows(
-                v_record.refused, p_row_count, v_record.details[1:10],
-                _wa_refusal_sqlstate(v_record.refusal), _wa_refusal_text(v_record.refusal),
-                _wa_refusal_hint(v_record.refusal)
-            );
-        END IF;
-        PERFORM _wa_fail_messages((p_org).id, v_record.ids, v_record.refusal,
-            _wa_refusal_text(v_record.refusal));
-    END LOOP;
-END
-$$;
-
-COMMENT ON FUNCTION _wa_refuse_rows(wa_organizations, uuid[], bigint) IS
-'Internal: raises for, or records as failed, those of the given rows, of so many in the statement, that may not '
-'be sent.';
-
-CREATE OR REPLACE FUNCTION _wa_warn_of_wait(p_org uuid, p_ids uuid[]) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
-AS $$
-DECLARE
-    v_limit bigint := (SELECT o.rate_limit_per_minute FROM wa_organizations o WHERE o.id = p_org);
-    v_queued bigint;
-BEGIN
-    IF cardinality(p_ids) > v_limit * 10 THEN
-        -- The even classes are those that the limit counts.
-        SELECT count(*) INTO v_queued
-        FROM unnest(p_ids) u (id)
-        JOIN wa_queue_due d ON d.organization_id = p_org AND d.queue_id = u.id
-        WHERE d.class % 2 = 0;
-    END IF;
-    IF v_queued > v_limit * 10 THEN
-        RAISE WARNING USING
-            MESSAGE = format('%s messages queued: at %s a minute they take about %s', v_queued, v_limit,
-                justify_hours(make_interval(mins => ceil(v_queued::numeric / v_limit)::integer))),
-            HINT = 'wa_organizations.rate_limit_per_minute sets the limit; NULL switches it off.';
-    END IF;
-END
-$$;
-
-COMMENT ON FUNCTION _wa_warn_of_wait(uuid, uuid[]) IS
-'Internal: warns when a statement queues more than ten minutes'' worth of the organization''s rate limit.';
 
 CREATE OR REPLACE FUNCTION _wa_notify_dispatchers() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -551,10 +313,7 @@ FOR EACH ROW EXECUTE FUNCTION tg_wa_outbound_queue__delete();
 REVOKE ALL ON FUNCTION tg_wa_outbound_queue__prepare(), tg_wa_outbound_queue__enqueue(),
 tg_wa_outbound_queue__change(), tg_wa_outbound_queue__recheck(), tg_wa_outbound_queue__delete(),
 _wa_queue_class(text, boolean), _wa_is_metered(uuid, text),
-_wa_check_queue_row(uuid, text, text, bigint, text, text, jsonb, text, text, text, jsonb, uuid),
-_wa_check_fallback(uuid, text, text, text, jsonb),
-_wa_raise_bad_rows(bigint, bigint, text[], text, text, text), _wa_refuse_rows(wa_organizations, uuid[], bigint),
-_wa_warn_of_wait(uuid, uuid[]), _wa_queue_the_rest(uuid, uuid[]), _wa_notify_dispatchers() FROM PUBLIC;
+_wa_notify_dispatchers() FROM PUBLIC;
 GRANT SELECT, INSERT ON wa_outbound_queue TO wa_app;
 GRANT UPDATE (scheduled_at, expires_at, priority, status, reference, metadata, customer_id, on_refusal,
 on_unknown)

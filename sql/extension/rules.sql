@@ -1,9 +1,10 @@
 -- Rules of sending that need no table: windows, states, priorities, backoff, ids. What a message may contain
 -- is in content.sql.
 
+-- Stable, as adding an interval to a time is: declared immutable it could not be inlined.
 CREATE FUNCTION _wa_window_open(p_last_customer_at timestamptz, p_now timestamptz, p_margin interval)
 RETURNS boolean
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
+LANGUAGE sql STABLE PARALLEL SAFE
 RETURN coalesce(p_now < p_last_customer_at + interval '24 hours' - p_margin, FALSE);
 COMMENT ON FUNCTION _wa_window_open(timestamptz, timestamptz, interval) IS
 'Whether the 24-hour customer service window is open at p_now; it closes p_margin early and was never open '
