@@ -56,5 +56,7 @@ COMMENT ON COLUMN wa_templates.parameters IS
 COMMENT ON COLUMN wa_templates.variable_mapping IS
 'Where resolve_wa_template_params() finds each parameter''s value in a context document: {"customer_name": '
 '"customer.name"}, a path with dots. A parameter that is not listed is looked for by its own name.';
+-- Queueing in one statement.
+-- Queueing in one statement.
 DROP FUNCTION _wa_refuse_rows(wa_organizations, uuid[]);
 DROP FUNCTION _wa_warn_of_wait(wa_organizations, bigint);

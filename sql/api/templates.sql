@@ -255,9 +255,9 @@ END;
 
 COMMENT ON FUNCTION _wa_template_of(uuid, text, text, text, text, timestamptz) IS
 'Internal: which template a name and language mean, and what queueing has to know of it. The exact language, '
-'else the same base language (es for es_MX before es_AR), else the organization''s default_language, else the '
-'only one there is; without a language an approved one, the default language first, then en. A row of the '
-'account goes before one of every account. No row: unknown.';
+'else the same base language (es for es_MX before es_AR), else the organization''s default_language, else '
+'the only one there is; without a language an approved one, the default language first, then en. A row of '
+'the account goes before one of every account. No row: unknown.';
 
 CREATE OR REPLACE FUNCTION _wa_pick_template(p_org uuid, p_name text, p_language text, p_waba_id text)
 RETURNS SETOF wa_templates
