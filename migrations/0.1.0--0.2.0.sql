@@ -60,3 +60,4 @@ COMMENT ON COLUMN wa_templates.variable_mapping IS
 -- Queueing in one statement.
 DROP FUNCTION _wa_refuse_rows(wa_organizations, uuid[]);
 DROP FUNCTION _wa_warn_of_wait(wa_organizations, bigint);
+CREATE INDEX wa_message_statuses_occurred_at_idx ON wa_message_statuses USING brin (occurred_at);

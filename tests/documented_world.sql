@@ -41,6 +41,8 @@ WHERE contact_id = world.contact(world.customer(8));
 UPDATE wa_messages SET created_at = created_at - ago, sent_at = sent_at - ago, claimed_at = claimed_at - ago,
     queued_at = queued_at - ago
 FROM (VALUES ('7', interval '8 days'), ('9', interval '2 days')) t (n, ago) WHERE reference = n;
+UPDATE wa_outbound_queue q SET created_at = m.queued_at, change_no = change_no + 1
+FROM wa_messages m WHERE m.queue_id = q.id;
 INSERT INTO wa_messages (number_id, contact_id, phone_e164, wa_message_id, direction, message_type, status,
     state, content_text, created_at, provider_at)
 SELECT n.id, world.contact('+15551234567'), '+15551234567', 'wamid.in.' || d, 'inbound', 'text', 'received',

@@ -84,6 +84,7 @@ CREATE TABLE wa_message_statuses (
 );
 
 CREATE INDEX wa_message_statuses_orphan_idx ON wa_message_statuses (received_at) WHERE message_id IS NULL;
+CREATE INDEX wa_message_statuses_occurred_at_idx ON wa_message_statuses USING brin (occurred_at);
 
 CREATE TABLE wa_events (
     organization_id uuid NOT NULL,
