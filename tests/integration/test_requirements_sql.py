@@ -140,7 +140,8 @@ def permission(world: World, statement: Statement) -> None:
     assert row["can_send_freeform"] is True
     assert "message text" in row["api_usage"]
     world.as_owner(
-        "UPDATE wa_conversation_windows SET last_customer_message_at = last_customer_message_at - interval '1 day'"
+        "UPDATE wa_conversation_windows"
+        " SET last_customer_message_at = last_customer_message_at - interval '1 day'"
     )
     (row,) = world.run(statement)
     assert row["can_send_freeform"] is False
