@@ -64,6 +64,14 @@ FROM (VALUES ('SYSTEM', 'WHATSAPP', 'LEAD_CREATED', 3), ('SYSTEM', 'WEB', 'LEAD_
     ('SYSTEM', 'WHATSAPP', 'LEAD_LOST', 1), ('MESSAGE', 'WHATSAPP', 'LEAD_CREATED', 1)) t (e, s, a, n),
     generate_series(1, t.n);
 
+WITH file AS (
+    INSERT INTO wa_media (direction, media_type, status, next_attempt_at)
+    VALUES ('inbound', 'image', 'stored', NULL) RETURNING id
+)
+INSERT INTO wa_media_signatures (media_id, token_hash, expires_at)
+SELECT f.id, sha256('token'), clock_timestamp() + e
+FROM file f, unnest('{-8 days,-1 hour,1 hour}'::interval[]) e;
+
 INSERT INTO ai_events (id, name, start_date, status) VALUES
 ('e0e0e0e0-0000-4000-8000-000000000001', 'Tech Summit', now() + interval '30 days', 'draft');
 INSERT INTO orders (id, event_id) VALUES

@@ -85,8 +85,10 @@ COMMENT ON COLUMN whatsapp_queue.status IS
 'queued, sending, sent, or failed: refused, given up, cancelled, or reported as not delivered.';
 COMMENT ON COLUMN whatsapp_queue.sent_at IS 'When the provider took it.';
 
+-- By key, also where the plans were made when the queue was small.
 CREATE OR REPLACE FUNCTION tg_whatsapp_queue__insert() RETURNS trigger
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off
 AS $$
 DECLARE
     v_id uuid;
@@ -122,7 +124,8 @@ COMMENT ON FUNCTION tg_whatsapp_queue__insert() IS
 'Queues a message; a value that the view does not take is refused (23502, 23514, WA202).';
 
 CREATE OR REPLACE FUNCTION tg_whatsapp_queue__update() RETURNS trigger
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off
 AS $$
 DECLARE
     v_cancels boolean := OLD.status <> 'failed' AND NEW.status = 'failed';

@@ -1,5 +1,5 @@
 BEGIN;
-SELECT plan(64);
+SELECT plan(68);
 \ir world.psql
 
 CREATE ROLE wa_tap_app IN ROLE wa_app;
@@ -258,7 +258,26 @@ SELECT results_eq(
     RETURNING actor::text COLLATE "default", action, details $$,
     $$ VALUES (session_user::text COLLATE "default", 'call', '{"a": 1}'::jsonb) $$, 'an entry for the audit'
 );
+
+-- files and lists
+SELECT results_eq(
+    $$ INSERT INTO whatsapp_broadcast_lists (name, description) VALUES ('guides', 'of the season')
+    RETURNING name, recipient_count, tenant_id $$,
+    $$ VALUES ('guides', 0::bigint, current_wa_organization()) $$, 'a broadcast list is made'
+);
+SELECT add_wa_broadcast_members('guides', ARRAY['+5491140000001', '+5491140000002']) \g /dev/null
+SELECT results_eq(
+    $$ UPDATE whatsapp_broadcast_lists SET name = 'all guides' RETURNING name, recipient_count $$,
+    $$ VALUES ('all guides', 2::bigint) $$, 'renamed, with two on it'
+);
+SELECT lives_ok($$ DELETE FROM whatsapp_broadcast_lists $$, 'and deleted');
 RESET ROLE;
+INSERT INTO wa_media (direction, media_type, mime_type, status, next_attempt_at, sha256)
+VALUES ('inbound', 'image', 'image/jpeg', 'stored', NULL, sha256('x'));
+SELECT results_eq(
+    'SELECT direction, media_type, mime_type, status, length(sha256) FROM whatsapp_media',
+    $$ VALUES ('INBOUND', 'IMAGE', 'image/jpeg', 'STORED', 64) $$, 'a file'
+);
 
 SELECT * FROM finish();
 ROLLBACK;
