@@ -219,7 +219,7 @@ def clean_up_media(world: World, statement: Statement) -> None:
 def delete_old_signatures(world: World, statement: Statement) -> None:
     world.run(statement)
     assert world.touched == 1
-    assert len(world.as_owner("SELECT FROM wa_media_signatures")) == 2
+    assert len(world.as_owner("SELECT id FROM wa_media_signatures")) == 2
 
 
 @shows("000-82ec89f4")
