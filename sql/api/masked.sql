@@ -15,7 +15,8 @@ SELECT
     w.organization_id, w.id, w.contact_id, w.number_id, n.phone_number_id,
     _wa_mask_phone(c.phone_e164) AS phone, w.last_customer_message_at, w.last_business_message_at,
     _wa_window_open(w.last_customer_message_at, clock_timestamp(), interval '0') AS is_within_24h,
-    w.entry_point_opened_at, w.entry_point_expires_at, w.unread_count, w.created_at, w.updated_at
+    w.entry_point_opened_at, w.entry_point_expires_at, w.unread_count, w.created_at, w.updated_at, w.state,
+    w.state_changed_at, w.opened_at
 FROM wa_conversation_windows w
 JOIN wa_contacts c ON c.organization_id = w.organization_id AND c.id = w.contact_id
 JOIN wa_phone_numbers n ON n.organization_id = w.organization_id AND n.id = w.number_id
