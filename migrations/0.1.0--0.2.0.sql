@@ -61,3 +61,15 @@ COMMENT ON COLUMN wa_templates.variable_mapping IS
 DROP FUNCTION _wa_refuse_rows(wa_organizations, uuid[]);
 DROP FUNCTION _wa_warn_of_wait(wa_organizations, bigint);
 CREATE INDEX wa_message_statuses_occurred_at_idx ON wa_message_statuses USING brin (occurred_at);
+ALTER TABLE wa_organizations
+ADD COLUMN time_zone text NOT NULL DEFAULT 'UTC',
+ADD CONSTRAINT wa_organizations_time_zone_check CHECK (
+    time_zone ~ '^(UTC|[A-Z][A-Za-z]+(/[A-Za-z_-]+)+|Etc/GMT[+-][0-9]{1,2})$'
+    AND timestamptz '2000-01-01 00:00+00' AT TIME ZONE time_zone IS NOT NULL
+);
+COMMENT ON COLUMN wa_organizations.time_zone IS
+'IANA name of the zone in which days are cut, for example Asia/Kathmandu.';
+
+-- Writers of the ledger wait while it is built.
+DROP INDEX wa_messages_created_at_idx;
+CREATE INDEX wa_messages_created_at_idx ON wa_messages (created_at, organization_id);

@@ -68,6 +68,7 @@ def _fill(db: Database, tenant: Tenant, services: dict[str, str]) -> None:
         admin.execute("SELECT set_wa_secret('access_token', NULL, %s, 'key', 'print')", (SEALED,))
         admin.execute("SELECT trigger_wa_panic(%s, %s)", (secret, tenant.id))
         admin.execute("SELECT resolve_wa_panic(%s)", (tenant.id,))
+        _fill_history(admin, secret)
     with db.connect(user=tenant.role, row_factory=dict_row) as app:
         for category in ("UTILITY", "MARKETING"):
             app.execute(
@@ -151,6 +152,24 @@ def _automate(app: psycopg.Connection[dict[str, Any]], tenant: Tenant) -> None:
     )
     app.execute("INSERT INTO wa_broadcast_lists (name) VALUES (%s)", (secret,))
     app.execute("SELECT add_wa_broadcast_members(%s, ARRAY[%s])", (secret, tenant.phone))
+
+
+def _fill_history(admin: psycopg.Connection[Any], secret: str) -> None:
+    """A question and its answer, rolled up, and what was charged for it."""
+    admin.execute("INSERT INTO wa_contacts (profile_name) VALUES (%s)", (secret,))
+    for direction, status_, age in (("inbound", "received", "74 hours"), ("outbound", "sent", "73 hours")):
+        admin.execute(
+            "INSERT INTO wa_messages"
+            " (contact_id, direction, message_type, status, state, content_text, phone_number_id, created_at)"
+            " SELECT c.id, %s, 'text', %s, %s, %s, %s, now() - %s::interval FROM wa_contacts c"
+            " WHERE c.profile_name = %s",
+            (direction, status_, status_, secret, secret, age, secret),
+        )
+    admin.execute("SELECT roll_up_wa_analytics()")
+    admin.execute("SELECT delete_wa_messages_before(now() - interval '60 days')")
+    admin.execute(
+        "SELECT load_wa_rates(E'country,category,currency,valid_from,rate\nAR,utility,USD,2026-01-01,0.1')"
+    )
 
 
 def _queue(app: psycopg.Connection[dict[str, Any]], tenant: Tenant) -> UUID:

@@ -121,27 +121,27 @@ CREATE OR REPLACE FUNCTION _wa_delete_messages(p_now timestamptz, p_limit intege
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
-    v_rows integer;
+    v_expired record;
+    v_rows integer := 0;
 BEGIN
-    WITH expired AS (
-        SELECT m.organization_id, m.id
+    FOR v_expired IN
+        SELECT o.id, p_now - o.message_retention AS before
         FROM wa_organizations o
         CROSS JOIN LATERAL (
-            SELECT m.organization_id, m.id, m.created_at FROM wa_messages m
-            WHERE m.organization_id = o.id ORDER BY m.id LIMIT p_limit
+            SELECT m.created_at FROM wa_messages m WHERE m.organization_id = o.id ORDER BY m.id LIMIT 1
         ) m
-        WHERE m.created_at < p_now - o.message_retention
-        LIMIT p_limit
-    )
-    DELETE FROM wa_messages m USING expired e
-    WHERE m.organization_id = e.organization_id AND m.id = e.id;
-    GET DIAGNOSTICS v_rows = ROW_COUNT;
+        WHERE m.created_at < _wa_quarter(p_now - o.message_retention)
+        ORDER BY o.id
+    LOOP
+        EXIT WHEN v_rows >= p_limit;
+        v_rows := v_rows + _wa_delete_messages_before(v_expired.id, v_expired.before, p_limit - v_rows);
+    END LOOP;
     RETURN v_rows;
 END
 $$;
 
 COMMENT ON FUNCTION _wa_delete_messages(timestamptz, integer) IS
-'Internal: deletes messages that are older than their organization keeps them.';
+'Internal: deletes messages that are older than their organization keeps them; their figures stay.';
 
 -- Raw bodies hold what was written, and several organizations' in one: the shortest time counts. What was not
 -- processed yet stays.

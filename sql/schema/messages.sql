@@ -57,7 +57,7 @@ CREATE TABLE wa_messages (
 CREATE UNIQUE INDEX wa_messages_queue_key
 ON wa_messages (queue_id, organization_id) WHERE queue_id IS NOT NULL;
 CREATE INDEX wa_messages_contact_idx ON wa_messages (contact_id, id);
-CREATE INDEX wa_messages_created_at_idx ON wa_messages USING brin (created_at);
+CREATE INDEX wa_messages_created_at_idx ON wa_messages (created_at, organization_id);
 CREATE INDEX wa_messages_reply_to_idx
 ON wa_messages (reply_to, organization_id) WHERE message_type IN ('edit', 'revoke');
 

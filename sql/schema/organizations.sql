@@ -24,6 +24,7 @@ CREATE TABLE wa_organizations (
     message_retention interval DEFAULT interval '90 days',
     audit_retention interval,
     default_language text,
+    time_zone text NOT NULL DEFAULT 'UTC',
     CONSTRAINT wa_organizations_pkey PRIMARY KEY (id),
     CONSTRAINT wa_organizations_region_check CHECK (default_region ~ '^[A-Z]{2}$'),
     CONSTRAINT wa_organizations_rate_check CHECK (rate_limit_per_minute > 0),
@@ -35,7 +36,11 @@ CREATE TABLE wa_organizations (
     CONSTRAINT wa_organizations_order_check CHECK (order_mode IN ('accepted', 'delivered')),
     CONSTRAINT wa_organizations_message_retention_check CHECK (message_retention >= interval '2 days'),
     CONSTRAINT wa_organizations_audit_retention_check CHECK (audit_retention >= interval '1 day'),
-    CONSTRAINT wa_organizations_language_check CHECK (default_language ~ '^[a-z]{2,3}(_[A-Z]{2,3})?$')
+    CONSTRAINT wa_organizations_language_check CHECK (default_language ~ '^[a-z]{2,3}(_[A-Z]{2,3})?$'),
+    CONSTRAINT wa_organizations_time_zone_check CHECK (
+        time_zone ~ '^(UTC|[A-Z][A-Za-z]+(/[A-Za-z_-]+)+|Etc/GMT[+-][0-9]{1,2})$'
+        AND timestamptz '2000-01-01 00:00+00' AT TIME ZONE time_zone IS NOT NULL
+    )
 );
 
 CREATE UNIQUE INDEX wa_organizations_default_key ON wa_organizations (is_default) WHERE is_default;
@@ -103,6 +108,8 @@ COMMENT ON COLUMN wa_organizations.audit_retention IS
 COMMENT ON COLUMN wa_organizations.default_language IS
 'Language of a template that is taken where the one asked for does not exist, for example en or pt_BR; NULL: '
 'none is.';
+COMMENT ON COLUMN wa_organizations.time_zone IS
+'IANA name of the zone in which days are cut, for example Asia/Kathmandu.';
 COMMENT ON TABLE wa_organization_roles IS
 'Which database roles belong to which organization; row security goes by membership in these roles.';
 COMMENT ON TABLE wa_installations IS

@@ -16,7 +16,8 @@ BEGIN
         'wa_account_events', 'audit_log', 'wa_secrets', 'wa_template_syncs',
         'wa_automation_flows', 'siren_templates', 'siren_events', 'timeline_entries',
         'wa_broadcast_lists', 'wa_broadcast_members',
-        'wa_media', 'wa_media_contents', 'wa_media_signatures'
+        'wa_media', 'wa_media_contents', 'wa_media_signatures',
+        'wa_message_rollups', 'wa_response_rollups', 'wa_rollup_marks', 'wa_rollup_horizons', 'wa_rates'
     ] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', v_table);
         EXECUTE format(

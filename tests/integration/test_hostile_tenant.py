@@ -133,7 +133,12 @@ def test_no_relation_shows_anything_of_the_other(hostile: Hostile, who: str) -> 
     # It was not for want of any right at all.
     assert len(seen_own) >= (10 if who == "app" else 8)
     if who == "analyst":
-        assert all(relation.endswith("_masked") or relation in NUMBERS_ALONE for relation in seen_own)
+        figures = {"wa_message_compliance", "wa_unread_counts", "wa_conversation_metrics", *NUMBERS_ALONE}
+        assert all(
+            relation.endswith("_masked") or relation.startswith("wa_daily_") or relation in figures
+            for relation in seen_own
+        )
+        assert {"wa_daily_messages", "wa_daily_response_times", "wa_message_compliance"} <= seen_own
 
 
 def columns(db: Database, table: str) -> list[str]:
