@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 from harness import Database, Server, cluster_command, exported
 from psycopg import sql
@@ -88,6 +90,21 @@ def make_database(pg: Server, make_role: Callable[..., str]) -> Iterator[Callabl
 def db(make_database: Callable[..., Database]) -> Database:
     """A fresh database with the extension in schema public, migrated."""
     return make_database()
+
+
+@pytest.fixture
+def session(db: Database) -> Iterator[Callable[[], psycopg.Connection[Any]]]:
+    """Opens sessions of `db` with explicit transactions; what they left open is rolled back."""
+    made: list[psycopg.Connection[Any]] = []
+
+    def make() -> psycopg.Connection[Any]:
+        # A test that waits for itself fails instead of hanging.
+        made.append(db.connect(autocommit=False, options="-c lock_timeout=60s"))
+        return made[-1]
+
+    yield make
+    for connection in made:
+        connection.close()
 
 
 @pytest.fixture

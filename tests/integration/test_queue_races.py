@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any, LiteralString
 
 import psycopg
 import pytest
 from harness import CHECKOUT, Database
+from sessions import Blocked, column
 from webhook_bodies import message
 
 DISPATCHER = "00000000-0000-0000-0000-000000000001"
 CLAIM: LiteralString = "SELECT queue_id FROM world.claim()"
 CANCEL: LiteralString = "SELECT cancel_wa_messages(reference => '1')"
 OUTCOME: LiteralString = "SELECT world.outcome(id) FROM wa_outbound_queue"
-PAUSE_S = 0.01
 
 
 @pytest.fixture
@@ -26,46 +25,6 @@ def world(db: Database) -> Database:
     with db.connect() as connection:
         connection.execute((CHECKOUT / "tests/pgtap/world.psql").read_bytes())
     return db
-
-
-@pytest.fixture
-def session(world: Database) -> Iterator[Callable[[], psycopg.Connection[Any]]]:
-    """Opens sessions with explicit transactions; what they left open is rolled back."""
-    made: list[psycopg.Connection[Any]] = []
-
-    def make() -> psycopg.Connection[Any]:
-        made.append(world.connect(autocommit=False))
-        return made[-1]
-
-    yield make
-    for connection in made:
-        connection.close()
-
-
-def column(connection: psycopg.Connection[Any], statement: LiteralString, *args: Any) -> list[Any]:
-    """The first column of a statement's rows."""
-    return [row[0] for row in connection.execute(statement, args or None).fetchall()]
-
-
-class Blocked:
-    """A statement that runs in a thread and is known to wait for another session's lock."""
-
-    def __init__(
-        self, db: Database, connection: psycopg.Connection[Any], statement: LiteralString, *args: Any
-    ) -> None:
-        self.pool = ThreadPoolExecutor(1)
-        self.result: Future[list[Any]] = self.pool.submit(column, connection, statement, *args)
-        pid = connection.info.backend_pid
-        while not db.query("SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'", pid):
-            assert not self.result.done(), f"did not wait: {self.result.result()}"
-            time.sleep(PAUSE_S)
-
-    def finish(self) -> list[Any]:
-        """What it returned, once the other session was done."""
-        try:
-            return self.result.result()
-        finally:
-            self.pool.shutdown()
 
 
 def queue_one(world: Database) -> None:
