@@ -29,26 +29,28 @@ DECLARE
         SELECT _wa_event_reference(p_event.id, r.id::uuid)
         FROM jsonb_array_elements_text(p_task.metadata -> 'replaces') r (id)
     );
-    v_names text[] := CASE
-        WHEN p_template.parameter_format = 'NAMED'
-            THEN p_template.body_placeholders || p_template.header_placeholders
-        ELSE ARRAY(
-            SELECT coalesce(d.value ->> 'name', d.value #>> '{}')
-            FROM jsonb_array_elements(p_template.parameters) d
-        )
-    END;
-    -- A template that declares no names takes the documented three in their order.
-    v_is_named boolean := v_names <> '{}' OR p_template.body_placeholders = '{}';
+    v_slots jsonb := (
+        SELECT jsonb_agg(jsonb_build_object('name', s.name, 'path', coalesce(
+            p_template.variable_mapping ->> s.name,
+            CASE WHEN s.part = 'body' THEN p_template.variable_mapping ->> s.place::text END
+        )))
+        FROM _wa_template_slots(p_template) s
+    );
+    -- The usual template takes values in its body only, which is the quick way in.
+    v_names text[] := (
+        SELECT CASE WHEN bool_and(s.part = 'body') THEN array_agg(s.name ORDER BY s.place) END
+        FROM _wa_template_slots(p_template) s
+    );
     v_end timestamptz := CASE WHEN p_task.metadata ? 'reminder_days'
         THEN least(_wa_local_day_end(p_task.scheduled_for, p_event.time_zone), p_event.start_date) END;
     v_base jsonb;
+    v_event jsonb;
     v_ids uuid[];
     v_result jsonb;
 BEGIN
-    IF NOT v_is_named THEN
-        v_names := ARRAY['attendee_name', 'event_name', 'event_time'];
-    END IF;
     v_base := jsonb_build_object('update_message', 'starts at ' || v_time) || coalesce(p_task.metadata, '{}');
+    v_event := jsonb_build_object('name', p_event.name, 'time', v_time, 'location', p_event.location,
+        'update_message', v_base -> 'update_message');
     WITH ticket AS MATERIALIZED (
         SELECT a.id, a.created_at, i.info,
             CASE WHEN _wa_is_user_id(p.phone) THEN p.phone
@@ -75,23 +77,29 @@ BEGIN
     message AS (
         SELECT p.id, p.phone, v.given, v.missing
         FROM person p
+        CROSS JOIN LATERAL (SELECT nullif(btrim(p.info ->> 'name'), '')) a (name)
         CROSS JOIN LATERAL (
-            SELECT v_base || p.info || jsonb_strip_nulls(jsonb_build_object(
-                'attendee_name', nullif(btrim(p.info ->> 'name'), ''), 'event_name', p_event.name,
-                'event_time', v_time, 'event_location', p_event.location
-            )) AS context
-        ) c
+            SELECT v_base || p.info
+                || jsonb_build_object('event_name', p_event.name, 'event_time', v_time)
+                || jsonb_strip_nulls(jsonb_build_object(
+                    'attendee_name', a.name, 'event_location', p_event.location
+                ))
+                -- A template that declares no names takes the documented three in their order.
+                || CASE WHEN p_template.parameters = '[]' AND cardinality(p_template.body_placeholders) = 3
+                    THEN jsonb_build_object('1', a.name, '2', p_event.name, '3', v_time) ELSE '{}' END
+                || jsonb_build_object('event', v_event, 'attendee', p.info, 'task', p_task.metadata)
+        ) c (context)
         CROSS JOIN LATERAL (
             -- Meta takes one line; a value that would be refused must not take the other messages with it.
-            SELECT coalesce(jsonb_object_agg(n.name, x.value) FILTER (WHERE x.value <> ''), '{}') AS given,
-                string_agg(n.name, ', ') FILTER (WHERE x.value IS NULL OR x.value = '') AS missing
-            FROM unnest(v_names) n (name)
-            CROSS JOIN LATERAL (
-                SELECT left(btrim(regexp_replace(c.context ->> n.name, '\s+', ' ', 'g')), 1024)
-                WHERE jsonb_typeof(c.context -> n.name) IN ('string', 'number', 'boolean')
-                UNION ALL SELECT NULL
-                LIMIT 1
-            ) x (value)
+            SELECT coalesce(jsonb_object_agg(x.name, x.value) FILTER (WHERE x.value <> ''), '{}') AS given,
+                string_agg(DISTINCT x.name, ', ') FILTER (WHERE x.value IS NULL OR x.value = '') AS missing
+            FROM (
+                SELECT s.name, left(btrim(regexp_replace(
+                    coalesce(c.context #>> string_to_array(s.path, '.'), c.context ->> s.name),
+                    '\s+', ' ', 'g'
+                )), 1024) AS value
+                FROM jsonb_to_recordset(v_slots) s (name text, path text)
+            ) x
         ) v
         WHERE NOT EXISTS (SELECT FROM written w WHERE w.phone_key = _wa_phone_key(p.phone))
     ),
@@ -102,7 +110,7 @@ BEGIN
             metadata, on_refusal
         )
         SELECT p_org.id, m.phone, p_task.template_name,
-            CASE WHEN v_is_named THEN m.given
+            CASE WHEN v_names IS NULL THEN _wa_fold_template_values(p_template, m.given)
                 ELSE (SELECT jsonb_agg(m.given -> n.name ORDER BY n.place)
                     FROM unnest(v_names) WITH ORDINALITY n (name, place))
             END,
@@ -121,6 +129,7 @@ BEGIN
     )
     SELECT (SELECT array_agg(q.id) FROM queued q), jsonb_build_object(
         'tickets', (SELECT count(*) FROM ticket),
+        'people', (SELECT count(*) FROM person),
         'invalid_phones', (SELECT count(*) FROM problem p WHERE p.kind = 'phone'),
         'missing_values', (SELECT count(*) FROM problem p WHERE p.kind = 'values'),
         'problems', (
@@ -167,6 +176,10 @@ BEGIN
         -- Told once, and nothing is used up: the task may be set to pending again when Meta has approved.
         WHEN _wa_template_problem(v_template, clock_timestamp()) IS NOT NULL
             THEN _wa_template_problem(v_template, clock_timestamp())
+        WHEN v_template.parameter_format = 'POSITIONAL' AND v_template.parameters = '[]'
+            AND v_template.variable_mapping = '{}'
+            AND cardinality(v_template.body_placeholders) NOT IN (0, 3)
+            THEN format('template "%s" does not declare the names of its values', v_template.name)
         WHEN jsonb_typeof(p_task.recipient_filter) NOT IN ('object', 'null')
             THEN 'recipient_filter is not a JSON object'
     END;
@@ -174,6 +187,9 @@ BEGIN
         BEGIN
             p_task.recipient_filter := nullif(p_task.recipient_filter, 'null');
             v_result := _wa_queue_event_task(v_org, v_event, p_task, v_template);
+            IF v_result -> 'problems' <> '[]' AND v_result -> 'people' = v_result -> 'missing_values' THEN
+                v_problem := 'nobody can be written to';
+            END IF;
         EXCEPTION
             WHEN OTHERS THEN
                 GET STACKED DIAGNOSTICS v_sqlstate = RETURNED_SQLSTATE, v_problem = MESSAGE_TEXT;
@@ -187,7 +203,8 @@ BEGIN
     UPDATE ai_tasks t
     SET status = CASE WHEN v_problem IS NULL THEN 'completed' ELSE 'failed' END,
         metadata = coalesce(t.metadata, '{}')
-        || jsonb_build_object('result', coalesce(v_result, jsonb_build_object('error', v_problem)))
+        || jsonb_build_object('result', jsonb_strip_nulls(
+            coalesce(v_result, '{}') || jsonb_build_object('error', v_problem)))
     WHERE t.organizer_id = v_org.id AND t.id = p_task.id;
 END
 $$;
@@ -216,26 +233,40 @@ COMMENT ON FUNCTION _wa_cancel_event_messages(uuid[], text[]) IS
 'Internal: cancels what waits under references of organizations; answers with a reference per message.';
 
 -- Each task ends by itself: one that fails must not undo the others of the statement.
-CREATE OR REPLACE FUNCTION tg_ai_tasks__execute() RETURNS trigger
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+CREATE OR REPLACE FUNCTION _wa_change_event_tasks(p_tasks ai_tasks[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET enable_nestloop = on
 AS $$
 DECLARE
     v_task ai_tasks;
 BEGIN
-    FOR v_task IN
-        SELECT n.* FROM new_rows n JOIN old_rows o ON o.id = n.id
-        WHERE n.status = 'executing' AND o.status = 'pending'
-        ORDER BY n.id
-    LOOP
-        PERFORM _wa_execute_event_task(v_task);
+    FOREACH v_task IN ARRAY p_tasks LOOP
+        IF v_task.status = 'executing' THEN
+            PERFORM _wa_execute_event_task(v_task);
+        END IF;
     END LOOP;
-
     PERFORM _wa_cancel_event_messages(
-        array_agg(n.organizer_id), array_agg(_wa_event_reference(n.event_id, n.id))
+        array_agg(t.organizer_id), array_agg(_wa_event_reference(t.event_id, t.id))
     )
+    FROM unnest(p_tasks) t WHERE t.status = 'cancelled';
+END
+$$;
+
+COMMENT ON FUNCTION _wa_change_event_tasks(ai_tasks[]) IS
+'Internal: executes tasks, takes back what cancelled ones have waiting.';
+
+-- The plan of the join is kept from a statement that changed one task to one that changes thousands.
+CREATE OR REPLACE FUNCTION tg_ai_tasks__execute() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT SET enable_nestloop = off
+AS $$
+DECLARE
+    v_tasks ai_tasks[];
+BEGIN
+    SELECT array_agg(n::ai_tasks ORDER BY n.id) INTO v_tasks
     FROM new_rows n JOIN old_rows o ON o.id = n.id
-    WHERE n.status = 'cancelled' AND o.status <> 'cancelled'
-    HAVING count(*) > 0;
+    WHERE n.status = 'executing' AND o.status = 'pending' OR n.status = 'cancelled' AND o.status <> 'cancelled';
+    IF v_tasks IS NOT NULL THEN
+        PERFORM _wa_change_event_tasks(v_tasks);
+    END IF;
     RETURN NULL;
 END
 $$;
@@ -316,7 +347,7 @@ COMMENT ON FUNCTION run_wa_event_tasks(integer) IS
 
 REVOKE ALL ON FUNCTION _wa_event_reference(uuid, uuid), _wa_local_day_end(timestamptz, text),
 _wa_queue_event_task(wa_organizations, ai_events, ai_tasks, wa_templates), _wa_execute_event_task(ai_tasks),
-_wa_cancel_event_messages(uuid[], text[]), tg_ai_tasks__execute(), tg_ai_tasks__remove(),
-run_wa_event_tasks(integer) FROM PUBLIC;
+_wa_cancel_event_messages(uuid[], text[]), _wa_change_event_tasks(ai_tasks[]), tg_ai_tasks__execute(),
+tg_ai_tasks__remove(), run_wa_event_tasks(integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION run_wa_event_tasks(integer) TO wa_admin, wa_dispatcher;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ai_events, orders, attendees, ai_tasks TO wa_app, wa_admin;

@@ -194,47 +194,63 @@ $$;
 COMMENT ON FUNCTION tg_ai_events__publish() IS
 'Plans the reminders of events that are published from the start.';
 
-CREATE OR REPLACE FUNCTION tg_ai_events__change() RETURNS trigger
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+CREATE OR REPLACE FUNCTION _wa_change_events(p_old ai_events[], p_new ai_events[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET enable_nestloop = on
 AS $$
+DECLARE
+    v_cancelled uuid[] := ARRAY(
+        SELECT n.id FROM unnest(p_new) n JOIN unnest(p_old) o ON o.id = n.id
+        WHERE n.status = 'cancelled' AND o.status <> 'cancelled'
+    );
 BEGIN
-    PERFORM _wa_check_event_zones(array_agg(n::ai_events)) FROM new_rows n;
     -- A runner that holds a task has read the old event: wait for it, then what it queues is seen below.
     PERFORM FROM ai_tasks t
-    JOIN new_rows n ON t.organizer_id = n.organizer_id AND t.event_id = n.id
-    JOIN old_rows o ON o.id = n.id
-    WHERE t.status = 'pending'
-        AND (n.start_date, n.time_zone, n.status, n.reminders)
-        IS DISTINCT FROM (o.start_date, o.time_zone, o.status, o.reminders)
+    WHERE t.event_id IN (SELECT n.id FROM unnest(p_new) n) AND t.status = 'pending'
     ORDER BY t.id
-    FOR UPDATE OF t;
+    FOR UPDATE;
 
-    UPDATE ai_tasks t
-    SET status = 'cancelled', metadata = coalesce(t.metadata, '{}') || '{"reason": "the event is cancelled"}'
-    FROM new_rows n JOIN old_rows o ON o.id = n.id
-    WHERE n.status = 'cancelled' AND o.status <> 'cancelled'
-        AND t.organizer_id = n.organizer_id AND t.event_id = n.id AND t.status = 'pending';
-    PERFORM _wa_cancel_event_messages(array_agg(n.organizer_id), array_agg(r.reference))
-    FROM new_rows n JOIN old_rows o ON o.id = n.id
-    CROSS JOIN LATERAL (
-        SELECT _wa_event_reference(n.id) AS reference
-        UNION ALL
-        SELECT _wa_event_reference(t.event_id, t.id) FROM ai_tasks t
-        WHERE t.organizer_id = n.organizer_id AND t.event_id = n.id
-    ) r
-    WHERE n.status = 'cancelled' AND o.status <> 'cancelled'
-    HAVING count(*) > 0;
+    IF v_cancelled <> '{}' THEN
+        UPDATE ai_tasks t
+        SET status = 'cancelled',
+            metadata = coalesce(t.metadata, '{}') || '{"reason": "the event is cancelled"}'
+        WHERE t.event_id = ANY (v_cancelled) AND t.status = 'pending';
+        PERFORM _wa_cancel_event_messages(array_agg(r.organizer_id), array_agg(r.reference))
+        FROM (
+            SELECT n.organizer_id, _wa_event_reference(n.id) AS reference
+            FROM unnest(p_new) n WHERE n.id = ANY (v_cancelled)
+            UNION ALL
+            SELECT t.organizer_id, _wa_event_reference(t.event_id, t.id)
+            FROM ai_tasks t WHERE t.event_id = ANY (v_cancelled)
+        ) r;
+    END IF;
 
-    PERFORM _wa_move_event(o::ai_events, n::ai_events)
-    FROM new_rows n JOIN old_rows o ON o.id = n.id
+    PERFORM _wa_move_event(o, n)
+    FROM unnest(p_new) n JOIN unnest(p_old) o ON o.id = n.id
     WHERE (n.start_date, n.time_zone) IS DISTINCT FROM (o.start_date, o.time_zone) AND n.status <> 'cancelled';
 
-    PERFORM _wa_plan_event_tasks(array_agg(n::ai_events))
+    PERFORM _wa_plan_event_tasks(ARRAY(SELECT n FROM unnest(p_new) n WHERE n.status = 'published'));
+END
+$$;
+
+COMMENT ON FUNCTION _wa_change_events(ai_events[], ai_events[]) IS
+'Internal: carries changes of events to their tasks and to what is queued.';
+
+-- The plan of the join is kept from a statement that changed one event to one that changes thousands.
+CREATE OR REPLACE FUNCTION tg_ai_events__change() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT SET enable_nestloop = off
+AS $$
+DECLARE
+    v_old ai_events[];
+    v_new ai_events[];
+BEGIN
+    SELECT array_agg(o::ai_events), array_agg(n::ai_events) INTO v_old, v_new
     FROM new_rows n JOIN old_rows o ON o.id = n.id
-    WHERE n.status = 'published'
-        AND (n.start_date, n.time_zone, n.status, n.reminders)
-        IS DISTINCT FROM (o.start_date, o.time_zone, o.status, o.reminders)
-    HAVING count(*) > 0;
+    WHERE (n.start_date, n.time_zone, n.status, n.reminders)
+        IS DISTINCT FROM (o.start_date, o.time_zone, o.status, o.reminders);
+    IF v_new IS NOT NULL THEN
+        PERFORM _wa_check_event_zones(v_new);
+        PERFORM _wa_change_events(v_old, v_new);
+    END IF;
     RETURN NULL;
 END
 $$;
@@ -271,5 +287,6 @@ FOR EACH STATEMENT EXECUTE FUNCTION tg_ai_events__remove();
 
 REVOKE ALL ON FUNCTION _wa_event_reminders(ai_events),
 _wa_shift_local(timestamptz, timestamptz, text, timestamptz, text), _wa_check_event_zones(ai_events[]),
-_wa_plan_event_tasks(ai_events[]), _wa_move_event(ai_events, ai_events), tg_ai_events__publish(),
-tg_ai_events__change(), tg_ai_events__remove() FROM PUBLIC;
+_wa_plan_event_tasks(ai_events[]), _wa_move_event(ai_events, ai_events),
+_wa_change_events(ai_events[], ai_events[]), tg_ai_events__publish(), tg_ai_events__change(),
+tg_ai_events__remove() FROM PUBLIC;

@@ -15,7 +15,7 @@ CLAIM: LiteralString = "SELECT queue_id FROM world.claim(1)"
 # Half an hour later, on a day of its own: the reminder is for the next one.
 MOVE: LiteralString = "UPDATE ai_events SET start_date = start_date + interval '30 minutes' RETURNING 1"
 TIMES: LiteralString = """
-    SELECT DISTINCT q.status || ' ' || (q.template_params ->> 'event_time' = to_char(
+    SELECT DISTINCT q.status || ' ' || (q.template_params ->> 0 = to_char(
         e.start_date AT TIME ZONE e.time_zone, 'YYYY-MM-DD HH12:MI AM'))::text
     FROM wa_outbound_queue AS q CROSS JOIN ai_events AS e ORDER BY 1
 """

@@ -1,5 +1,5 @@
 BEGIN;
-SELECT plan(84);
+SELECT plan(88);
 \ir world.psql
 SELECT count(*) FROM install_wa_pack('events');
 UPDATE wa_phone_numbers SET throughput = 1000;
@@ -79,14 +79,14 @@ SELECT pg_temp.guest(:'event', 1) AS guest \gset
 SELECT pg_temp.guest(:'event', 2);
 SELECT id AS task, status, metadata AS meta FROM pg_temp.executed(:'event', 'event_reminder_24h') \gset
 SELECT is(:'status'::text, 'completed', 'an executed task is completed');
-SELECT is(:'meta'::jsonb -> 'result', '{"tickets": 2, "queued": 2, "refused": 0, "invalid_phones": 0,
+SELECT is(:'meta'::jsonb -> 'result', '{"tickets": 2, "people": 2, "queued": 2, "refused": 0, "invalid_phones": 0,
     "missing_values": 0, "problems": []}'::jsonb, 'and says what it did');
 SELECT results_eq(format($$
     SELECT phone, template_name, template_params, reference, metadata, idempotency_key, status
     FROM wa_outbound_queue WHERE metadata ->> 'attendee_id' = %L
 $$, :'guest'), format($$ VALUES (
     '+5491140000001', 'event_reminder_24h',
-    '{"attendee_name": "Guest 1", "event_name": "Tech Summit 2025", "event_time": "2025-03-15 10:00 AM"}'::jsonb,
+    '["Guest 1", "Tech Summit 2025", "2025-03-15 10:00 AM"]'::jsonb,
     'event:%1$s:%2$s', '{"event_id": "%1$s", "task_id": "%2$s", "attendee_id": "%3$s"}'::jsonb,
     '%2$s:%3$s', 'pending') $$, :'event', :'task', :'guest'),
     'each attendee gets a message, in the time of the event''s place');
@@ -103,7 +103,7 @@ SELECT is(pg_temp.result(t, 'queued'), '2', 'one without placeholders none')
 FROM pg_temp.executed(:'event', 'plain') t;
 SELECT is(pg_temp.result(t, 'queued'), '2', 'fields of the task fill variables')
 FROM pg_temp.executed(:'event', 'event_update', p_metadata => '{"update_message": "Doors\n open at 9"}') t;
-SELECT is(template_params ->> 'update_message', 'Doors open at 9', 'as one line')
+SELECT is(template_params ->> 1, 'Doors open at 9', 'as one line')
 FROM wa_outbound_queue WHERE template_name = 'event_update' LIMIT 1;
 
 -- who gets it
@@ -116,7 +116,7 @@ SELECT pg_temp.ticket(:'event', '{"name": "Dan"}', 'VIP');
 SELECT pg_temp.ticket(:'event', '{"phone": "+5491140000015"}') AS nameless \gset
 SELECT pg_temp.ticket(:'event', '{"name": "Eve", "phone": "AR.4711"}');
 SELECT id AS task, metadata AS meta FROM pg_temp.executed(:'event', 'event_reminder_24h') \gset
-SELECT is(:'meta'::jsonb -> 'result', jsonb_build_object('tickets', 6, 'queued', 3, 'refused', 0,
+SELECT is(:'meta'::jsonb -> 'result', jsonb_build_object('tickets', 6, 'people', 4, 'queued', 3, 'refused', 0,
     'invalid_phones', 1, 'missing_values', 1, 'problems', (
         SELECT jsonb_agg(jsonb_build_object('attendee_id', x.id, 'problem', x.problem) ORDER BY x.id)
         FROM (VALUES (:'bad'::uuid, 'not a phone number'), (:'nameless', 'no attendee_name')) x (id, problem)
@@ -158,9 +158,26 @@ SELECT results_eq(format($$
 $$, :'event'), $$ VALUES
     ('failed', 'no template "nothing"'), ('failed', 'template "off" is switched off for automation'),
     ('failed', 'template "draft" (en) is PENDING, not APPROVED'),
-    ('failed', ' the first: template "order" (en): the body takes 2 values, 3 given'),
+    ('failed', 'template "order" does not declare the names of its values'),
     ('failed', 'recipient_filter is not a JSON object')
 $$, 'a task that cannot be carried out says why');
+UPDATE wa_templates SET parameters = '["attendee_name", "seat"]' WHERE name = 'order';
+SELECT is(t.status || ': ' || pg_temp.result(t, 'error'), 'failed: nobody can be written to',
+    'values that nobody brings fail it')
+FROM pg_temp.executed(:'event', 'order') t;
+UPDATE wa_templates SET variable_mapping = '{"seat": "task.row.seat", "attendee_name": "attendee.name"}'
+WHERE name = 'order';
+SELECT is(t.status, 'completed', 'the template''s mapping finds them')
+FROM pg_temp.executed(:'event', 'order', p_metadata => '{"row": {"seat": 7}}') t;
+INSERT INTO wa_templates (name, category, status, body_text, header_text, header_format, parameters,
+    buttons) VALUES ('rich', 'UTILITY', 'APPROVED', 'For {{1}} only.', 'At {{1}}', 'TEXT',
+    '["attendee_name", "event_location", "qr_code"]',
+    '[{"type": "URL", "text": "Open", "url": "https://example.org/{{1}}"}]');
+UPDATE ai_events SET location = 'Salta' WHERE id = :'event';
+SELECT is(t.status, 'completed', 'header and buttons take values too')
+FROM pg_temp.executed(:'event', 'rich', p_metadata => '{"qr_code": "q1"}') t;
+SELECT is(template_params, '{"header": ["Salta"], "body": ["Ann"], "buttons": {"0": "q1"}}'::jsonb, 'in their places')
+FROM wa_outbound_queue WHERE template_name = 'rich' AND phone = '+5491140000011';
 SELECT pg_temp.task(:'event', 'nothing') AS poor \gset
 SELECT pg_temp.task(:'event', 'plain') AS good \gset
 UPDATE ai_tasks SET status = 'executing' WHERE id IN (:'poor', :'good');
@@ -273,7 +290,7 @@ UPDATE ai_events SET start_date = pg_temp.day(:'noon', 7, '10:00') WHERE id = :'
 SELECT is(run_wa_event_tasks(), 1, 'and replaced at once, however often the event moves');
 SELECT is(pg_temp.phones((pg_temp.reminder(:'event', 7)).id), CASE :'told' WHEN '21' THEN '22' ELSE '21' END,
     'for those that were not written to');
-SELECT is(template_params ->> 'update_message', format('starts at %s 10:00 AM',
+SELECT is(template_params ->> 1, format('starts at %s 10:00 AM',
     to_char(pg_temp.day(:'noon', 7, '10:00') AT TIME ZONE :'noon', 'YYYY-MM-DD')), 'with the new time')
 FROM wa_outbound_queue WHERE status = 'pending';
 UPDATE ai_events SET start_date = pg_temp.day(:'noon', 5, '10:00') WHERE id = :'event';
