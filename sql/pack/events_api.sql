@@ -88,6 +88,8 @@ BEGIN
                 || CASE WHEN p_template.parameters = '[]' AND cardinality(p_template.body_placeholders) = 3
                     THEN jsonb_build_object('1', a.name, '2', p_event.name, '3', v_time) ELSE '{}' END
                 || jsonb_build_object('event', v_event, 'attendee', p.info, 'task', p_task.metadata)
+            -- OFFSET: made once a person, not again wherever it is used.
+            OFFSET 0
         ) c (context)
         CROSS JOIN LATERAL (
             -- Meta takes one line; a value that would be refused must not take the other messages with it.
@@ -99,6 +101,7 @@ BEGIN
                     '\s+', ' ', 'g'
                 )), 1024) AS value
                 FROM jsonb_to_recordset(v_slots) s (name text, path text)
+                OFFSET 0
             ) x
         ) v
         WHERE NOT EXISTS (SELECT FROM written w WHERE w.phone_key = _wa_phone_key(p.phone))
