@@ -100,6 +100,7 @@ AS $$
 DECLARE
     v_org uuid;
     v_row record;
+    v_id uuid;
     v_stored integer := 0;
 BEGIN
     -- Two fetches at once would both find a template missing and both insert it.
@@ -119,6 +120,10 @@ BEGIN
             WHERE e.value ?& ARRAY['name', 'language', 'status', 'category']
         LOOP
             v_stored := v_stored + 1;
+            -- Looked up first: in the UPDATE it could be asked for every row of the table.
+            v_id := _wa_find_provider_template(
+                v_org, p_waba_id, v_row.provider_id, v_row.name, v_row.language
+            );
             UPDATE wa_templates t SET
                 waba_id = p_waba_id, provider_template_id = v_row.provider_id, language = v_row.language,
                 status = v_row.status, category = v_row.category,
@@ -138,9 +143,7 @@ BEGIN
                 blocked_until = CASE WHEN v_row.status <> 'APPROVED' THEN t.blocked_until END,
                 blocked_reason = CASE WHEN v_row.status <> 'APPROVED' THEN t.blocked_reason END,
                 synced_at = clock_timestamp()
-            WHERE t.organization_id = v_org
-                AND t.id = _wa_find_provider_template(v_org, p_waba_id, v_row.provider_id, v_row.name,
-                    v_row.language);
+            WHERE t.organization_id = v_org AND t.id = v_id;
             CONTINUE WHEN FOUND;
             INSERT INTO wa_templates (
                 organization_id, waba_id, provider_template_id, name, language, status, category, body_text,
@@ -226,12 +229,13 @@ BEGIN
         WHERE _wa_template_event_kind(e.value) IS NOT NULL
         ORDER BY e.occurred_at
     LOOP
-        SELECT t.* INTO v_template FROM wa_templates t
-        WHERE t.organization_id = p_org AND t.id = _wa_find_provider_template(
+        SELECT t.* INTO v_template
+        FROM _wa_find_provider_template(
             p_org, p_waba_id, v_event.value ->> 'message_template_id',
             v_event.value ->> 'message_template_name',
             v_event.value ->> 'message_template_language'
-        );
+        ) f
+        JOIN wa_templates t ON t.organization_id = p_org AND t.id = f;
         -- Unknown ones come with the next sync; events from before a sync or before a later event are
         -- history.
         CONTINUE WHEN NOT FOUND OR v_event.occurred_at < date_trunc('second', v_template.synced_at)

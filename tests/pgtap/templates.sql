@@ -1,5 +1,5 @@
 BEGIN;
-SELECT plan(54);
+SELECT plan(58);
 
 -- The statement of the first requirement document, word for word but for the host's table.
 CREATE TEMPORARY TABLE profiles (id uuid, role_id text);
@@ -238,6 +238,18 @@ SELECT results_eq(
 );
 SELECT is(pg_temp.event(now(), '{"event": "APPROVED", "message_template_id": 77, "message_template_name": "x",
     "message_template_language": "en"}'), 0, 'an unknown template waits for the next sync');
+
+SELECT is(pg_temp.event(now() + interval '5 minutes',
+    '{"event": "REJECTED", "message_template_id": 9, "message_template_name": "order_confirmation",
+      "message_template_language": "en", "reason": "INVALID_FORMAT",
+      "rejection_info": {"reason": "A variable ends it.", "recommendation": "Add words."}}'), 1,
+    'a rejection arrives');
+SELECT results_eq($$ SELECT approval_status, rejected_reason FROM wa_templates WHERE provider_template_id = '9' $$,
+    $$ VALUES ('rejected', 'INVALID_FORMAT: A variable ends it.: Add words.') $$, 'with all that Meta says of it');
+SELECT is(upsert_wa_templates('100', '[{"id": "9", "name": "order_confirmation", "language": "en",
+    "status": "REJECTED", "category": "UTILITY", "rejected_reason": "INVALID_FORMAT"}]'), 1, 'a sync says less');
+SELECT is(rejected_reason, 'INVALID_FORMAT: A variable ends it.: Add words.', 'and does not shorten it')
+FROM wa_templates WHERE provider_template_id = '9';
 
 SELECT * FROM finish();
 ROLLBACK;
