@@ -65,7 +65,7 @@ AS $$
         ),
         (
             'variable_ratio',
-            b.count > 0 AND b.words < 2 * b.count + 1 AND (p_template).category <> 'AUTHENTICATION',
+            b.count > 0 AND b.words < 2 * b.count + 1,
             format('%s variables in %s words', b.count, b.words),
             format('Add words: about %s are needed for so many variables.', 2 * b.count + 1)
         ),
@@ -87,7 +87,8 @@ AS $$
             'the body has tabs, more than two line breaks or four spaces in a row', 'Meta refuses them.'
         )
     ) f (rule, is_found, message, hint)
-    WHERE f.is_found
+    -- The words of an authentication template are Meta's.
+    WHERE f.is_found AND (p_template).category <> 'AUTHENTICATION'
 $$;
 
 COMMENT ON FUNCTION _wa_lint_template_text(wa_templates) IS
@@ -200,6 +201,7 @@ AS $$
         'Reviewers see made-up ones; parameters takes {"name": "...", "example": "..."}.'
     FROM _wa_template_slots(p_template) WITH ORDINALITY s (part, place, name, example, turn)
     WHERE s.example IS NULL AND (p_template).category <> 'AUTHENTICATION'
+        AND (p_template).provider_template_id IS NULL
         AND (s.part <> 'header' OR (p_template).header_format = 'TEXT')
     HAVING count(*) > 0
     UNION ALL

@@ -1,6 +1,6 @@
 -- What may be stored, and what the review would say of it.
 BEGIN;
-SELECT plan(43);
+SELECT plan(45);
 
 CREATE FUNCTION pg_temp.refused(p_columns text, p_values text, p_pattern text, p_name text)
 RETURNS text LANGUAGE sql AS $$
@@ -18,7 +18,8 @@ SELECT pg_temp.refused('body_text', $$ 'Hi {{first name}}' $$, 'not closed', 'an
 SELECT pg_temp.refused('body_text', $$ 'Hi {{First}} there' $$, 'small letters', 'in small letters');
 SELECT pg_temp.refused('body_text', $$ 'Hi {{1}} and {{name}}' $$, 'not both',
     'numbers and names do not mix');
-SELECT pg_temp.refused('body_text', $$ 'Hi {{1}} and {{3}}' $$, 'numbered from 1 to 2', 'numbers have no gap');
+SELECT pg_temp.refused('body_text', $$ 'Hi {{1}} and {{3}}' $$, 'numbered from 1 to 2',
+    'numbers have no gap');
 SELECT pg_temp.refused('body_text, footer_text', $$ 'Hi', 'For {{1}}' $$, 'footer', 'the footer has none');
 SELECT pg_temp.refused('body_text, header_text', $$ 'Hi', '{{1}} {{2}}' $$, 'one placeholder',
     'the header at most one');
@@ -68,7 +69,8 @@ SELECT throws_ok($$ INSERT INTO wa_templates (name, category, body_text) VALUES 
 
 -- the review
 CREATE FUNCTION pg_temp.rules(p_name text) RETURNS text LANGUAGE sql AS $$
-    SELECT string_agg(rule || CASE severity WHEN 'notice' THEN '?' ELSE '' END, ' ' ORDER BY severity DESC, rule)
+    SELECT string_agg(rule || CASE severity WHEN 'notice' THEN '?' ELSE '' END, ' '
+        ORDER BY severity DESC, rule)
     FROM lint_wa_template(p_name)
 $$;
 CREATE FUNCTION pg_temp.linted(p_body text, p_category text DEFAULT 'UTILITY', p_more jsonb DEFAULT '{}')
@@ -95,8 +97,10 @@ SELECT is(pg_temp.rules('payment_reminder'), 'button_url variable_at_end example
     'the second''s has a link that is nothing but a variable');
 SELECT ok(bool_and(message <> '' AND hint <> ''), 'each finding has its reason and a way out')
 FROM wa_templates t CROSS JOIN lint_wa_template(t.id);
-SELECT is(pg_temp.linted('Hello {{1}}, your parcel {{2}} is on its way to you.'), NULL, 'a good one has none');
-SELECT is(pg_temp.linted('{{1}}, your parcel {{2}} is on its way to you.'), 'variable_at_start', 'a first word');
+SELECT is(pg_temp.linted('Hello {{1}}, your parcel {{2}} is on its way to you.'), NULL,
+    'a good one has none');
+SELECT is(pg_temp.linted('{{1}}, your parcel {{2}} is on its way to you.'), 'variable_at_start',
+    'a first word');
 SELECT is(pg_temp.linted('Hello, your parcel is on its way to you, {{1}}.'), 'variable_at_end',
     'a full stop is no word');
 SELECT is(pg_temp.linted('Your parcel {{1}} {{2}} is on its way to you now.'), 'adjacent_variables',
@@ -127,6 +131,11 @@ SELECT results_eq(
     $$ VALUES ('ORDER_CONFIRMATION', 'variable_at_end') $$, 'all templates can be looked at in one query');
 SELECT throws_ok($$ SELECT lint_wa_template('nothing') $$, 'WA002', 'template "nothing" is not known',
     'an unknown template is told');
+UPDATE wa_templates SET provider_template_id = '2' WHERE name = 'payment_reminder';
+SELECT is(pg_temp.rules('payment_reminder'), 'button_url variable_at_end',
+    'what Meta has needs no examples any more');
+UPDATE wa_templates SET category = 'AUTHENTICATION', body_text = '{{1}} is your code' WHERE name = 'draft';
+SELECT is(pg_temp.rules('draft'), 'authentication_text?', 'the words of an authentication template are Meta''s');
 UPDATE wa_templates SET category = 'AUTHENTICATION', body_text = '' WHERE name = 'x';
 SELECT is(pg_temp.rules('x'), 'button_count button_text example_url authentication_text? unused_parameter?',
     'an authentication template needs no words of ours');

@@ -63,8 +63,8 @@ SELECT is(resolve_wa_template_params('named',
     '{"first_name": "Ann", "places": [{"name": "Bonn"}, {"name": "Köln"}]}'),
     '{"header": ["Ann"], "body": ["Ann", "Köln"]}',
     'names without a mapping are looked for as they are; a path may go into an array');
-SELECT is(resolve_wa_template_params('numbered', '{"customer": {"name": "Ann"}, "2": "A-1"}'), '["Ann", "A-1"]',
-    'placeholders without names go by number');
+SELECT is(resolve_wa_template_params('numbered', '{"customer": {"name": "Ann"}, "2": "A-1"}'),
+    '["Ann", "A-1"]', 'placeholders without names go by number');
 INSERT INTO wa_templates (name, category, body_text, header_format, parameters) VALUES
 ('picture', 'UTILITY', 'Look, {{1}}, here it is.', 'IMAGE', '["who", "photo"]');
 SELECT is(resolve_wa_template_params('picture', '{"who": "Ann", "photo": "https://a.de/p.jpg"}'),
@@ -120,7 +120,8 @@ INSERT INTO wa_templates (name, category, body_text, buttons, footer_text) VALUE
 ('code', 'AUTHENTICATION', '', '[]', NULL),
 ('call', 'UTILITY', 'Ring us.', '[{"type": "PHONE_NUMBER", "text": "Call", "phone_number": "+15550100"},
     {"type": "QUICK_REPLY", "text": "No"}]', 'Bye');
-SELECT is(preview_wa_template('code', '["123456"]'), '123456', 'of an authentication template the code is sure');
+SELECT is(preview_wa_template('code', '["123456"]'), '123456',
+    'of an authentication template the code is sure');
 SELECT is(preview_wa_template('call'), E'Ring us.\n\nBye\n\n[Call] +15550100\n[No]', 'footer and buttons');
 
 -- languages

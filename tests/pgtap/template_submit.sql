@@ -7,7 +7,8 @@ SELECT register_wa_phone_number('101', '+1 555 123 4568', '201');
 INSERT INTO wa_templates (name, category, language, header_text, body_text, footer_text, buttons, parameters)
 VALUES (
     'PAYMENT_Reminder', 'TRANSACTIONAL', 'en-US', 'For {{1}}', 'Hi {{ 1 }}, please pay {{2}} for {{1}} soon.',
-    'Bye', '[{"type": "url", "text": "Pay", "url": "https://a.de/{{4}}"}, {"type": "quick_reply", "text": "No"},
+    'Bye',
+    '[{"type": "url", "text": "Pay", "url": "https://a.de/{{4}}"}, {"type": "quick_reply", "text": "No"},
         {"type": "copy_code"}]',
     '[{"name": "who", "example": "Ann"}, {"name": "amount"}, {"name": "title", "example": "Mrs A"},
         {"name": "path", "example": "b77"}]'
@@ -49,7 +50,8 @@ SELECT is(request -> 'components', '[{"type": "BODY", "add_security_recommendati
     'its own components are kept') FROM get_wa_template_submissions('200');
 DELETE FROM wa_templates;
 INSERT INTO wa_templates (name, category, body_text, header_format, components) VALUES
-('picture', 'UTILITY', '', NULL, '[{"type": "header", "format": "IMAGE", "example": {"header_handle": ["4::a"]}},
+('picture', 'UTILITY', '', NULL,
+    '[{"type": "header", "format": "IMAGE", "example": {"header_handle": ["4::a"]}},
     {"type": "body", "text": "Look."}]');
 SELECT is(request #>> '{components,0,example,header_handle,0}', '4::a', 'an example that is given is kept')
 FROM get_wa_template_submissions('200');
@@ -86,14 +88,15 @@ CREATE FUNCTION pg_temp.answer(p_name text, p_status integer, p_answer jsonb) RE
 $$;
 INSERT INTO wa_templates (name, category, body_text) VALUES
 ('ORDER', 'UTILITY', 'a'), ('FAST', 'UTILITY', 'a'), ('bad', 'UTILITY', 'a');
-SELECT is(pg_temp.answer('ORDER', 200, '{"id": "77", "status": "PENDING", "category": "MARKETING"}'), 'submitted',
-    'a template that Meta takes is submitted');
+SELECT is(pg_temp.answer('ORDER', 200, '{"id": "77", "status": "PENDING", "category": "MARKETING"}'),
+    'submitted', 'a template that Meta takes is submitted');
 SELECT results_eq(
     $$ SELECT name, waba_id, provider_template_id, status, approval_status, category, previous_category
         FROM wa_templates WHERE provider_template_id = '77' $$,
     $$ VALUES ('order', '200', '77', 'PENDING', 'pending', 'MARKETING', 'UTILITY') $$,
     'its row has Meta''s name, id, state and category');
-SELECT is(pg_temp.answer('bad', 400, '{"error": {"code": 100, "error_subcode": 2388299, "message": "(#100) Invalid",
+SELECT is(pg_temp.answer('bad', 400, '{"error": {"code": 100, "error_subcode": 2388299,
+    "message": "(#100) Invalid",
     "error_data": {"details": "Variables at the end"}}}'), 'refused', 'one that Meta refuses is refused');
 SELECT results_eq($$ SELECT approval_status, rejected_reason FROM wa_templates WHERE name = 'bad' $$,
     $$ VALUES ('rejected', '100/2388299: Variables at the end') $$, 'with the reason in its row');
@@ -108,8 +111,8 @@ SELECT is(pg_temp.answer('bad', 401, '{"error": {"code": 190}}'), 'failed', 'nor
 SELECT is(pg_temp.answer('bad', 0, '{}'), 'failed', 'nor silence');
 SELECT is(status, 'PENDING', 'and its row is as it was') FROM wa_templates WHERE name = 'bad';
 UPDATE wa_templates SET provider_template_id = '78', status = 'APPROVED' WHERE name = 'FAST';
-SELECT is(pg_temp.answer('FAST', 200, '{"id": "78", "status": "PENDING", "category": "UTILITY"}'), 'submitted',
-    'the webhook may be faster than the answer');
+SELECT is(pg_temp.answer('FAST', 200, '{"id": "78", "status": "PENDING", "category": "UTILITY"}'),
+    'submitted', 'the webhook may be faster than the answer');
 SELECT is(status, 'APPROVED', 'then its word stands') FROM wa_templates WHERE provider_template_id = '78';
 
 -- the query of the first document

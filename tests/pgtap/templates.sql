@@ -244,10 +244,14 @@ SELECT is(pg_temp.event(now() + interval '5 minutes',
       "message_template_language": "en", "reason": "INVALID_FORMAT",
       "rejection_info": {"reason": "A variable ends it.", "recommendation": "Add words."}}'), 1,
     'a rejection arrives');
-SELECT results_eq($$ SELECT approval_status, rejected_reason FROM wa_templates WHERE provider_template_id = '9' $$,
-    $$ VALUES ('rejected', 'INVALID_FORMAT: A variable ends it.: Add words.') $$, 'with all that Meta says of it');
+SELECT results_eq(
+    $$ SELECT approval_status, rejected_reason FROM wa_templates WHERE provider_template_id = '9' $$,
+    $$ VALUES ('rejected', 'INVALID_FORMAT: A variable ends it.: Add words.') $$,
+    'with all that Meta says of it'
+);
 SELECT is(upsert_wa_templates('100', '[{"id": "9", "name": "order_confirmation", "language": "en",
-    "status": "REJECTED", "category": "UTILITY", "rejected_reason": "INVALID_FORMAT"}]'), 1, 'a sync says less');
+    "status": "REJECTED", "category": "UTILITY", "rejected_reason": "INVALID_FORMAT"}]'), 1,
+    'a sync says less');
 SELECT is(rejected_reason, 'INVALID_FORMAT: A variable ends it.: Add words.', 'and does not shorten it')
 FROM wa_templates WHERE provider_template_id = '9';
 
