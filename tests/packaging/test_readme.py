@@ -9,61 +9,23 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 import pytest
 import webhook_bodies
 from harness import CHECKOUT, Server
+from manuals import blocks, errors, psql
 from pg_whatsapp.cli import wa
 from pg_whatsapp.config import Settings
 from pg_whatsapp.simulator.cli import simulate
 from simulated import wait_until
 
 TEXT = (CHECKOUT / "README.md").read_text()
-_BLOCK = re.compile(r"(?:^<!-- (.*?) -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Why a block is not run; everything else is.
 NOT_RUN = {"needs a Meta account"}
 
 
-class Block(NamedTuple):
-    """A fenced block; ``note`` is the comment above it: `as ROLE`, `raises SQLSTATE`, `not run: why`."""
-
-    language: str
-    text: str
-    note: str
-
-    @property
-    def role(self) -> str:
-        found = re.search(r"as (\w+)", self.note)
-        return found[1] if found else "postgres"
-
-    @property
-    def sqlstate(self) -> str | None:
-        found = re.search(r"raises (\w+)", self.note)
-        return found[1] if found else None
-
-
-BLOCKS = [Block(language, text, note) for note, language, text in _BLOCK.findall(TEXT)]
-
-
-def psql(server: Server, script: str, user: str = "postgres") -> str:
-    """Run a script as a user types it, without stopping at errors; each error is told with its SQLSTATE."""
-    done = subprocess.run(
-        [server.bindir / "psql", "-X", "-q", "-v", "VERBOSITY=verbose", "-v", "SHOW_CONTEXT=never"],
-        input=script,
-        env=server.env | {"PGUSER": user, "PATH": "/usr/bin:/bin"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    return done.stdout
-
-
-def errors(output: str) -> list[str]:
-    """The SQLSTATEs of the errors in what psql printed."""
-    assert "psql: error" not in output, output
-    return re.findall(r"^ERROR:  (\w{5}): ", output, re.MULTILINE)
+BLOCKS = blocks(CHECKOUT / "README.md")
 
 
 def test_every_sql_block_does_what_it_says(make_server: Callable[..., Server]) -> None:
