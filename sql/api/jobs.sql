@@ -3,7 +3,7 @@
 -- The list. A function that is not there makes its run fail, not the others. What an administrator changed
 -- stays.
 INSERT INTO wa_jobs AS j (name, function_name, schedule, batch_rows, pack, description) VALUES
-('cleanup', 'cleanup_expired_wa_media', '*/10 * * * *', NULL, NULL,
+('cleanup', 'cleanup_expired_wa_media', '*/10 * * * *', 10000, NULL,
     'Removes expired media and links to them.'),
 ('conversations', 'expire_wa_conversations', '*/5 * * * *', 10000, NULL,
     'Ends conversations that nobody continued.'),
