@@ -45,6 +45,7 @@ SITUATION = """
     VALUES ('account_update', 'ACCOUNT_RESTRICTION', 'x', now());
     SELECT set_wa_secret('access_token', NULL, '\\x{sealed}', 'key', 'print');
     SELECT add_wa_organization_role(current_wa_organization(), 'operator');
+    SELECT opt_out_wa_contact('+16505550101', 'all', 'asked by phone');
     SELECT count(*) FROM schedule_wa_jobs();
     SELECT run_wa_job('rate_windows');
 """
