@@ -15,7 +15,7 @@ from pg_whatsapp import __version__
 from webhook_bodies import message
 
 MANUAL = CHECKOUT / "docs/runbook.md"
-MESSAGES = 30_000
+MESSAGES = 20_000
 LARGE = re.compile(r"Seq Scan on (wa_messages|wa_message_statuses|wa_webhook_logs)\b")
 # Statements that find nothing where all is well.
 FINDS_NOTHING = ("pg_replication_slots", "pg_blocking_pids", "plan_wa_migration()")
@@ -45,7 +45,7 @@ SITUATION = """
     VALUES ('account_update', 'ACCOUNT_RESTRICTION', 'x', now());
     SELECT set_wa_secret('access_token', NULL, '\\x{sealed}', 'key', 'print');
     SELECT add_wa_organization_role(current_wa_organization(), 'operator');
-    SELECT opt_out_wa_contact('+16505550101', 'all', 'asked by phone');
+    SELECT opt_out_wa_contact('+16505550101', 'marketing', 'asked by phone');
     SELECT count(*) FROM schedule_wa_jobs();
     SELECT run_wa_job('rate_windows');
 """
@@ -76,6 +76,14 @@ HISTORY = """
     WHERE direction = 'outbound';
     INSERT INTO wa_webhook_logs (received_at, body, status)
     SELECT created_at, '', 'processed' FROM wa_messages ORDER BY id;
+    INSERT INTO wa_messages (
+        contact_id, number_id, phone_number_id, direction, message_type, status, state, metadata, created_at
+    )
+    SELECT c.id, 1, '106540352242922', m.direction, 'text', m.status, m.status,
+        '{{"role": "support"}}', now() - m.ago
+    FROM (SELECT min(id) AS id FROM wa_contacts) c, (VALUES
+        ('inbound', 'received', interval '2 hours'), ('outbound', 'sent', interval '1 hour')
+    ) m (direction, status, ago);
     ANALYZE;
 """
 
