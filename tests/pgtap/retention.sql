@@ -1,5 +1,5 @@
 BEGIN;
-SELECT plan(24);
+SELECT plan(25);
 \ir world.psql
 
 -- a sent, a failed and a cancelled message, statuses, events and webhooks of each of two organizations
@@ -98,6 +98,17 @@ SELECT is(clean_wa_rate_windows(), 0, 'counts for a while');
 SELECT world.later('3 days');
 SELECT clean_wa_rate_windows();
 SELECT is((SELECT count(*) FROM wa_pair_rates) + (SELECT count(*) FROM wa_tier_usages), 0::bigint, 'and is forgotten');
+
+-- every job of the list, for all organizations, by a role that belongs to none
+SELECT count(*) FROM install_wa_pack('events');
+SELECT count(*) FROM schedule_wa_jobs();
+UPDATE wa_jobs SET next_run_at = now();
+CREATE ROLE wa_retention_dispatcher IN ROLE wa_dispatcher;
+SET LOCAL ROLE wa_retention_dispatcher;
+CREATE TEMPORARY TABLE ran AS SELECT (r).* FROM (SELECT run_due_wa_job() AS r FROM generate_series(1, 6)) r;
+RESET ROLE;
+SELECT results_eq('SELECT job, status, error FROM ran ORDER BY job',
+    $$ SELECT name, 'done', NULL::text FROM wa_jobs ORDER BY name $$, 'all jobs run');
 
 SELECT * FROM finish();
 ROLLBACK;
