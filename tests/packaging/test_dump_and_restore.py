@@ -38,12 +38,17 @@ def test_restored_rows_are_the_same_and_migrate_finds_nothing_to_do(
         original.dsn,
         "-f",
         Path(__file__).parent / "rows.sql",
+        "-f",
+        Path(__file__).parent / "rows_new.sql",
     )
     copy = make_database(schema, bare=True)
     run(copy.server, "pg_restore", *options, "-d", copy.dsn, dump(original, tmp_path / "dump"))
     rows = rows_of(original)
     assert rows["wa_messages"]
     assert rows["wa_webhook_logs"]
+    assert all(
+        rows[table] for table in ("wa_media_contents", "siren_events", "wa_packs", "profiles", "ai_events")
+    )
     assert rows_of(copy) == rows
     assert copy.query("SELECT DISTINCT action FROM migrate_wa()") == [{"action": "unchanged"}]
 
@@ -67,6 +72,8 @@ def test_dropping_the_extension_takes_no_row_along(db: Database) -> None:
         db.dsn,
         "-f",
         Path(__file__).parent / "rows.sql",
+        "-f",
+        Path(__file__).parent / "rows_new.sql",
     )
     before = rows_of(db)
     db.query("DROP EXTENSION pg_whatsapp CASCADE")
