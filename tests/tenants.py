@@ -46,7 +46,7 @@ def make_tenants(db: Database, make_role: Callable[..., str]) -> tuple[Tenant, T
     a = Tenant("a", make_role("wa_app"), "+5491150001111", "1111", "7771")
     b = Tenant("b", make_role("wa_app"), "+5491150002222", "2222", "7772")
     with db.connect() as owner:
-        owner.execute("SELECT adopt_wa_database('keep')")
+        owner.execute("SELECT adopt_wa_database('keep'), install_wa_pack('profiles')")
         (row,) = owner.execute(
             "SELECT current_wa_organization()::text, create_wa_organization(%s)::text", (b.secret,)
         ).fetchall()
@@ -150,6 +150,7 @@ def _automate(app: psycopg.Connection[dict[str, Any]], tenant: Tenant) -> None:
         " VALUES ('SYSTEM', 'lead', %s, %s)",
         (secret, json.dumps({"note": secret})),
     )
+    app.execute("INSERT INTO profiles (full_name) VALUES (%s)", (secret,))
     app.execute("INSERT INTO wa_broadcast_lists (name) VALUES (%s)", (secret,))
     app.execute("SELECT add_wa_broadcast_members(%s, ARRAY[%s])", (secret, tenant.phone))
 
