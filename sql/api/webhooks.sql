@@ -149,6 +149,7 @@ COMMENT ON FUNCTION replay_wa_webhooks(bigint[]) IS
 -- all of it until the next ANALYZE, for every row.
 CREATE OR REPLACE FUNCTION _wa_process_logs(p_ids bigint[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     v_started timestamptz := clock_timestamp();
@@ -209,43 +210,49 @@ COMMENT ON FUNCTION _wa_process_logs(bigint[]) IS
 'Internal: processes the given stored bodies and records how each went.';
 
 CREATE OR REPLACE FUNCTION _wa_read_atoms(p_ids bigint[]) RETURNS _wa_webhook_atoms[]
-LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
-    SELECT coalesce(array_agg(ROW(
-        s.log_id, s.atom,
-        CASE s.kind
-            WHEN 'message' THEN CASE WHEN s.payload ->> 'type' IN ('edit', 'revoke', 'system') THEN 2
-                ELSE 1 END
-            WHEN 'echo' THEN 3 WHEN 'call' THEN 4 WHEN 'status' THEN 5 WHEN 'call_status' THEN 5 ELSE 6
-        END,
-        s.kind, s.field, o.organization_id, o.number_id, s.waba_id, s.phone_number_id, s.display_phone,
-        l.received_at,
-        -- A clock that runs ahead must not lengthen a window.
-        least(coalesce(
-            _wa_to_timestamp(s.payload -> 'timestamp'), _wa_to_timestamp(s.payload #> '{metadata,timestamp}'),
-            s.entry_time, l.received_at
-        ), l.received_at),
-        s.payload, s.contact, s.dedupe_key,
-        coalesce(s.error, CASE
-            WHEN o.organization_id IS NULL AND s.phone_number_id IS NOT NULL
-                THEN 'the business number is not registered'
-            WHEN o.organization_id IS NULL THEN 'no number of the business account is registered'
-        END)
-    )::_wa_webhook_atoms), '{}')
-    FROM (
-        SELECT array_agg(w.id ORDER BY w.id) AS ids, array_agg(w.body ORDER BY w.id) AS bodies
-        FROM wa_webhook_logs w WHERE w.id = ANY (p_ids)
-    ) b
-    CROSS JOIN LATERAL _wa_split_webhooks(b.ids, b.bodies) s
-    JOIN wa_webhook_logs l ON l.id = s.log_id
-    LEFT JOIN LATERAL (
-        SELECT r.organization_id, r.number_id FROM wa_number_routes r
-            WHERE r.phone_number_id = s.phone_number_id
-        UNION ALL
-        -- Events of an account name no number; every tenant of the account is told.
-        SELECT DISTINCT r.organization_id, NULL::bigint FROM wa_number_routes r
-        WHERE s.phone_number_id IS NULL AND r.waba_id = s.waba_id
-    ) o ON true
+BEGIN
+    -- Not LANGUAGE sql, which would plan this anew in every transaction, at the cost of thirty bodies.
+    RETURN (
+        SELECT coalesce(array_agg(ROW(
+            s.log_id, s.atom,
+            CASE s.kind
+                WHEN 'message' THEN CASE WHEN s.payload ->> 'type' IN ('edit', 'revoke', 'system') THEN 2
+                    ELSE 1 END
+                WHEN 'echo' THEN 3 WHEN 'call' THEN 4 WHEN 'status' THEN 5 WHEN 'call_status' THEN 5 ELSE 6
+            END,
+            s.kind, s.field, o.organization_id, o.number_id, s.waba_id, s.phone_number_id, s.display_phone,
+            l.received_at,
+            -- A clock that runs ahead must not lengthen a window.
+            least(coalesce(
+                _wa_to_timestamp(s.payload -> 'timestamp'),
+                _wa_to_timestamp(s.payload #> '{metadata,timestamp}'),
+                s.entry_time, l.received_at
+            ), l.received_at),
+            s.payload, s.contact, s.dedupe_key,
+            coalesce(s.error, CASE
+                WHEN o.organization_id IS NULL AND s.phone_number_id IS NOT NULL
+                    THEN 'the business number is not registered'
+                WHEN o.organization_id IS NULL THEN 'no number of the business account is registered'
+            END)
+        )::_wa_webhook_atoms), '{}')
+        FROM (
+            SELECT array_agg(w.id ORDER BY w.id) AS ids, array_agg(w.body ORDER BY w.id) AS bodies
+            FROM wa_webhook_logs w WHERE w.id = ANY (p_ids)
+        ) b
+        CROSS JOIN LATERAL _wa_split_webhooks(b.ids, b.bodies) s
+        JOIN wa_webhook_logs l ON l.id = s.log_id
+        LEFT JOIN LATERAL (
+            SELECT r.organization_id, r.number_id FROM wa_number_routes r
+                WHERE r.phone_number_id = s.phone_number_id
+            UNION ALL
+            -- Events of an account name no number; every tenant of the account is told.
+            SELECT DISTINCT r.organization_id, NULL::bigint FROM wa_number_routes r
+            WHERE s.phone_number_id IS NULL AND r.waba_id = s.waba_id
+        ) o ON true
+    );
+END
 $$;
 
 COMMENT ON FUNCTION _wa_read_atoms(bigint[]) IS
