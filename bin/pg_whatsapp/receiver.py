@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hmac
 import signal
 import socket
@@ -29,6 +30,7 @@ PATH = "/api/whatsapp/webhook"
 LARGEST_BODY = 10 * 1024 * 1024
 HEALTH_TIMEOUT_S = 5.0
 BACKLOG = 2048
+GARBAGE_AFTER = 20_000
 _logger = log.get("receiver")
 _STORED = Response(status_code=200)
 _GONE = Response(status_code=400)
@@ -65,7 +67,9 @@ class Receiver:
 
     @asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
-        work = (self._batcher.run(), self._processor.run(), self._rejections.run(), self._secrets.run())
+        batcher = self._batcher
+        parts = (self._processor, self._rejections, self._secrets)
+        work = (batcher.run(), batcher.give_up(), *(part.run() for part in parts))
         tasks = [asyncio.create_task(one) for one in work]
         for task in tasks:
             task.add_done_callback(self._ended)
@@ -218,6 +222,10 @@ def serve(receiver: Receiver, host: str, port: int) -> None:
     # make an orderly end look like a crash.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
+    # Nothing that is loaded now will be garbage; and with requests under way, the default looks at all of them
+    # every few milliseconds.
+    gc.freeze()
+    gc.set_threshold(GARBAGE_AFTER)
     with listener:
         Server(config).run(sockets=[listener])
     if receiver.failure is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
+from typing import NamedTuple
 
 import psycopg
 
@@ -16,10 +18,24 @@ LARGEST_BATCH = 500
 MOST_WAITING = 5000
 # A request waits this long for a database that is away, then the provider is told to come again.
 PATIENCE_S = 5.0
+# How often those are looked for: a timer for each request would cost as much as checking its signature.
+LOOK_S = 0.5
+# Under load, let more come together: a commit costs as much as twenty bodies. A request that comes alone is
+# stored at once.
+GATHER_S = 0.002
 
 
 class NotStoredError(Exception):
     """A body could not be stored; the sender has to repeat it."""
+
+
+class _Waiting(NamedTuple):
+    """One request until its body is stored."""
+
+    body: bytes
+    source: str | None
+    since: float
+    stored: asyncio.Future[None]
 
 
 class WebhookBatcher:
@@ -29,53 +45,61 @@ class WebhookBatcher:
         self._link = link
         self._on_stored = on_stored
         self._some = asyncio.Event()
-        self._waiting: list[tuple[bytes, str | None, asyncio.Future[None]]] = []
+        self._waiting: list[_Waiting] = []
+        self._storing: list[_Waiting] = []
 
     async def store(self, body: bytes, source: str | None) -> None:
         """Return once the body is committed; raises NotStoredError if that cannot be had now."""
         if len(self._waiting) >= MOST_WAITING:
             raise NotStoredError
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((body, source, stored))
+        self._waiting.append(_Waiting(body, source, monotonic(), stored))
         self._some.set()
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                await stored
-        except TimeoutError:
-            # May be stored after all, and come again: processing is idempotent.
-            raise NotStoredError from None
+        await stored
 
     async def run(self) -> None:
         """Serve until cancelled."""
         while True:
             await self._some.wait()
-            batch = [waiting for waiting in self._waiting[:LARGEST_BATCH] if not waiting[2].done()]
+            if len(self._storing) > 1:
+                await asyncio.sleep(GATHER_S)
+            self._storing = [one for one in self._waiting[:LARGEST_BATCH] if not one.stored.done()]
             del self._waiting[:LARGEST_BATCH]
             if not self._waiting:
                 self._some.clear()
-            if batch:
-                await self._store(batch)
+            if self._storing:
+                await self._store(self._storing)
 
-    async def _store(self, batch: list[tuple[bytes, str | None, asyncio.Future[None]]]) -> None:
+    async def give_up(self) -> None:
+        """Until cancelled, end what has waited for too long."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            oldest = monotonic() - PATIENCE_S
+            for one in (*self._storing, *self._waiting):
+                if one.since < oldest and not one.stored.done():
+                    # May be stored after all, and come again: processing is idempotent.
+                    one.stored.set_exception(NotStoredError())
+
+    async def _store(self, batch: list[_Waiting]) -> None:
         failure: NotStoredError | None = None
         try:
             # %b: binary arrays, which need no escaping.
             await self._link.fetch(
                 "SELECT ingest_wa_webhooks(%b::bytea[], %b::text[])",
-                [body for body, _, _ in batch],
-                [source for _, source, _ in batch],
+                [one.body for one in batch],
+                [one.source for one in batch],
             )
         except (psycopg.Error, errors.WaError) as error:
             _logger.error(
                 "webhooks not stored, the sender repeats them", count=len(batch), **log.describe(error)
             )
             failure = NotStoredError()
-        for _, _, stored in batch:
-            if stored.done():
+        for one in batch:
+            if one.stored.done():
                 continue
             if failure is None:
-                stored.set_result(None)
+                one.stored.set_result(None)
             else:
-                stored.set_exception(failure)
+                one.stored.set_exception(failure)
         if failure is None:
             self._on_stored()

@@ -18,9 +18,9 @@ _logger = log.get("receiver")
 # Finds what another receiver stored and could not process, and what was put back for a replay.
 POLL_S = 1.0
 FAILED_WAIT_S = 1.0
-BATCH = 500
-# After a batch that was not full, let more come together: a call costs as much as ten bodies.
-GATHER_S = 0.02
+BATCH = 1000
+# After a batch that was not full, let more come together: a call costs as much as twenty bodies.
+GATHER_S = 0.05
 MOST_REJECTIONS = 1000
 REFRESH_SECRETS_EVERY_S = 5.0
 # A wrong signature may mean a new secret: look, but not for every forged request.

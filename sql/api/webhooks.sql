@@ -242,7 +242,8 @@ BEGIN
             FROM wa_webhook_logs w WHERE w.id = ANY (p_ids)
         ) b
         CROSS JOIN LATERAL _wa_split_webhooks(b.ids, b.bodies) s
-        JOIN wa_webhook_logs l ON l.id = s.log_id
+        -- A join could be planned as a walk through all that was ever received.
+        CROSS JOIN LATERAL (SELECT w.received_at FROM wa_webhook_logs w WHERE w.id = s.log_id LIMIT 1) l
         LEFT JOIN LATERAL (
             SELECT r.organization_id, r.number_id FROM wa_number_routes r
                 WHERE r.phone_number_id = s.phone_number_id

@@ -68,12 +68,18 @@ def test_a_failed_commit_fails_its_requests() -> None:
 def test_a_request_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         batcher = WebhookBatcher(Database(), lambda: None)  # type: ignore[arg-type]
-        running = asyncio.create_task(batcher.run())
-        with pytest.raises(NotStoredError):
-            await batcher.store(b"a", None)
-        running.cancel()
+        running = [asyncio.create_task(part) for part in (batcher.run(), batcher.give_up())]
+        waiting = [asyncio.create_task(batcher.store(body, None)) for body in (b"a", b"b")]
+        # What came first is with the database by now; the next waits for it.
+        await asyncio.sleep(0)
+        waiting.append(asyncio.create_task(batcher.store(b"c", None)))
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(result) for result in results] == [NotStoredError] * 3
+        for task in running:
+            task.cancel()
 
     monkeypatch.setattr(webhook_batcher, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(webhook_batcher, "LOOK_S", 0.005)
     asyncio.run(work())
 
 
