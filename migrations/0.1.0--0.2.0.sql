@@ -38,6 +38,10 @@ COMMENT ON COLUMN wa_organizations.audit_retention IS
 COMMENT ON COLUMN wa_installations.webhook_log_retention IS
 'How long raw webhooks are kept, once jobs are scheduled, though never longer than any organization keeps '
 'its messages; NULL sets no limit of its own.';
+
+-- For rows to come; pages that are there already stay as full as they are.
+ALTER TABLE wa_messages SET (fillfactor = 50);
+
 -- Functions of 0.1.0 with another signature.
 DROP FUNCTION _wa_build_request(uuid, integer, text, text, text, jsonb, text, jsonb, wa_templates);
 DROP FUNCTION _wa_read_result(jsonb);
