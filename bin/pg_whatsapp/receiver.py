@@ -222,7 +222,7 @@ def serve(receiver: Receiver, host: str, port: int) -> None:
     # make an orderly end look like a crash.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    # Nothing that is loaded now will be garbage; and the default would look at all requests under way every few
+    # Nothing that is loaded now will be garbage, and the default looks at all that is under way every few
     # milliseconds.
     gc.freeze()
     gc.set_threshold(GARBAGE_AFTER)
