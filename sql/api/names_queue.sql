@@ -10,10 +10,12 @@ COMMENT ON FUNCTION _wa_priority_word(integer) IS
 
 CREATE OR REPLACE FUNCTION _wa_priority_number(p_word text, p_written text) RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE
-    WHEN p_written ~ '^([1-9]|10)$' AND _wa_priority_word(p_written::integer) = p_word THEN p_written::integer
-    WHEN p_word = 'high' THEN 10 WHEN p_word = 'low' THEN 1 ELSE 5
-END;
+RETURN coalesce(
+    CASE WHEN p_written ~ '^([1-9]|10)$' THEN
+        CASE WHEN _wa_priority_word(p_written::integer) = p_word THEN p_written::integer END
+    END,
+    CASE p_word WHEN 'high' THEN 10 WHEN 'low' THEN 1 ELSE 5 END
+);
 
 COMMENT ON FUNCTION _wa_priority_number(text, text) IS
 'Internal: our priority as a number from 1 to 10: the one that was written, unless it was changed since.';

@@ -1,5 +1,5 @@
 BEGIN;
-SELECT plan(68);
+SELECT plan(71);
 \ir world.psql
 
 CREATE ROLE wa_tap_app IN ROLE wa_app;
@@ -143,6 +143,10 @@ SELECT results_eq(
 UPDATE wa_outbound_queue SET priority = 'low' WHERE metadata ->> 'priority' = '9';
 SELECT results_eq('SELECT count(*)::integer FROM whatsapp_queue WHERE priority = 1', 'VALUES (2)',
     'a priority that was changed since does not');
+UPDATE wa_outbound_queue SET metadata = '{"priority": "at once", "event_id": "the party"}'
+WHERE metadata ->> 'priority' = '9';
+SELECT results_eq('SELECT event_id, count(*)::integer FROM whatsapp_queue WHERE priority = 1 GROUP BY 1',
+    'VALUES (NULL::uuid, 2)', 'metadata of another meaning is passed over');
 SELECT results_eq(
     $$ INSERT INTO whatsapp_queue (recipient_phone, template_name, template_variables)
     VALUES ('+5491140000002', 'order', '{"2": "two", "1": "one"}') RETURNING template_variables $$,
@@ -173,6 +177,16 @@ SELECT results_eq(
     $$ UPDATE whatsapp_queue SET status = 'queued' WHERE priority = 10 RETURNING status, error_message $$,
     $$ VALUES ('queued', NULL::text) $$, 'and it can be queued again'
 );
+SELECT results_eq(
+    $$ UPDATE whatsapp_queue SET status = 'failed' WHERE priority = 2 RETURNING status $$,
+    $$ VALUES ('failed') $$, 'given up without a reason'
+);
+SELECT results_eq(
+    $$ UPDATE whatsapp_queue SET status = 'queued', scheduled_for = now() + interval '5 minutes'
+    WHERE priority = 2 RETURNING status, scheduled_for $$,
+    $$ VALUES ('queued', now() + interval '5 minutes') $$, 'queued again, for later'
+);
+UPDATE whatsapp_queue SET status = 'failed' WHERE scheduled_for = now() + interval '5 minutes';
 RESET ROLE;
 
 -- what becomes of them
