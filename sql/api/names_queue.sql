@@ -58,7 +58,8 @@ SELECT
         ELSE q.last_error
     END AS error_message,
     CASE
-        WHEN m.sent_at IS NOT NULL THEN greatest(m.sent_at, m.claimed_at)
+        -- The provider's clock tells seconds only.
+        WHEN m.sent_at IS NOT NULL THEN greatest(m.sent_at, m.queued_at)
         WHEN q.status = 'sent' THEN q.processed_at
     END AS sent_at,
     q.created_at
