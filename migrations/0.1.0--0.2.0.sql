@@ -77,3 +77,480 @@ COMMENT ON COLUMN wa_organizations.time_zone IS
 -- Writers of the ledger wait while it is built.
 DROP INDEX wa_messages_created_at_idx;
 CREATE INDEX wa_messages_created_at_idx ON wa_messages (created_at, organization_id);
+
+-- New tables.
+
+-- Roll-ups of the ledger by quarter hour, and what messages cost. Quarter hours of UTC serve every time zone:
+-- all of today's zones are multiples of 15 minutes away from it.
+
+-- One row per quarter hour and combination of what it is counted by. day is cut in the organization's zone,
+-- by roll_up_wa_analytics() and by a trigger on wa_organizations.time_zone.
+CREATE TABLE wa_message_rollups (
+    organization_id uuid NOT NULL,
+    quarter_at timestamptz NOT NULL,
+    line integer NOT NULL,
+    day date NOT NULL,
+    phone_number_id text,
+    direction text NOT NULL,
+    is_echo boolean NOT NULL,
+    message_type text NOT NULL,
+    template_name text,
+    status text NOT NULL,
+    country text,
+    pricing_category text,
+    charge text,
+    messages bigint NOT NULL,
+    delivered bigint NOT NULL,
+    seen bigint NOT NULL,
+    queued bigint NOT NULL,
+    queue_time interval NOT NULL,
+    CONSTRAINT wa_message_rollups_pkey PRIMARY KEY (organization_id, quarter_at, line)
+);
+
+CREATE INDEX wa_message_rollups_day_idx ON wa_message_rollups (day, organization_id);
+
+CREATE TABLE wa_response_rollups (
+    organization_id uuid NOT NULL,
+    quarter_at timestamptz NOT NULL,
+    line integer NOT NULL,
+    day date NOT NULL,
+    phone_number_id text,
+    role text,
+    responses bigint NOT NULL,
+    response_time interval NOT NULL,
+    longest_time interval NOT NULL,
+    CONSTRAINT wa_response_rollups_pkey PRIMARY KEY (organization_id, quarter_at, line)
+);
+
+CREATE INDEX wa_response_rollups_day_idx ON wa_response_rollups (day, organization_id);
+
+-- Every statement that changes wa_messages adds a row for each quarter hour that it touched, in its own
+-- transaction: whoever sees the change sees the mark. Only ever inserted and deleted.
+CREATE TABLE wa_rollup_marks (
+    organization_id uuid NOT NULL,
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    quarter_at timestamptz NOT NULL,
+    changes_order boolean NOT NULL,
+    CONSTRAINT wa_rollup_marks_pkey PRIMARY KEY (organization_id, id)
+) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
+
+CREATE TABLE wa_rollup_horizons (
+    organization_id uuid NOT NULL,
+    forgotten_before timestamptz NOT NULL,
+    CONSTRAINT wa_rollup_horizons_pkey PRIMARY KEY (organization_id),
+    CONSTRAINT wa_rollup_horizons_organization_fkey FOREIGN KEY (organization_id)
+    REFERENCES wa_organizations (id) ON DELETE CASCADE
+);
+
+CREATE TABLE wa_rates (
+    organization_id uuid NOT NULL DEFAULT current_wa_organization(),
+    country text NOT NULL,
+    category text NOT NULL,
+    valid_from date NOT NULL,
+    currency text NOT NULL,
+    rate numeric NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT wa_rates_pkey PRIMARY KEY (organization_id, country, category, valid_from),
+    CONSTRAINT wa_rates_organization_fkey FOREIGN KEY (organization_id)
+    REFERENCES wa_organizations (id) ON DELETE CASCADE,
+    CONSTRAINT wa_rates_country_check CHECK (country ~ '^[A-Z]{2}$'),
+    CONSTRAINT wa_rates_category_check CHECK (category ~ '^[a-z][a-z_]*$'),
+    CONSTRAINT wa_rates_currency_check CHECK (currency ~ '^[A-Z]{3}$'),
+    CONSTRAINT wa_rates_rate_check CHECK (rate >= 0 AND rate < 'Infinity')
+);
+
+-- The ledger as it is at installation or upgrade is rolled up from the start. The lock leaves no gap between
+-- this and the triggers that mark from then on.
+LOCK TABLE wa_messages IN SHARE ROW EXCLUSIVE MODE;
+INSERT INTO wa_rollup_marks (organization_id, quarter_at, changes_order)
+SELECT DISTINCT m.organization_id, date_bin('15 minutes', m.created_at, '2000-01-01 00:00+00'), true
+FROM wa_messages m;
+
+COMMENT ON TABLE wa_message_rollups IS
+'Internal: messages by quarter hour, as of the last roll-up; the analytics views add what changed since.';
+COMMENT ON COLUMN wa_message_rollups.line IS 'Numbers the rows of one quarter hour.';
+COMMENT ON COLUMN wa_message_rollups.day IS
+'Day of the quarter hour in the organization''s time zone.';
+COMMENT ON COLUMN wa_message_rollups.charge IS
+'paid, free or unknown by the provider''s pricing object; NULL where none came.';
+COMMENT ON COLUMN wa_message_rollups.seen IS 'Messages read or played.';
+COMMENT ON COLUMN wa_message_rollups.queued IS 'Messages whose time in the queue is part of queue_time.';
+COMMENT ON TABLE wa_response_rollups IS
+'Internal: answers to customers by quarter hour of the answer, as of the last roll-up.';
+COMMENT ON TABLE wa_rollup_marks IS
+'Internal: quarter hours whose roll-ups are out of date, since the ledger was changed there.';
+COMMENT ON COLUMN wa_rollup_marks.changes_order IS
+'Whether messages came, went or moved, so that answers of the day after may be others.';
+COMMENT ON TABLE wa_rollup_horizons IS
+'Internal: until when the ledger was deleted by retention; roll-ups before are all that is left and stay.';
+COMMENT ON TABLE wa_rates IS
+'What a delivered message costs, by country of the recipient and category; valid until a newer row.';
+COMMENT ON COLUMN wa_rates.country IS 'ISO code, for example BR.';
+COMMENT ON COLUMN wa_rates.category IS
+'The provider''s pricing category in small letters: marketing, utility, authentication, …';
+COMMENT ON COLUMN wa_rates.valid_from IS 'First day of the rate, in the organization''s time zone.';
+COMMENT ON COLUMN wa_rates.rate IS 'Price of one message in the currency.';
+
+-- Automation: multi-step flows per customer, and notifications that are planned from a template. The tables
+-- that the documents read and stop by hand; what runs them comes later.
+
+CREATE TABLE wa_automation_flows (
+    organization_id uuid NOT NULL DEFAULT current_wa_organization(),
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    phone_e164 text,
+    user_id text,
+    flow_type text NOT NULL,
+    current_step text NOT NULL DEFAULT 'start',
+    status text NOT NULL DEFAULT 'active',
+    next_action_at timestamptz DEFAULT clock_timestamp(),
+    trigger_data jsonb NOT NULL DEFAULT '{}',
+    retry_count integer NOT NULL DEFAULT 0,
+    last_error text,
+    created_by text NOT NULL DEFAULT session_user,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ended_at timestamptz,
+    CONSTRAINT wa_automation_flows_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT wa_automation_flows_organization_fkey FOREIGN KEY (organization_id)
+    REFERENCES wa_organizations (id) ON DELETE CASCADE,
+    CONSTRAINT wa_automation_flows_customer_check CHECK (num_nonnulls(phone_e164, user_id) > 0),
+    CONSTRAINT wa_automation_flows_type_check CHECK (flow_type <> ''),
+    CONSTRAINT wa_automation_flows_status_check CHECK (
+        status IN ('active', 'paused', 'completed', 'cancelled', 'failed')
+    ),
+    CONSTRAINT wa_automation_flows_trigger_check CHECK (jsonb_typeof(trigger_data) = 'object'),
+    CONSTRAINT wa_automation_flows_retry_check CHECK (retry_count >= 0)
+);
+
+CREATE INDEX wa_automation_flows_due_idx ON wa_automation_flows (next_action_at) WHERE status = 'active';
+CREATE INDEX wa_automation_flows_phone_idx ON wa_automation_flows (phone_e164, created_at);
+
+CREATE TABLE siren_templates (
+    organization_id uuid NOT NULL DEFAULT current_wa_organization(),
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    name text NOT NULL,
+    channel text NOT NULL DEFAULT 'whatsapp',
+    template_name text,
+    body_text text,
+    is_enabled boolean NOT NULL DEFAULT true,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT siren_templates_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT siren_templates_organization_fkey FOREIGN KEY (organization_id)
+    REFERENCES wa_organizations (id) ON DELETE CASCADE,
+    CONSTRAINT siren_templates_name_key UNIQUE (name, organization_id),
+    CONSTRAINT siren_templates_name_check CHECK (name <> '')
+);
+
+CREATE TABLE siren_events (
+    organization_id uuid NOT NULL DEFAULT current_wa_organization(),
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    template_id uuid NOT NULL,
+    phone_e164 text,
+    context jsonb NOT NULL DEFAULT '{}',
+    status text NOT NULL DEFAULT 'pending',
+    scheduled_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    sent_at timestamptz,
+    retry_count integer NOT NULL DEFAULT 0,
+    error_message text,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT siren_events_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT siren_events_template_fkey FOREIGN KEY (organization_id, template_id)
+    REFERENCES siren_templates (organization_id, id),
+    CONSTRAINT siren_events_status_check CHECK (
+        status IN ('pending', 'sending', 'sent', 'failed', 'cancelled')
+    ),
+    CONSTRAINT siren_events_context_check CHECK (jsonb_typeof(context) = 'object'),
+    CONSTRAINT siren_events_retry_check CHECK (retry_count >= 0)
+);
+
+CREATE INDEX siren_events_due_idx ON siren_events (scheduled_at) WHERE status = 'pending';
+CREATE INDEX siren_events_template_idx ON siren_events (template_id);
+
+COMMENT ON TABLE wa_automation_flows IS
+'A flow under way with one customer, such as following up on a payment link. Only active ones act.';
+COMMENT ON COLUMN wa_automation_flows.phone_e164 IS
+'The customer''s number; typed forms are normalised. NULL for a customer who is known by user_id only.';
+COMMENT ON COLUMN wa_automation_flows.user_id IS 'Meta''s business-scoped user id of the customer.';
+COMMENT ON COLUMN wa_automation_flows.flow_type IS 'Which flow it is, in the host''s words.';
+COMMENT ON COLUMN wa_automation_flows.current_step IS 'Where it stands, in the flow''s own words.';
+COMMENT ON COLUMN wa_automation_flows.status IS
+'active; paused, which may go on; completed, cancelled or failed, which ended.';
+COMMENT ON COLUMN wa_automation_flows.next_action_at IS
+'When an active flow acts next; NULL while it waits for something else to happen.';
+COMMENT ON COLUMN wa_automation_flows.trigger_data IS
+'What started it, for example {"payment_link_url": "https://..."}.';
+COMMENT ON COLUMN wa_automation_flows.ended_at IS 'When it was completed, cancelled or failed.';
+COMMENT ON TABLE siren_templates IS 'Kinds of notifications; the name says what for, and which channel.';
+COMMENT ON COLUMN siren_templates.template_name IS 'The WhatsApp template that it sends, if any.';
+COMMENT ON COLUMN siren_templates.body_text IS 'The text outside of WhatsApp, or inside an open window.';
+COMMENT ON TABLE siren_events IS 'Notifications that are planned, sent, failed or cancelled.';
+COMMENT ON COLUMN siren_events.phone_e164 IS 'Who gets it; typed forms are normalised.';
+COMMENT ON COLUMN siren_events.context IS 'What the template''s variables are taken from.';
+COMMENT ON COLUMN siren_events.scheduled_at IS 'Not before this time.';
+
+-- The timeline: what happened around a lead, booking, trip or any other object of the host.
+
+CREATE TABLE timeline_entries (
+    organization_id uuid NOT NULL DEFAULT current_wa_organization(),
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    event_type text NOT NULL,
+    source text NOT NULL DEFAULT 'SYSTEM',
+    entity_type text,
+    entity_id text,
+    actor text NOT NULL DEFAULT session_user,
+    actor_role text,
+    content jsonb NOT NULL DEFAULT '{}',
+    conversation_id bigint,
+    message_id bigint,
+    occurred_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT timeline_entries_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT timeline_entries_organization_fkey FOREIGN KEY (organization_id)
+    REFERENCES wa_organizations (id) ON DELETE CASCADE,
+    -- Queries compare with capitals; an entry in small letters would silently not be counted.
+    CONSTRAINT timeline_entries_type_check CHECK (event_type <> '' AND event_type = upper(event_type)),
+    CONSTRAINT timeline_entries_source_check CHECK (source <> '' AND source = upper(source)),
+    CONSTRAINT timeline_entries_entity_check CHECK ((entity_type IS NULL) = (entity_id IS NULL)),
+    CONSTRAINT timeline_entries_content_check CHECK (jsonb_typeof(content) = 'object')
+);
+
+CREATE INDEX timeline_entries_entity_idx ON timeline_entries (entity_type, entity_id, occurred_at);
+CREATE INDEX timeline_entries_action_idx ON timeline_entries ((content ->> 'action'), event_type, source);
+
+COMMENT ON TABLE timeline_entries IS
+'What happened around an object of the host, in order; applications add entries and change none.';
+COMMENT ON COLUMN timeline_entries.event_type IS 'SYSTEM, MESSAGE, INCIDENT or any other word in capitals.';
+COMMENT ON COLUMN timeline_entries.source IS 'Where it came from: WHATSAPP, WEB, SYSTEM …, in capitals.';
+COMMENT ON COLUMN timeline_entries.entity_type IS 'Kind of the object, for example lead, booking, trip.';
+COMMENT ON COLUMN timeline_entries.entity_id IS 'The host''s own id of the object.';
+COMMENT ON COLUMN timeline_entries.actor_role IS 'What the actor is: customer, sales, operations ….';
+COMMENT ON COLUMN timeline_entries.content IS
+'The entry itself; "action" says in a word what was done, for example LEAD_CREATED.';
+COMMENT ON COLUMN timeline_entries.conversation_id IS 'Id in wa_conversations, if it came out of one.';
+COMMENT ON COLUMN timeline_entries.message_id IS 'Id in wa_messages, if a message caused it.';
+
+-- Files of messages: what they are, the bytes, and the links by which they may be had. The bytes stand apart:
+-- whoever may look at wa_media gets none, only a link that is still good opens them.
+
+CREATE TABLE wa_media (
+    organization_id uuid NOT NULL DEFAULT current_wa_organization(),
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    message_id bigint,
+    direction text NOT NULL,
+    phone_number_id text,
+    provider_media_id text,
+    media_type text NOT NULL,
+    mime_type text,
+    filename text,
+    file_size bigint,
+    sha256 bytea,
+    status text NOT NULL DEFAULT 'pending',
+    attempts integer NOT NULL DEFAULT 0,
+    next_attempt_at timestamptz DEFAULT clock_timestamp(),
+    error text,
+    stored_at timestamptz,
+    expires_at timestamptz,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT wa_media_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT wa_media_organization_fkey FOREIGN KEY (organization_id)
+    REFERENCES wa_organizations (id) ON DELETE CASCADE,
+    CONSTRAINT wa_media_message_key UNIQUE (message_id, organization_id),
+    CONSTRAINT wa_media_direction_check CHECK (direction IN ('inbound', 'outbound')),
+    CONSTRAINT wa_media_type_check CHECK (media_type IN ('image', 'video', 'audio', 'document', 'sticker')),
+    CONSTRAINT wa_media_sha256_check CHECK (octet_length(sha256) = 32),
+    CONSTRAINT wa_media_status_check CHECK (status IN ('pending', 'stored', 'failed', 'deleted')),
+    CONSTRAINT wa_media_attempt_check CHECK ((status = 'pending') = (next_attempt_at IS NOT NULL))
+);
+
+CREATE INDEX wa_media_pending_idx ON wa_media (next_attempt_at) WHERE status = 'pending';
+CREATE INDEX wa_media_expires_idx ON wa_media (expires_at) WHERE status = 'stored';
+
+CREATE TABLE wa_media_contents (
+    organization_id uuid NOT NULL,
+    media_id uuid NOT NULL,
+    content bytea NOT NULL,
+    CONSTRAINT wa_media_contents_pkey PRIMARY KEY (organization_id, media_id),
+    CONSTRAINT wa_media_contents_media_fkey FOREIGN KEY (organization_id, media_id)
+    REFERENCES wa_media (organization_id, id) ON DELETE CASCADE
+);
+
+-- Pictures, sound and video are compressed already.
+ALTER TABLE wa_media_contents ALTER COLUMN content SET STORAGE EXTERNAL;
+
+CREATE TABLE wa_media_signatures (
+    organization_id uuid NOT NULL DEFAULT current_wa_organization(),
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    media_id uuid NOT NULL,
+    message_id bigint,
+    token_hash bytea NOT NULL,
+    max_access integer NOT NULL DEFAULT 1,
+    access_count integer NOT NULL DEFAULT 0,
+    expires_at timestamptz NOT NULL,
+    created_by text NOT NULL DEFAULT session_user,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    last_accessed_at timestamptz,
+    CONSTRAINT wa_media_signatures_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT wa_media_signatures_media_fkey FOREIGN KEY (organization_id, media_id)
+    REFERENCES wa_media (organization_id, id) ON DELETE CASCADE,
+    CONSTRAINT wa_media_signatures_token_check CHECK (octet_length(token_hash) = 32),
+    CONSTRAINT wa_media_signatures_access_check CHECK (
+        max_access > 0 AND access_count BETWEEN 0 AND max_access
+    )
+);
+
+-- A link names its signature and no organization.
+CREATE INDEX wa_media_signatures_id_idx ON wa_media_signatures (id);
+CREATE INDEX wa_media_signatures_media_idx ON wa_media_signatures (media_id);
+CREATE INDEX wa_media_signatures_expires_idx ON wa_media_signatures (expires_at);
+
+COMMENT ON TABLE wa_media IS
+'Files of messages. Their bytes are given out by open_wa_media() only, against a link.';
+COMMENT ON COLUMN wa_media.id IS 'Grows with time where the file came by webhook: retention goes by it.';
+COMMENT ON COLUMN wa_media.message_id IS 'Id in wa_messages.';
+COMMENT ON COLUMN wa_media.provider_media_id IS
+'What the provider calls it; it hands an inbound file out for 7 days.';
+COMMENT ON COLUMN wa_media.sha256 IS 'Hash of the bytes, as the provider told it; of what was stored, then.';
+COMMENT ON COLUMN wa_media.status IS
+'pending: yet to be fetched from the provider. stored: its bytes are here. failed: they could not be had. '
+'deleted: they were here.';
+COMMENT ON COLUMN wa_media.error IS 'Why fetching it failed last.';
+COMMENT ON COLUMN wa_media.expires_at IS
+'When the bytes are deleted; NULL: with the messages of the organization.';
+COMMENT ON TABLE wa_media_contents IS 'The bytes of stored files.';
+COMMENT ON TABLE wa_media_signatures IS
+'Links to files: each good for some time and some openings. Deleting one takes the link back.';
+COMMENT ON COLUMN wa_media_signatures.token_hash IS
+'SHA-256 of the token, which is told once and stored nowhere.';
+COMMENT ON COLUMN wa_media_signatures.max_access IS 'How often the link may be opened.';
+
+-- Broadcast lists: contacts that are written to together.
+
+CREATE TABLE wa_broadcast_lists (
+    organization_id uuid NOT NULL DEFAULT current_wa_organization(),
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    name text NOT NULL,
+    description text,
+    created_by text NOT NULL DEFAULT session_user,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT wa_broadcast_lists_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT wa_broadcast_lists_organization_fkey FOREIGN KEY (organization_id)
+    REFERENCES wa_organizations (id) ON DELETE CASCADE,
+    CONSTRAINT wa_broadcast_lists_name_key UNIQUE (name, organization_id),
+    CONSTRAINT wa_broadcast_lists_name_check CHECK (name <> '')
+);
+
+CREATE TABLE wa_broadcast_members (
+    organization_id uuid NOT NULL DEFAULT current_wa_organization(),
+    list_id bigint NOT NULL,
+    contact_id bigint NOT NULL,
+    added_by text NOT NULL DEFAULT session_user,
+    added_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT wa_broadcast_members_pkey PRIMARY KEY (organization_id, list_id, contact_id),
+    CONSTRAINT wa_broadcast_members_list_fkey FOREIGN KEY (organization_id, list_id)
+    REFERENCES wa_broadcast_lists (organization_id, id) ON DELETE CASCADE,
+    CONSTRAINT wa_broadcast_members_contact_fkey FOREIGN KEY (organization_id, contact_id)
+    REFERENCES wa_contacts (organization_id, id) ON DELETE CASCADE
+);
+
+CREATE INDEX wa_broadcast_members_contact_idx ON wa_broadcast_members (contact_id);
+
+COMMENT ON TABLE wa_broadcast_lists IS 'Lists of contacts that are written to together.';
+COMMENT ON COLUMN wa_broadcast_lists.name IS 'What people and functions call the list by.';
+COMMENT ON TABLE wa_broadcast_members IS 'Who is on which list; a contact once.';
+
+-- Optional packs of tables that belong to the host, and which of them this database has. No tenant: a pack is
+-- there for all organizations or for none.
+
+CREATE TABLE wa_packs (
+    name text NOT NULL,
+    step text NOT NULL,
+    version text NOT NULL,
+    checksum text NOT NULL,
+    objects text [] NOT NULL,
+    installed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    installed_by text NOT NULL DEFAULT session_user,
+    CONSTRAINT wa_packs_pkey PRIMARY KEY (name, step)
+);
+
+COMMENT ON TABLE wa_packs IS
+'What install_wa_pack() did: a row per script. To be rid of a pack, drop its objects, then delete its rows.';
+COMMENT ON COLUMN wa_packs.name IS 'Name of the pack.';
+COMMENT ON COLUMN wa_packs.step IS 'Path of the script in the sources.';
+COMMENT ON COLUMN wa_packs.version IS 'Version of the extension that the script was run or checked for last.';
+COMMENT ON COLUMN wa_packs.checksum IS 'SHA-256 of the script.';
+COMMENT ON COLUMN wa_packs.objects IS 'What the script creates: kind and name.';
+COMMENT ON COLUMN wa_packs.installed_by IS 'The login that asked for it.';
+
+-- The recurring work and what became of it. Of the installation as a whole, not of a tenant, and for
+-- administrators only; therefore without row security.
+
+CREATE TABLE wa_jobs (
+    name text NOT NULL,
+    function_name text NOT NULL,
+    schedule text NOT NULL,
+    is_enabled boolean NOT NULL DEFAULT true,
+    description text NOT NULL,
+    batch_rows integer,
+    pack text,
+    scheduled_at timestamptz,
+    next_run_at timestamptz,
+    CONSTRAINT wa_jobs_pkey PRIMARY KEY (name),
+    CONSTRAINT wa_jobs_batch_check CHECK (batch_rows > 0)
+);
+
+CREATE TABLE wa_job_runs (
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    job text NOT NULL,
+    started_at timestamptz NOT NULL,
+    duration interval NOT NULL,
+    row_count bigint,
+    error text,
+    ran_by text NOT NULL DEFAULT session_user,
+    CONSTRAINT wa_job_runs_pkey PRIMARY KEY (id),
+    CONSTRAINT wa_job_runs_job_fkey FOREIGN KEY (job) REFERENCES wa_jobs (name)
+    ON UPDATE CASCADE ON DELETE CASCADE
+);
+
+CREATE INDEX wa_job_runs_job_idx ON wa_job_runs (job, id);
+
+COMMENT ON TABLE wa_jobs IS
+'Recurring work. Nothing of it runs before schedule_wa_jobs(). schedule, is_enabled and description may be '
+'changed and stay so.';
+COMMENT ON COLUMN wa_jobs.function_name IS
+'Function of the extension''s schema that a run calls, without arguments; returns how many rows it handled.';
+COMMENT ON COLUMN wa_jobs.schedule IS
+'Five fields as in cron (minute, hour, day of month, month, day of week), in the zone that '
+'schedule_wa_jobs() prints; or ''N seconds'', 1 to 59.';
+COMMENT ON COLUMN wa_jobs.batch_rows IS
+'A run that handled at least so many rows left some behind: the next one follows at once.';
+COMMENT ON COLUMN wa_jobs.pack IS 'The pack that brings the function; NULL means that it is always there.';
+COMMENT ON COLUMN wa_jobs.scheduled_at IS
+'When schedule_wa_jobs() took it up; NULL means that it never runs.';
+COMMENT ON COLUMN wa_jobs.next_run_at IS
+'When it is due; NULL while it is switched off or not scheduled. Whoever comes first then, runs it.';
+COMMENT ON TABLE wa_job_runs IS 'The last hundred runs of each job.';
+COMMENT ON COLUMN wa_job_runs.error IS 'SQLSTATE and message of a run that failed, and was rolled back.';
+COMMENT ON COLUMN wa_job_runs.ran_by IS
+'The login of the session: that of pg_cron, of a dispatcher, or yours.';
+
+DO $$
+DECLARE
+    v_table text;
+BEGIN
+    FOREACH v_table IN ARRAY ARRAY[
+        'wa_automation_flows', 'siren_templates', 'siren_events', 'timeline_entries', 'wa_broadcast_lists',
+        'wa_broadcast_members', 'wa_media', 'wa_media_contents', 'wa_media_signatures',
+        'wa_message_rollups', 'wa_response_rollups', 'wa_rollup_marks', 'wa_rollup_horizons', 'wa_rates'
+    ] LOOP
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', v_table);
+        EXECUTE format(
+            'CREATE POLICY tenant ON %I USING (organization_id = current_wa_organization())'
+            ' WITH CHECK (organization_id = current_wa_organization())', v_table
+        );
+        EXECUTE format('CREATE POLICY admin ON %I TO wa_admin USING (true) WITH CHECK (true)', v_table);
+    END LOOP;
+END
+$$;

@@ -1,8 +1,8 @@
 -- Handing due rows to a dispatcher. Plans are made once a session and hold whatever the tables held then:
 -- look-ups by key, the queue in the order of its index. What runs in every call is PL/pgSQL, whose plans are
--- kept: an SQL function that cannot be inlined is parsed and planned each time. Locks are taken lane (skipping), then organization,
--- then portfolio (waiting); every counter is read in a statement after its lock, so that limits are exact for
--- any number of dispatchers.
+-- kept: an SQL function that cannot be inlined is parsed and planned each time. Locks are taken lane
+-- (skipping), then organization, then portfolio (waiting); every counter is read in a statement after its
+-- lock, so that limits are exact for any number of dispatchers.
 
 CREATE OR REPLACE FUNCTION claim_wa_messages(p_dispatcher_id uuid, p_limit integer)
 RETURNS TABLE (
