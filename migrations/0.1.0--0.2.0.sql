@@ -45,6 +45,8 @@ ALTER TABLE wa_messages SET (fillfactor = 50);
 -- Functions of 0.1.0 with another signature.
 DROP FUNCTION _wa_build_request(uuid, integer, text, text, text, jsonb, text, jsonb, wa_templates);
 DROP FUNCTION _wa_read_result(jsonb);
+DROP FUNCTION _wa_refuse_rows(wa_organizations, uuid[]);
+DROP FUNCTION _wa_warn_of_wait(wa_organizations, bigint);
 
 -- A language to fall back to.
 ALTER TABLE wa_organizations
@@ -60,10 +62,6 @@ COMMENT ON COLUMN wa_templates.parameters IS
 COMMENT ON COLUMN wa_templates.variable_mapping IS
 'Where resolve_wa_template_params() finds each parameter''s value in a context document: {"customer_name": '
 '"customer.name"}, a path with dots. A parameter that is not listed is looked for by its own name.';
--- Queueing in one statement.
--- Queueing in one statement.
-DROP FUNCTION _wa_refuse_rows(wa_organizations, uuid[]);
-DROP FUNCTION _wa_warn_of_wait(wa_organizations, bigint);
 CREATE INDEX wa_message_statuses_occurred_at_idx ON wa_message_statuses USING brin (occurred_at);
 ALTER TABLE wa_organizations
 ADD COLUMN time_zone text NOT NULL DEFAULT 'UTC',
