@@ -189,17 +189,19 @@ COMMENT ON FUNCTION _wa_number_for(uuid, bigint) IS
 'conversation, else the default.';
 
 -- A set of one row, so that it is inlined into a join. LIMIT keeps each look-up a look-up by key.
-CREATE OR REPLACE FUNCTION _wa_route(
-    p_org uuid, p_phone_number_id text, p_contact_id bigint, p_default_number_id bigint
-)
+CREATE OR REPLACE FUNCTION _wa_route(p_org uuid, p_phone_number_id text, p_contact_id bigint)
 RETURNS TABLE (
-    named_id bigint, number_id bigint, waba_id text, last_customer_message_at timestamptz,
-    window_denied_at timestamptz
+    default_language text, named_id bigint, number_id bigint, waba_id text, window_margin interval,
+    last_customer_message_at timestamptz, window_denied_at timestamptz
 )
 LANGUAGE sql STABLE
 BEGIN ATOMIC
-    SELECT p.id, a.id, a.waba_id, w.last_customer_message_at, w.window_denied_at
-    FROM (SELECT) one
+    SELECT o.default_language, p.id, a.id, a.waba_id, o.window_margin, w.last_customer_message_at,
+        w.window_denied_at
+    FROM (
+        SELECT x.default_number_id, x.default_language, x.window_margin FROM wa_organizations x
+        WHERE x.id = p_org LIMIT 1
+    ) o
     LEFT JOIN LATERAL (
         SELECT x.id FROM wa_phone_numbers x
         WHERE x.organization_id = p_org AND x.phone_number_id = p_phone_number_id LIMIT 1
@@ -213,13 +215,13 @@ BEGIN ATOMIC
     ) w ON true
     LEFT JOIN LATERAL (
         SELECT x.id, x.waba_id FROM wa_phone_numbers x
-        WHERE x.organization_id = p_org AND x.id = coalesce(p.id, w.number_id, p_default_number_id) LIMIT 1
+        WHERE x.organization_id = p_org AND x.id = coalesce(p.id, w.number_id, o.default_number_id) LIMIT 1
     ) a ON true;
 END;
 
-COMMENT ON FUNCTION _wa_route(uuid, text, bigint, bigint) IS
+COMMENT ON FUNCTION _wa_route(uuid, text, bigint) IS
 'Internal: the number that a message to a contact goes out from (the one named, else as _wa_number_for()), '
-'its account, and the conversation between the two.';
+'its account, the conversation between the two, and what the organization has set for it.';
 
 CREATE OR REPLACE FUNCTION _wa_can_send_freeform(
     p_org uuid, p_contact_id bigint, p_number_id bigint, p_now timestamptz
@@ -370,7 +372,7 @@ _wa_can_send_freeform(uuid, bigint, bigint, timestamptz), can_send_freeform_wa(t
 can_send_freeform_wa(text, text, timestamptz), can_send_freeform_wa(text, text),
 update_wa_conversation(text, text, boolean),
 _wa_can_reply(timestamptz, timestamptz, timestamptz, interval),
-_wa_route(uuid, text, bigint, bigint) FROM PUBLIC;
+_wa_route(uuid, text, bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION _wa_can_reply(timestamptz, timestamptz, timestamptz, interval)
 TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 GRANT EXECUTE ON FUNCTION _wa_number_for(uuid, bigint),

@@ -70,7 +70,9 @@ BEGIN ATOMIC
         WHERE x.organization_id = p_org AND x.contact_id = d.contact_id AND x.number_id = d.number_id LIMIT 1
     ) w ON true
     LEFT JOIN LATERAL (
-        SELECT x.id, x.category, _wa_template_problem(x, p_now) IS NULL AS is_sendable FROM wa_templates x
+        SELECT x.id, x.category,
+            _wa_is_template_sendable(x.status, x.blocked_at, x.blocked_until, p_now) AS is_sendable
+        FROM wa_templates x
         WHERE x.organization_id = p_org AND x.id = d.template_id LIMIT 1
     ) t ON true
     LEFT JOIN LATERAL (

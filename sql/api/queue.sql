@@ -74,11 +74,12 @@ COMMENT ON FUNCTION tg_wa_outbound_queue__prepare() IS
 -- else runs. It is run again once the contacts that were not known are made; what it still leaves out goes to
 -- _wa_queue_the_rest().
 --
--- Its plan is made once a session, whatever the tables held then: every look-up is by key.
+-- Its plan is made once a session, whatever the tables held then: every look-up is by key, in the order
+-- written.
 CREATE OR REPLACE FUNCTION tg_wa_outbound_queue__enqueue() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET jit = off
+SET enable_mergejoin = off SET join_collapse_limit = 1 SET jit = off
 AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
@@ -96,15 +97,9 @@ BEGIN
             greatest(n.scheduled_at, v_now), n.id, c.contact_id, t.id
         FROM new_rows n
         CROSS JOIN LATERAL _wa_contact_of(n.organization_id, n.phone) c
-        CROSS JOIN LATERAL (
-            SELECT x.default_number_id, x.default_language, x.window_margin FROM wa_organizations x
-            WHERE x.id = n.organization_id LIMIT 1
-        ) o
-        CROSS JOIN LATERAL _wa_route(
-            n.organization_id, n.phone_number_id, c.contact_id, o.default_number_id
-        ) r
+        CROSS JOIN LATERAL _wa_route(n.organization_id, n.phone_number_id, c.contact_id) r
         LEFT JOIN LATERAL _wa_template_of(
-            n.organization_id, n.template_name, n.template_language, r.waba_id, o.default_language, v_now
+            n.organization_id, n.template_name, n.template_language, r.waba_id, r.default_language, v_now
         ) t ON n.type = 'template'
         LEFT JOIN LATERAL (
             SELECT true AS is_opted_out FROM wa_opt_outs x
@@ -137,7 +132,7 @@ BEGIN
             AND NOT _wa_counts_when_queued(
                 _wa_refusal(
                     t.id IS NOT NULL, t.is_sendable,
-                    _wa_can_reply(r.last_customer_message_at, r.window_denied_at, v_now, o.window_margin),
+                    _wa_can_reply(r.last_customer_message_at, r.window_denied_at, v_now, r.window_margin),
                     e.is_opted_out
                 ),
                 n.scheduled_at, n.fallback_template_name, r.number_id, v_now

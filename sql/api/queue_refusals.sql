@@ -199,9 +199,9 @@ BEGIN
         FROM unnest(p_ids) u (id)
         JOIN wa_outbound_queue q ON q.organization_id = p_org AND q.id = u.id
         LEFT JOIN LATERAL _wa_contact_of(p_org, q.phone) c ON q.error_code IS NULL
-        CROSS JOIN LATERAL _wa_route(p_org, q.phone_number_id, c.contact_id, v_org.default_number_id) r
+        CROSS JOIN LATERAL _wa_route(p_org, q.phone_number_id, c.contact_id) r
         LEFT JOIN LATERAL _wa_template_of(
-            p_org, q.template_name, q.template_language, r.waba_id, v_org.default_language, clock_timestamp()
+            p_org, q.template_name, q.template_language, r.waba_id, r.default_language, clock_timestamp()
         ) t ON q.type = 'template'
         WHERE NOT EXISTS (
             SELECT FROM wa_queue_due d WHERE d.organization_id = p_org AND d.queue_id = u.id

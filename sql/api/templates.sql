@@ -194,15 +194,26 @@ COMMENT ON FUNCTION _wa_sorted_placeholders(text) IS
 CREATE OR REPLACE TRIGGER wa_templates__derive BEFORE INSERT OR UPDATE ON wa_templates
 FOR EACH ROW EXECUTE FUNCTION tg_wa_templates__derive();
 
+CREATE OR REPLACE FUNCTION _wa_is_template_sendable(
+    p_status text, p_blocked_at timestamptz, p_blocked_until timestamptz, p_now timestamptz
+) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN p_status = 'APPROVED' AND (p_blocked_at IS NULL OR coalesce(p_blocked_until <= p_now, false));
+
+COMMENT ON FUNCTION _wa_is_template_sendable(text, timestamptz, timestamptz, timestamptz) IS
+'Internal: whether a template may be sent at a time: approved by Meta and not stopped.';
+
 CREATE OR REPLACE FUNCTION _wa_template_problem(p_template wa_templates, p_now timestamptz) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN CASE
+    WHEN _wa_is_template_sendable(
+        (p_template).status, (p_template).blocked_at, (p_template).blocked_until, p_now
+    ) THEN NULL
     WHEN (p_template).status <> 'APPROVED' THEN format(
         'template "%s" (%s) is %s, not APPROVED',
         (p_template).name, (p_template).language, (p_template).status
     )
-    WHEN (p_template).blocked_at IS NOT NULL AND ((p_template).blocked_until > p_now) IS NOT FALSE
-        THEN format(
+    ELSE format(
         'template "%s" (%s) is stopped%s: %s', (p_template).name, (p_template).language,
         coalesce(
             to_char((p_template).blocked_until AT TIME ZONE 'UTC', '" until "YYYY-MM-DD HH24:MI" UTC"'), ''
@@ -214,43 +225,65 @@ END;
 COMMENT ON FUNCTION _wa_template_problem(wa_templates, timestamptz) IS
 'Internal: why a template may not be sent at a time, in one sentence; NULL when it may.';
 
+-- Not inlined: every insert would make its many expressions ready anew, mostly for one row.
+CREATE OR REPLACE FUNCTION _wa_template_rank(
+    p_language text, p_wanted text, p_default_language text, p_is_approved boolean, p_is_of_account boolean
+) RETURNS integer
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_language text := lower(p_language);
+    v_base text := split_part(v_language, '_', 1);
+    v_wanted text := lower(replace(p_wanted, '-', '_'));
+    v_wanted_base text := split_part(v_wanted, '_', 1);
+    v_default text := lower(p_default_language);
+    v_is_exact boolean := coalesce(v_language = v_wanted, false);
+    v_is_same_base boolean := coalesce(v_base = v_wanted_base, false);
+    v_is_default_base boolean := coalesce(v_base = split_part(v_default, '_', 1), false);
+BEGIN
+    RETURN v_is_exact::integer * 1024 + (v_is_exact AND p_is_of_account)::integer * 512
+        + v_is_same_base::integer * 256
+        + p_is_approved::integer * 128
+        + coalesce(v_language = v_wanted_base, false)::integer * 64
+        + coalesce(v_language = v_default, false)::integer * 32 + v_is_default_base::integer * 16
+        + (v_language = 'en')::integer * 8 + (v_language LIKE 'en\_%')::integer * 4
+        + p_is_of_account::integer
+        - (p_wanted IS NOT NULL AND NOT (v_is_exact OR v_is_same_base OR v_is_default_base))::integer * 2048;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_template_rank(text, text, text, boolean, boolean) IS
+'Internal: how well a template of a language serves where one is asked for (NULL: any): the higher, the '
+'better; below zero where neither it nor the default language is of that language.';
+
 -- A set of at most one, so that it is inlined into a join.
 CREATE OR REPLACE FUNCTION _wa_template_of(
     p_org uuid, p_name text, p_language text, p_waba_id text, p_default_language text, p_now timestamptz
 ) RETURNS TABLE (id uuid, category text, body_count integer, is_plain boolean, is_sendable boolean)
 LANGUAGE sql STABLE
 BEGIN ATOMIC
-    SELECT t.id, t.category, cardinality(t.body_placeholders),
-        t.header_placeholders = '{}' AND t.button_parameters = '[]' AND t.category <> 'AUTHENTICATION'
-        AND coalesce(t.header_format, 'TEXT') = 'TEXT',
-        _wa_template_problem(t, p_now) IS NULL
+    SELECT b.id, b.category, b.body_count, b.is_plain, b.is_sendable
     FROM (
-        SELECT lower(replace(p_language, '-', '_')) AS wanted, lower(p_default_language) AS fallback
-    ) w
-    JOIN wa_templates t ON t.organization_id = p_org AND lower(t.name) = lower(p_name)
-        AND (p_waba_id IS NULL OR t.waba_id IS NULL OR t.waba_id = p_waba_id)
-    CROSS JOIN LATERAL (
-        SELECT lower(t.language) = w.wanted AS is_exact,
-            split_part(lower(t.language), '_', 1) = split_part(w.wanted, '_', 1) AS is_same_base,
-            lower(t.language) = split_part(w.wanted, '_', 1) AS is_base,
-            lower(t.language) = w.fallback AS is_default,
-            split_part(lower(t.language), '_', 1) = split_part(w.fallback, '_', 1) AS is_default_base
-    ) f
-    -- The last one: it is the only language there is.
-    WHERE p_language IS NULL OR f.is_exact OR f.is_same_base OR f.is_default_base OR NOT EXISTS (
+        SELECT t.id, t.category, t.language, cardinality(t.body_placeholders) AS body_count,
+            t.header_placeholders = '{}' AND t.button_parameters = '[]' AND t.category <> 'AUTHENTICATION'
+            AND coalesce(t.header_format, 'TEXT') = 'TEXT' AS is_plain,
+            _wa_is_template_sendable(t.status, t.blocked_at, t.blocked_until, p_now) AS is_sendable,
+            _wa_template_rank(
+                t.language, p_language, p_default_language, t.status = 'APPROVED', t.waba_id IS NOT NULL
+            ) AS rank
+        FROM wa_templates t
+        WHERE t.organization_id = p_org AND lower(t.name) = lower(p_name)
+            AND (p_waba_id IS NULL OR t.waba_id IS NULL OR t.waba_id = p_waba_id)
+        ORDER BY rank DESC, t.created_at, t.id
+        LIMIT 1
+    ) b
+    -- A language that was not asked for is taken where it is the only one there is.
+    WHERE b.rank >= 0 OR NOT EXISTS (
         SELECT FROM wa_templates x
         WHERE x.organization_id = p_org AND lower(x.name) = lower(p_name)
             AND (p_waba_id IS NULL OR x.waba_id IS NULL OR x.waba_id = p_waba_id)
-            AND x.language <> t.language
-    )
-    ORDER BY f.is_exact DESC,
-        CASE WHEN f.is_exact THEN t.waba_id IS NULL END,
-        f.is_same_base DESC,
-        t.status = 'APPROVED' DESC,
-        f.is_base DESC, f.is_default DESC, f.is_default_base DESC,
-        t.language = 'en' DESC, t.language LIKE 'en\_%' DESC,
-        t.waba_id IS NULL, t.created_at, t.id
-    LIMIT 1;
+            AND x.language <> b.language
+    );
 END;
 
 COMMENT ON FUNCTION _wa_template_of(uuid, text, text, text, text, timestamptz) IS
@@ -279,6 +312,8 @@ COMMENT ON FUNCTION _wa_pick_template(uuid, text, text, text) IS
 REVOKE ALL ON FUNCTION _wa_template_approval(text), _wa_template_component(jsonb, text),
 _wa_template_components_of(text, text, text, text, jsonb, jsonb), _wa_template_button_parameters(jsonb),
 _wa_sorted_placeholders(text), tg_wa_templates__derive(), _wa_pick_template(uuid, text, text, text),
-_wa_template_of(uuid, text, text, text, text, timestamptz), _wa_template_problem(wa_templates, timestamptz)
-FROM PUBLIC;
+_wa_template_of(uuid, text, text, text, text, timestamptz),
+_wa_template_rank(text, text, text, boolean, boolean),
+_wa_is_template_sendable(text, timestamptz, timestamptz, timestamptz),
+_wa_template_problem(wa_templates, timestamptz) FROM PUBLIC;
 GRANT SELECT, INSERT, UPDATE, DELETE ON wa_templates TO wa_app, wa_admin;
