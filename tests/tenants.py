@@ -46,7 +46,8 @@ def make_tenants(db: Database, make_role: Callable[..., str]) -> tuple[Tenant, T
     a = Tenant("a", make_role("wa_app"), "+5491150001111", "1111", "7771")
     b = Tenant("b", make_role("wa_app"), "+5491150002222", "2222", "7772")
     with db.connect() as owner:
-        owner.execute("SELECT adopt_wa_database('keep'), install_wa_pack('profiles')")
+        owner.execute("SELECT adopt_wa_database('keep')")
+        owner.execute("SELECT install_wa_pack(p) FROM unnest(ARRAY['profiles', 'events']) AS p")
         (row,) = owner.execute(
             "SELECT current_wa_organization()::text, create_wa_organization(%s)::text", (b.secret,)
         ).fetchall()
@@ -124,6 +125,7 @@ def _fill(db: Database, tenant: Tenant, services: dict[str, str]) -> None:
         app.execute("SELECT create_wa_media_signature(id) FROM wa_media")
         app.execute("SELECT * FROM read_wa_events(%s)", (secret,))
         tenant.queue_id = str(_queue(app, tenant))
+        _hold_event(app, tenant)
     (found,) = db.query(
         "SELECT c.id AS contact, n.id AS number, f.message_id AS message FROM wa_contacts AS c"
         " JOIN wa_phone_numbers AS n USING (organization_id) JOIN wa_media AS f USING (organization_id)"
@@ -173,6 +175,13 @@ def _fill_history(admin: psycopg.Connection[Any], secret: str) -> None:
     )
 
 
+def _hold_event(app: psycopg.Connection[dict[str, Any]], tenant: Tenant) -> None:
+    info = json.dumps({"name": tenant.secret, "phone": tenant.phone})
+    app.execute("INSERT INTO ai_events (name, start_date) VALUES (%s, '2037-01-08 12:00Z')", (tenant.secret,))
+    app.execute("INSERT INTO orders (event_id) SELECT id FROM ai_events")
+    app.execute("INSERT INTO attendees (order_id, attendee_info) SELECT id, %s FROM orders", (info,))
+
+
 def _queue(app: psycopg.Connection[dict[str, Any]], tenant: Tenant) -> UUID:
     secret = tenant.secret
     (row,) = app.execute(
@@ -201,6 +210,8 @@ def relations(db: Database, *kinds: str) -> list[str]:
 
 def tenant_column(table: str) -> str:
     """The column that says whose a row is."""
+    if table in ("ai_events", "orders", "attendees", "ai_tasks"):
+        return "organizer_id"
     return "id" if table == "wa_organizations" else "organization_id"
 
 

@@ -179,6 +179,17 @@ COMMENT ON FUNCTION _wa_move_event(ai_events, ai_events) IS
 'Internal: moves what hangs on the start of an event: tasks made by hand, messages that are scheduled; '
 'messages that wait with the old time are replaced.';
 
+CREATE OR REPLACE FUNCTION tg_ai_events__place() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    NEW.time_zone := (SELECT o.time_zone FROM wa_organizations o WHERE o.id = NEW.organizer_id);
+    RETURN NEW;
+END
+$$;
+
+COMMENT ON FUNCTION tg_ai_events__place() IS 'An event that names no time zone has that of its organizer.';
+
 CREATE OR REPLACE FUNCTION tg_ai_events__publish() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
@@ -273,6 +284,9 @@ $$;
 COMMENT ON FUNCTION tg_ai_events__remove() IS
 'Takes back what was queued for a deleted event without a task; its tasks see to their own.';
 
+CREATE OR REPLACE TRIGGER place BEFORE INSERT ON ai_events
+FOR EACH ROW WHEN (NEW.time_zone IS NULL) EXECUTE FUNCTION tg_ai_events__place();
+
 CREATE OR REPLACE TRIGGER publish AFTER INSERT ON ai_events
 REFERENCING NEW TABLE AS new_rows
 FOR EACH STATEMENT EXECUTE FUNCTION tg_ai_events__publish();
@@ -288,5 +302,5 @@ FOR EACH STATEMENT EXECUTE FUNCTION tg_ai_events__remove();
 REVOKE ALL ON FUNCTION _wa_event_reminders(ai_events),
 _wa_shift_local(timestamptz, timestamptz, text, timestamptz, text), _wa_check_event_zones(ai_events[]),
 _wa_plan_event_tasks(ai_events[]), _wa_move_event(ai_events, ai_events),
-_wa_change_events(ai_events[], ai_events[]), tg_ai_events__publish(), tg_ai_events__change(),
-tg_ai_events__remove() FROM PUBLIC;
+_wa_change_events(ai_events[], ai_events[]), tg_ai_events__place(), tg_ai_events__publish(),
+tg_ai_events__change(), tg_ai_events__remove() FROM PUBLIC;

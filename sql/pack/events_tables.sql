@@ -7,7 +7,7 @@ CREATE TABLE ai_events (
     organizer_id uuid NOT NULL DEFAULT current_wa_organization(),
     name text NOT NULL,
     start_date timestamptz NOT NULL,
-    time_zone text NOT NULL DEFAULT 'UTC',
+    time_zone text NOT NULL,
     location text,
     status text NOT NULL DEFAULT 'published',
     reminders jsonb NOT NULL DEFAULT '{"7": "event_update", "1": "event_reminder_24h", "0": "event_update"}',
@@ -96,7 +96,8 @@ COMMENT ON TABLE ai_events IS
 'cancels them and what is queued.';
 COMMENT ON COLUMN ai_events.organizer_id IS 'The organization that holds the event and sends its messages.';
 COMMENT ON COLUMN ai_events.time_zone IS
-'Where the event takes place, for example America/New_York: reminders keep its calendar, messages its clock.';
+'Zone of the place, for example America/New_York: reminders keep its calendar, messages its clock. Left out, '
+'the organization''s.';
 COMMENT ON COLUMN ai_events.status IS
 'draft, published, completed or cancelled. Nothing is sent for a draft; for a cancelled one only updates.';
 COMMENT ON COLUMN ai_events.reminders IS

@@ -1,5 +1,5 @@
 BEGIN;
-SELECT plan(88);
+SELECT plan(89);
 \ir world.psql
 SELECT count(*) FROM install_wa_pack('events');
 UPDATE wa_phone_numbers SET throughput = 1000;
@@ -196,6 +196,11 @@ SELECT is(pg_temp.plan(pg_temp.event('Trek', '2037-11-20 18:30', 'Asia/Kathmandu
     '7 days before, 1 day before, the day itself');
 SELECT is((SELECT min(scheduled_for) FROM ai_tasks t JOIN ai_events e ON e.id = event_id WHERE name = 'Trek'),
     '2037-11-13 12:45Z'::timestamptz, 'by the clocks there');
+UPDATE wa_organizations SET time_zone = 'Asia/Kathmandu';
+INSERT INTO ai_events (name, start_date) VALUES ('Home', '2037-11-20 12:45Z') RETURNING id AS event \gset
+SELECT alike(pg_temp.plan(:'event'), '2037-11-13 18:30 %, 2037-11-20 08:00 %',
+    'an event without a time zone takes place in its organizer''s');
+UPDATE wa_organizations SET time_zone = 'UTC';
 -- The clocks of New York go forward on 2037-03-08 and back on 2037-11-01.
 SELECT is(pg_temp.plan(pg_temp.event('Spring', '2037-03-10 19:00', 'America/New_York')),
     '2037-03-03 19:00 event_update, 2037-03-09 19:00 event_reminder_24h, 2037-03-10 08:00 event_update',
