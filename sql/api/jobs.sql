@@ -88,6 +88,8 @@ BEGIN
     VALUES (p_name, v_started_at, duration, row_count, error);
     DELETE FROM wa_job_runs r WHERE r.job = p_name AND r.id <= (
         SELECT o.id FROM wa_job_runs o WHERE o.job = p_name ORDER BY o.id DESC OFFSET 100 LIMIT 1
+    ) AND r.id IS DISTINCT FROM (
+        SELECT max(o.id) FROM wa_job_runs o WHERE o.job = p_name AND o.error IS NULL
     );
     RETURN NEXT;
 END

@@ -1,5 +1,5 @@
 BEGIN;
-SELECT plan(36);
+SELECT plan(37);
 \ir world.psql
 
 -- schedules: the words of cron, in pg_cron's zone
@@ -114,6 +114,11 @@ SELECT is((SELECT count(*) FROM wa_jobs WHERE next_run_at > clock_timestamp()), 
 INSERT INTO wa_job_runs (job, started_at, duration) SELECT 'ten', now(), '1 second' FROM generate_series(1, 200);
 SELECT run_wa_job('ten');
 SELECT is((SELECT count(*) FROM wa_job_runs WHERE job = 'ten'), 100::bigint, 'history is bounded');
+INSERT INTO wa_job_runs (job, started_at, duration, error)
+SELECT 'more', now(), '1 second', 'WA999: again' FROM generate_series(1, 200);
+UPDATE wa_jobs SET function_name = 'is_not_there' WHERE name = 'more';
+SELECT run_wa_job('more');
+SELECT ok(last_success_at IS NOT NULL, 'but keeps the last success') FROM wa_job_health WHERE name = 'more';
 
 -- health
 SELECT results_eq($$ SELECT last_row_count, last_error, last_success_at IS NOT NULL, is_overdue FROM wa_job_health
