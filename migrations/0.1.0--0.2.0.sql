@@ -529,7 +529,7 @@ COMMENT ON COLUMN wa_jobs.scheduled_at IS
 'When schedule_wa_jobs() took it up; NULL means that it never runs.';
 COMMENT ON COLUMN wa_jobs.next_run_at IS
 'When it is due; NULL while it is switched off or not scheduled. Whoever comes first then, runs it.';
-COMMENT ON TABLE wa_job_runs IS 'The last hundred runs of each job.';
+COMMENT ON TABLE wa_job_runs IS 'The last hundred runs of each job, and its last success.';
 COMMENT ON COLUMN wa_job_runs.error IS 'SQLSTATE and message of a run that failed, and was rolled back.';
 COMMENT ON COLUMN wa_job_runs.ran_by IS
 'The login of the session: that of pg_cron, of a dispatcher, or yours.';
