@@ -149,33 +149,32 @@ LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_is_object CONSTANT boolean := jsonb_typeof(p_values) = 'object';
+    v_slots bigint;
     v_taken text[];
+    v_body jsonb;
 BEGIN
     body := p_values;
-    IF NOT v_is_object AND (
-        jsonb_array_length(p_values) <= cardinality(p_template.body_placeholders)
-        OR jsonb_array_length(p_values) <> (SELECT count(*) FROM _wa_template_slots(p_template))
-    ) THEN
+    IF NOT v_is_object AND jsonb_array_length(p_values) <= cardinality(p_template.body_placeholders) THEN
         RETURN;
     END IF;
-    SELECT jsonb_agg(v.value) FILTER (WHERE v.part = 'header'),
-        jsonb_object_agg(v.place, v.value) FILTER (WHERE v.part = 'button'),
-        array_agg(v.name) FILTER (WHERE v.part <> 'body' AND v.name <> ALL (p_template.body_placeholders))
-    INTO header, buttons, v_taken
+    SELECT count(*),
+        jsonb_agg(v.value) FILTER (WHERE v.part = 'header' AND v.value IS NOT NULL),
+        jsonb_object_agg(v.place, v.value) FILTER (WHERE v.part = 'button' AND v.value IS NOT NULL),
+        array_agg(v.name) FILTER (WHERE v.part <> 'body' AND v.name <> ALL (p_template.body_placeholders)),
+        jsonb_agg(v.value ORDER BY v.place) FILTER (WHERE v.part = 'body')
+    INTO v_slots, header, buttons, v_taken, v_body
     FROM (
         SELECT s.part, s.place, s.name,
             CASE WHEN v_is_object THEN p_values -> s.name ELSE p_values -> (s.turn::integer - 1) END AS value
         FROM _wa_template_slots(p_template) WITH ORDINALITY s (part, place, name, example, turn)
-    ) v
-    WHERE v.value IS NOT NULL;
+    ) v;
     IF v_is_object THEN
         body := p_values - coalesce(v_taken, '{}');
+    ELSIF v_slots = jsonb_array_length(p_values) THEN
+        body := coalesce(v_body, '[]');
     ELSE
-        body := (
-            SELECT coalesce(jsonb_agg(e.value ORDER BY e.place), '[]')
-            FROM jsonb_array_elements(p_values) WITH ORDINALITY e (value, place)
-            WHERE e.place <= cardinality(p_template.body_placeholders)
-        );
+        header := NULL;
+        buttons := NULL;
     END IF;
 END
 $$;
@@ -237,6 +236,10 @@ BEGIN
         v_header := v_params -> 'header';
         v_body := v_params -> 'body';
         v_buttons := v_params -> 'buttons';
+    ELSIF p_template.header_placeholders = '{}' AND coalesce(p_template.header_format, 'TEXT') = 'TEXT'
+        AND p_template.button_parameters = '[]'
+    THEN
+        v_body := v_params;
     ELSE
         SELECT s.header, s.body, s.buttons INTO v_header, v_body, v_buttons
         FROM _wa_spread_template_values(p_template, v_params) s;

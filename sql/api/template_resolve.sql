@@ -20,45 +20,55 @@ $$;
 COMMENT ON FUNCTION _wa_require_template(uuid, text, text) IS
 'Internal: the template that a name and language mean, by the same rules as sending; raises WA002.';
 
+-- In PL/pgSQL for its cached plan: the queue asks it for each row that gives values by name or in a run.
 CREATE OR REPLACE FUNCTION _wa_template_slots(p_template wa_templates)
 RETURNS TABLE (part text, place integer, name text, example text)
-LANGUAGE sql STABLE SET search_path FROM CURRENT
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
-    WITH declared AS (
-        SELECT d.place, coalesce(d.value ->> 'name', d.value #>> '{}') AS name,
-            d.value ->> 'example' AS example
-        FROM jsonb_array_elements((p_template).parameters) WITH ORDINALITY d (value, place)
-    ),
-    slot AS (
-        SELECT 1 AS rank, 'body' AS part, b.place::integer AS place, b.name AS own_name, b.name AS spare_name
-        FROM unnest((p_template).body_placeholders) WITH ORDINALITY b (name, place)
-        UNION ALL
-        SELECT 2, 'header', 1, (p_template).header_placeholders[1], 'header'
-        WHERE (p_template).header_placeholders <> '{}' OR (p_template).header_format <> 'TEXT'
-        UNION ALL
-        SELECT 3, 'button', (b.value ->> 'index')::integer, NULL, 'button_' || (b.value ->> 'index')
-        FROM jsonb_array_elements((p_template).button_parameters) b
-        -- Meta wants an authentication template's code twice; it is given once.
-        WHERE (p_template).category <> 'AUTHENTICATION'
-    ),
-    -- Placeholders with names are declared by these; the rest by place, among what is left.
-    named AS (
-        SELECT s.*, (p_template).parameter_format = 'NAMED' AND s.own_name IS NOT NULL AS has_name FROM slot s
-    ),
-    spare AS (
-        SELECT d.*, row_number() OVER (ORDER BY d.place) AS turn
-        FROM declared d
-        WHERE NOT EXISTS (SELECT FROM named n WHERE n.has_name AND n.own_name = d.name)
-    ),
-    placed AS (
-        SELECT n.*, row_number() OVER (PARTITION BY n.has_name ORDER BY n.rank, n.place) AS turn FROM named n
-    )
-    SELECT p.part, p.place, CASE WHEN p.has_name THEN p.own_name ELSE coalesce(s.name, p.spare_name) END,
-        CASE WHEN p.has_name THEN (SELECT d.example FROM declared d WHERE d.name = p.own_name)
-            ELSE s.example END
-    FROM placed p
-    LEFT JOIN spare s ON NOT p.has_name AND s.turn = p.turn
-    ORDER BY p.rank, p.place
+#variable_conflict use_column
+DECLARE
+    v_is_named CONSTANT boolean := p_template.parameter_format = 'NAMED';
+    v_own text[] := '{}';
+    v_names text[];
+    v_examples text[];
+BEGIN
+    IF v_is_named THEN
+        v_own := p_template.body_placeholders || p_template.header_placeholders;
+    END IF;
+    -- What is declared beyond the names of placeholders goes by place.
+    SELECT array_agg(d.name ORDER BY d.place), array_agg(d.example ORDER BY d.place)
+    INTO v_names, v_examples
+    FROM (
+        SELECT e.place, coalesce(e.value ->> 'name', e.value #>> '{}') AS name,
+            e.value ->> 'example' AS example
+        FROM jsonb_array_elements(p_template.parameters) WITH ORDINALITY e (value, place)
+    ) d
+    WHERE d.name <> ALL (v_own);
+    RETURN QUERY
+    SELECT s.part, s.place, coalesce(CASE WHEN NOT s.is_own THEN v_names[s.turn] END, s.name),
+        CASE WHEN s.is_own THEN (
+            SELECT e.value ->> 'example' FROM jsonb_array_elements(p_template.parameters) e
+            WHERE e.value ->> 'name' = s.name LIMIT 1
+        ) ELSE v_examples[s.turn] END
+    FROM (
+        SELECT p.*, row_number() OVER (PARTITION BY p.is_own ORDER BY p.rank, p.place) AS turn
+        FROM (
+            SELECT 1 AS rank, 'body' AS part, b.place::integer AS place, b.name, v_is_named AS is_own
+            FROM unnest(p_template.body_placeholders) WITH ORDINALITY b (name, place)
+            UNION ALL
+            SELECT 2, 'header', 1, CASE WHEN v_is_named THEN h.name ELSE 'header' END, v_is_named
+            FROM unnest(p_template.header_placeholders) h (name)
+            UNION ALL
+            SELECT 2, 'header', 1, 'header', false WHERE p_template.header_format <> 'TEXT'
+            UNION ALL
+            SELECT 3, 'button', (b.value ->> 'index')::integer, 'button_' || (b.value ->> 'index'), false
+            FROM jsonb_array_elements(p_template.button_parameters) b
+            -- Meta wants an authentication template's code twice; it is given once.
+            WHERE p_template.category <> 'AUTHENTICATION'
+        ) p
+    ) s
+    ORDER BY s.rank, s.place;
+END
 $$;
 
 COMMENT ON FUNCTION _wa_template_slots(wa_templates) IS

@@ -175,6 +175,8 @@ BEGIN
     ELSIF p_http_status BETWEEN 200 AND 299 THEN
         RETURN 'edited';
     ELSIF v_subcode = 2388024 THEN
+        UPDATE wa_templates t SET name = lower(t.name)
+        WHERE t.organization_id = v_org AND t.id = p_template_id;
         RETURN 'exists';
     ELSIF (v_code = 100 AND v_subcode IS DISTINCT FROM 33) OR v_code BETWEEN 131008 AND 131009
         OR v_code BETWEEN 132000 AND 132999

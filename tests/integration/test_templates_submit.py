@@ -113,11 +113,11 @@ def test_a_refused_one_says_why_and_does_not_stop_the_others(
 def test_one_killed_before_it_recorded_is_adopted(
     db: Database, simulator: SimulatorProcess, settings: dict[str, str]
 ) -> None:
-    draft(db, "parcel")
+    draft(db, "Parcel")
     draft(db, "parcel_two")
     with db.connect() as other:
         other.autocommit = False
-        other.execute("SELECT FROM wa_templates WHERE name = 'parcel' FOR UPDATE")
+        other.execute("SELECT FROM wa_templates WHERE name = 'Parcel' FOR UPDATE")
         with WaProcess("templates", "submit", database=db, **settings) as killed:
             wait_until(lambda: "parcel" in at_meta(simulator))
             killed.signal(signal.SIGKILL)
@@ -131,8 +131,9 @@ def test_one_killed_before_it_recorded_is_adopted(
     done = wa("templates", "submit", database=db, **settings)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout == (
-        "parcel (en): exists, APPROVED, MARKETING\nparcel_two (en): submitted, PENDING, UTILITY\n"
+        "Parcel (en): exists, APPROVED, MARKETING\nparcel_two (en): submitted, PENDING, UTILITY\n"
     )
+    assert row(db, "parcel")["name"] == "parcel"
     assert row(db, "parcel")["provider_template_id"] == at_meta(simulator)["parcel"]["id"]
     assert len(at_meta(simulator)) == 2
 
