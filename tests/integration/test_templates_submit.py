@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +170,17 @@ def test_a_wrong_token_refuses_no_template(db: Database, settings: dict[str, str
     assert done.returncode == 1
     assert "code 190" in done.stderr
     assert row(db, "parcel")["status"] == "PENDING"
+
+
+def test_two_at_once_submit_each_template_once(
+    db: Database, simulator: SimulatorProcess, settings: dict[str, str]
+) -> None:
+    names = [f"parcel_{n}" for n in range(5)]
+    for name in names:
+        draft(db, name)
+    with ThreadPoolExecutor() as pool:
+        runs = [pool.submit(wa, "templates", "submit", database=db, **settings) for _ in range(2)]
+        assert [run.result().returncode for run in runs] == [0, 0]
+    assert sorted(at_meta(simulator)) == names
+    for name in names:
+        assert row(db, name)["provider_template_id"] == at_meta(simulator)[name]["id"]
