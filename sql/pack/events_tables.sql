@@ -99,7 +99,8 @@ COMMENT ON COLUMN ai_events.time_zone IS
 'Zone of the place, for example America/New_York: reminders keep its calendar, messages its clock. Left out, '
 'the organization''s.';
 COMMENT ON COLUMN ai_events.status IS
-'draft, published, completed or cancelled. Nothing is sent for a draft; for a cancelled one only updates.';
+'draft, published, completed or cancelled. Tasks of a draft are not executed; of a cancelled one only '
+'updates are.';
 COMMENT ON COLUMN ai_events.reminders IS
 'Days before the event and the template of that reminder; 0 is the day itself. {} plans none.';
 COMMENT ON TABLE orders IS 'Orders of tickets.';
