@@ -1,7 +1,8 @@
 -- What happens when an application inserts, updates or deletes rows of the queue.
 
 -- Per row and quiet: fills in what RETURNING shows. What is malformed is only marked here (error_code), so
--- that the statement trigger can refuse all bad rows of a statement in one error.
+-- that the statement trigger can refuse all bad rows of a statement in one error. Every transaction makes
+-- each expression ready anew, so the usual row meets few of them.
 CREATE OR REPLACE FUNCTION tg_wa_outbound_queue__prepare() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
@@ -10,29 +11,29 @@ DECLARE
     v_region text;
     v_area_code text;
 BEGIN
-    IF NEW.id IS NULL THEN
-        NEW.id := _wa_uuid7(clock_timestamp());
+    NEW.id := coalesce(NEW.id, _wa_uuid7(clock_timestamp()));
+    IF NEW.status IS DISTINCT FROM 'pending' OR NEW.priority NOT IN ('high', 'normal', 'low')
+        OR (NEW.attempt = 0 AND NEW.retry_count = 0 AND NEW.change_no = 0) IS NOT TRUE
+        OR num_nonnulls(NEW.error_code, NEW.wa_message_id, NEW.claimed_at, NEW.processed_at) > 0
+        OR num_nulls(NEW.scheduled_at, NEW.priority, NEW.metadata) > 0
+    THEN
+        NEW.status := 'pending';
+        NEW.attempt := 0;
+        NEW.retry_count := 0;
+        NEW.error_code := NULL;
+        NEW.wa_message_id := NULL;
+        NEW.claimed_at := NULL;
+        NEW.processed_at := NULL;
+        NEW.change_no := 0;
+        NEW.scheduled_at := coalesce(NEW.scheduled_at, clock_timestamp());
+        NEW.priority := lower(coalesce(NEW.priority, 'normal'));
+        NEW.metadata := coalesce(NEW.metadata, '{}');
     END IF;
-    NEW.status := 'pending';
-    NEW.attempt := 0;
-    NEW.retry_count := 0;
-    NEW.error_code := NULL;
-    NEW.wa_message_id := NULL;
-    NEW.claimed_at := NULL;
-    NEW.processed_at := NULL;
-    NEW.change_no := 0;
-    NEW.scheduled_at := coalesce(NEW.scheduled_at, clock_timestamp());
-    NEW.priority := lower(coalesce(NEW.priority, 'normal'));
-    NEW.metadata := coalesce(NEW.metadata, '{}');
-    IF NEW.type IS NULL THEN
-        NEW.type := CASE
-            WHEN NEW.template_name IS NOT NULL THEN 'template'
-            WHEN NEW.text_body IS NOT NULL THEN 'text'
-            ELSE coalesce(NEW.content ->> 'type', '')
-        END;
-    ELSE
-        NEW.type := lower(NEW.type);
-    END IF;
+    NEW.type := coalesce(lower(NEW.type), CASE
+        WHEN NEW.template_name IS NOT NULL THEN 'template'
+        WHEN NEW.text_body IS NOT NULL THEN 'text'
+        ELSE coalesce(NEW.content ->> 'type', '')
+    END);
     IF NEW.type = 'text' AND NEW.text_body IS NULL THEN
         NEW.text_body := NEW.content ->> 'body';
     ELSIF NEW.type = 'template' THEN
@@ -48,19 +49,21 @@ BEGIN
             ) THEN interval '10 minutes' ELSE interval '24 hours' END;
         END IF;
     END IF;
-    NEW.phone := coalesce(NEW.phone, '');
-    IF left(NEW.phone, 1) = '+' OR NOT _wa_is_user_id(NEW.phone) THEN
-        IF left(NEW.phone, 1) = '+' THEN
-            v_phone := try_normalize_phone_e164(NEW.phone);
-        ELSE
-            SELECT o.default_region, o.default_area_code INTO v_region, v_area_code
-            FROM wa_organizations o WHERE o.id = NEW.organization_id;
-            v_phone := try_normalize_phone_e164(NEW.phone, v_region, v_area_code);
-        END IF;
-        IF v_phone IS NULL THEN
-            NEW.error_code := 'WA001';
-        ELSE
-            NEW.phone := v_phone;
+    IF _wa_is_canonical_phone(NEW.phone) IS NOT TRUE THEN
+        NEW.phone := coalesce(NEW.phone, '');
+        IF NOT _wa_is_user_id(NEW.phone) THEN
+            IF left(NEW.phone, 1) = '+' THEN
+                v_phone := try_normalize_phone_e164(NEW.phone);
+            ELSE
+                SELECT o.default_region, o.default_area_code INTO v_region, v_area_code
+                FROM wa_organizations o WHERE o.id = NEW.organization_id;
+                v_phone := try_normalize_phone_e164(NEW.phone, v_region, v_area_code);
+            END IF;
+            IF v_phone IS NULL THEN
+                NEW.error_code := 'WA001';
+            ELSE
+                NEW.phone := v_phone;
+            END IF;
         END IF;
     END IF;
     RETURN NEW;
@@ -84,11 +87,11 @@ AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
     v_count bigint;
-    v_queued bigint := 0;
-    v_found bigint;
-    v_is_second boolean := false;
+    v_queued bigint;
+    v_left bigint;
+    v_is_second boolean;
 BEGIN
-    SELECT count(*) INTO v_count FROM new_rows n;
+    SELECT count(*), count(*), false INTO v_count, v_left, v_is_second FROM new_rows n;
     LOOP
         INSERT INTO wa_queue_due (
             organization_id, number_id, class, due_at, queue_id, contact_id, template_id
@@ -141,9 +144,9 @@ BEGIN
                 SELECT true FROM wa_queue_due x
                 WHERE x.organization_id = n.organization_id AND x.queue_id = n.id LIMIT 1
             ), false));
-        GET DIAGNOSTICS v_found = ROW_COUNT;
-        v_queued := v_queued + v_found;
-        EXIT WHEN v_queued = v_count OR v_is_second;
+        GET DIAGNOSTICS v_queued = ROW_COUNT;
+        v_left := v_left - v_queued;
+        EXIT WHEN v_left = 0 OR v_is_second;
         PERFORM FROM (
             SELECT n.organization_id,
                 array_agg(CASE WHEN NOT _wa_is_user_id(n.phone) THEN n.phone END) AS phones,
@@ -155,7 +158,7 @@ BEGIN
         CROSS JOIN LATERAL _wa_resolve_contacts(u.organization_id, u.phones, u.user_ids, 'queue') x;
         v_is_second := true;
     END LOOP;
-    IF v_queued < v_count THEN
+    IF v_left > 0 THEN
         PERFORM _wa_queue_the_rest(u.organization_id, u.ids) FROM (
             SELECT n.organization_id, array_agg(n.id ORDER BY n.id) AS ids FROM new_rows n
             GROUP BY n.organization_id
