@@ -1,5 +1,5 @@
 BEGIN;
-SELECT plan(85);
+SELECT plan(87);
 \ir world.psql
 CREATE ROLE wa_queue_app IN ROLE wa_app;
 UPDATE wa_organizations SET default_region = 'AR', default_area_code = '11';
@@ -209,6 +209,28 @@ SELECT is(code, 'WA101', 'a row may still ask for an error') FROM pg_temp.code(
     'INSERT INTO wa_outbound_queue (phone, text_body, on_refusal) VALUES (world.customer(57), ''x'',
     ''raise'')');
 UPDATE wa_organizations SET on_refusal = 'raise';
+
+-- one statement, every kind of row
+SELECT world.wrote(58);
+INSERT INTO wa_outbound_queue (phone, text_body, template_name, on_refusal, reference) VALUES
+    (world.customer(58), 'Hello', NULL, NULL, 'mixed 1 known'),
+    (world.customer(902), NULL, 'hello', NULL, 'mixed 2 new'),
+    (world.customer(902), NULL, 'hello', NULL, 'mixed 3 new again'),
+    ('US.13491208655309', NULL, 'hello', NULL, 'mixed 4 new by user id'),
+    (world.customer(51), NULL, 'hello', 'record', 'mixed 5 opted out');
+SELECT results_eq($$ SELECT q.reference, q.status, q.error_code, d.contact_id IS NOT NULL
+    FROM wa_outbound_queue q LEFT JOIN wa_queue_due d ON d.queue_id = q.id
+    WHERE q.reference LIKE 'mixed %' ORDER BY q.reference $$,
+    $$ VALUES ('mixed 1 known', 'pending', NULL, true), ('mixed 2 new', 'pending', NULL, true),
+        ('mixed 3 new again', 'pending', NULL, true), ('mixed 4 new by user id', 'pending', NULL, true),
+        ('mixed 5 opted out', 'failed', 'opted_out', false) $$,
+    'known, new and refused recipients in one statement');
+SELECT results_eq($$ SELECT code, message, detail FROM pg_temp.code(
+        'INSERT INTO wa_outbound_queue (phone, text_body, template_name) VALUES (world.customer(58), ''x'', NULL),
+        (world.customer(903), NULL, ''hello''), (world.customer(904), '' '', NULL)') $$,
+    format($$ VALUES ('WA008', '1 of 3 messages refused; the first: text_body is empty', %L) $$,
+        quote_ident(world.customer(904)) || ': text_body is empty'),
+    'one that is malformed refuses them all');
 
 -- no number yet
 DELETE FROM wa_outbound_queue WHERE status = 'pending';
