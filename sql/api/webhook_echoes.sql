@@ -47,10 +47,7 @@ BEGIN
                 ELSE _wa_inbound_phone(a.payload ->> 'to')
             END,
             a.payload ->> 'to_user_id', a.payload ->> 'group_id', a.payload ->> 'id', 'outbound', t.type,
-            t.content,
-            _wa_message_text(t.type, t.content), 'sent', 'sent', true,
-            coalesce(t.content ->> 'original_message_id', t.content ->> 'message_id',
-                a.payload #>> '{context,id}'),
+            t.content, t.content_text, 'sent', 'sent', true, t.reply_to,
             a.payload - ARRAY['id', 'from', 'to', 'to_user_id', 'timestamp', 'type', 'group_id', t.type],
             a.at, a.at
         FROM _wa_number_atoms(p_atoms) a
