@@ -226,8 +226,8 @@ SELECT results_eq($$ SELECT q.reference, q.status, q.error_code, d.contact_id IS
         ('mixed 5 opted out', 'failed', 'opted_out', false) $$,
     'known, new and refused recipients in one statement');
 SELECT results_eq($$ SELECT code, message, detail FROM pg_temp.code(
-        'INSERT INTO wa_outbound_queue (phone, text_body, template_name) VALUES (world.customer(58), ''x'', NULL),
-        (world.customer(903), NULL, ''hello''), (world.customer(904), '' '', NULL)') $$,
+        'INSERT INTO wa_outbound_queue (phone, text_body, template_name) VALUES
+        (world.customer(58), ''x'', NULL), (world.customer(903), NULL, ''hello''), (world.customer(904), '' '', NULL)') $$,
     format($$ VALUES ('WA008', '1 of 3 messages refused; the first: text_body is empty', %L) $$,
         quote_ident(world.customer(904)) || ': text_body is empty'),
     'one that is malformed refuses them all');
