@@ -31,8 +31,8 @@ END
 $$;
 
 -- In one pass over both: a join or EXCEPT of them is planned for one row and run with hundreds. What
--- _wa_answer_lines looks at is hashed, and the hashes cancel out where nothing of it changed. A delivery state
--- is not among it: the usual change makes no answers stale.
+-- _wa_answer_lines looks at is hashed, and the hashes cancel out where nothing of it changed. A delivery
+-- state is not among it: the usual change makes no answers stale.
 CREATE OR REPLACE FUNCTION tg_wa_messages__mark_changed() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
