@@ -31,7 +31,7 @@ def test_every_source_is_in_the_manifest() -> None:
 
 
 def test_loading_the_script_by_psql_stops_at_once(pg: object, bare_db: Database) -> None:
-    script = next((CHECKOUT / "build").glob("pg_whatsapp--*.sql"))
+    script = CHECKOUT / f"build/pg_whatsapp--{BUILD.version_of(CHECKOUT)}.sql"
     done = subprocess.run(
         [bare_db.server.bindir / "psql", "-X", "-d", bare_db.dsn, "-f", script],
         capture_output=True,
@@ -48,7 +48,7 @@ def test_loading_the_script_by_psql_stops_at_once(pg: object, bare_db: Database)
         ("schema/a.sql", "  @@include plpython/x.py@@\n", "malformed"),
         ("schema/a.sql", "SELECT '$wa_script$';\n", "delimiter"),
         ("api/a.sql", "SELECT '@extschema@';\n", "no schema names"),
-        ("other/a.sql", "SELECT 1;\n", "neither extension/, schema/ nor api/"),
+        ("other/a.sql", "SELECT 1;\n", "neither extension/, schema/, api/ nor pack/"),
     ],
 )
 def test_build_refuses_sources_that_it_cannot_carry(
