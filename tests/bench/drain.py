@@ -34,11 +34,16 @@ WHERE q.organization_id = (SELECT o.id FROM wa_organizations o) AND q.id > %s::u
 def drain_ours(bench: Bench, database: Database, sink: Sink, count: int, processes: int = 1) -> float:
     """Messages a second of that many dispatchers."""
     marker = database.query("SELECT _wa_uuid7(clock_timestamp()) AS id")[0]["id"]
+    # All of them start on the same queue: none is still loading while another works.
+    database.query("SELECT set_wa_sending(false)")
     fill(database, count)
     settle(database)
-    sink_before = cpu_seconds(sink.process.process.pid)
     with ExitStack() as stack:
         running = [stack.enter_context(dispatcher(database, sink)) for _ in range(processes)]
+        for worker in running:
+            worker.logged("dispatching")
+        sink_before = cpu_seconds(sink.process.process.pid)
+        database.query("SELECT set_wa_sending(true)")
         wait_for(lambda: sink.accepted >= count, "all messages at the sink")
         wait_for(lambda: database.query(NOTHING_LEFT)[0]["is_done"], "all outcomes recorded", every=0.2)
         used = sum(cpu_seconds(worker.process.pid) for worker in running)
