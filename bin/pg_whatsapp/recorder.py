@@ -15,7 +15,7 @@ from pg_whatsapp.db import Link
 _logger = log.get("recorder")
 # A statement costs about as much as twenty rows: wait for a full batch, but not long.
 FULL_BATCH = 100
-LONGEST_WAIT_S = 0.005
+LONGEST_WAIT_S = 0.03
 LARGEST_BATCH = 1000
 RETRY_S = 0.1
 # Statement failures that pass: serialization, deadlock, locks and cancels, resources, connection limits.

@@ -240,9 +240,8 @@ BEGIN
     SELECT o.order_wait INTO v_wait FROM wa_organizations o WHERE o.id = p_org AND o.order_mode = 'delivered';
     IF FOUND THEN
         UPDATE wa_pair_rates r SET wait_until = p_now + v_wait
-        FROM wa_messages m
-        WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids)
-            AND m.state IN ('accepted', 'held', 'sent')
+        FROM _wa_messages_of(p_org, p_message_ids) m
+        WHERE m.state IN ('accepted', 'held', 'sent')
             AND r.organization_id = p_org AND r.number_id = m.number_id AND r.contact_id = m.contact_id;
     END IF;
 END
@@ -261,12 +260,11 @@ BEGIN
         RETURN;
     END IF;
     UPDATE wa_pair_rates r SET wait_until = NULL
-    FROM wa_messages m
-    WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids)
-        AND m.state IN ('delivered', 'read', 'played', 'failed')
+    FROM _wa_messages_of(p_org, p_message_ids) m
+    WHERE m.state IN ('delivered', 'read', 'played', 'failed')
         AND r.organization_id = p_org AND r.number_id = m.number_id AND r.contact_id = m.contact_id;
-    PERFORM _wa_release_in_order(p_org, array_agg(m.contact_id)) FROM wa_messages m
-    WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids);
+    PERFORM _wa_release_in_order(p_org, array_agg(m.contact_id))
+    FROM _wa_messages_of(p_org, p_message_ids) m;
     PERFORM _wa_notify_dispatchers();
 END
 $$;

@@ -63,12 +63,12 @@ BEGIN
         (array_agg(m.user_id ORDER BY m.provider_at DESC) FILTER (WHERE m.user_id IS NOT NULL))[1],
         (array_agg(m.referral ORDER BY m.provider_at DESC) FILTER (WHERE m.referral IS NOT NULL))[1],
         max(m.provider_at) FILTER (WHERE m.referral IS NOT NULL)
-    FROM wa_messages m
+    FROM _wa_messages_of(p_org, p_message_ids) m
     LEFT JOIN LATERAL (
         SELECT k.last_business_message_at FROM wa_conversation_windows k
         WHERE k.organization_id = p_org AND k.contact_id = m.contact_id AND k.number_id = m.number_id LIMIT 1
     ) o ON true
-    WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids) AND m.direction = 'inbound'
+    WHERE m.direction = 'inbound'
         AND m.contact_id IS NOT NULL AND m.number_id IS NOT NULL AND m.group_id IS NULL
         AND _wa_opens_window(m.message_type)
     GROUP BY m.number_id, m.contact_id
@@ -110,8 +110,8 @@ BEGIN
     INSERT INTO wa_conversation_windows AS w (organization_id, number_id, contact_id,
         last_business_message_at)
     SELECT p_org, m.number_id, m.contact_id, max(coalesce(m.provider_at, m.sent_at))
-    FROM wa_messages m
-    WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids) AND m.direction = 'outbound'
+    FROM _wa_messages_of(p_org, p_message_ids) m
+    WHERE m.direction = 'outbound'
         AND m.contact_id IS NOT NULL AND m.number_id IS NOT NULL AND m.group_id IS NULL
         AND m.message_type NOT IN ('reaction', 'edit', 'revoke')
     GROUP BY m.number_id, m.contact_id
@@ -146,13 +146,13 @@ DECLARE
 BEGIN
     FOR v_window IN
         SELECT DISTINCT w.id, w.contact_id, w.number_id, w.entry_point_opened_at
-        FROM wa_messages m
+        FROM _wa_messages_of(p_org, p_message_ids) m
         CROSS JOIN LATERAL (
             SELECT k.* FROM wa_conversation_windows k
             WHERE k.organization_id = p_org AND k.contact_id = m.contact_id AND k.number_id = m.number_id
                 LIMIT 1
         ) w
-        WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids) AND w.entry_point_opened_at IS NOT NULL
+        WHERE w.entry_point_opened_at IS NOT NULL
     LOOP
         UPDATE wa_conversation_windows w SET entry_point_expires_at = (
             SELECT min(coalesce(m.provider_at, m.sent_at)) + interval '72 hours' FROM wa_messages m

@@ -88,6 +88,17 @@ $$;
 COMMENT ON FUNCTION _wa_apply_statuses(uuid, _wa_webhook_atoms[]) IS
 'Internal: records statuses and moves their messages forward; what belongs to no known message waits for it.';
 
+CREATE OR REPLACE FUNCTION _wa_statuses_of(p_org uuid, p_ids bigint[]) RETURNS SETOF wa_message_statuses
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT s.* FROM unnest(p_ids) u (id)
+    CROSS JOIN LATERAL (
+        SELECT k.* FROM wa_message_statuses k WHERE k.organization_id = p_org AND k.id = u.id LIMIT 1
+    ) s;
+END;
+
+COMMENT ON FUNCTION _wa_statuses_of(uuid, bigint[]) IS 'Internal: statuses, each looked up by its key.';
+
 CREATE OR REPLACE FUNCTION _wa_advance_messages(p_org uuid, p_status_ids bigint[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -106,18 +117,16 @@ BEGIN
                 PARTITION BY s.message_id ORDER BY s.occurred_at, _wa_status_rank(s.status), s.id
                 ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
             )) AS rank_before
-        FROM wa_message_statuses s
+        FROM _wa_statuses_of(p_org, p_status_ids) s
         CROSS JOIN LATERAL (
             SELECT _wa_status_rank(w.state) AS rank FROM wa_messages w
             WHERE w.organization_id = p_org AND w.id = s.message_id LIMIT 1
         ) m
-        WHERE s.organization_id = p_org AND s.id = ANY (p_status_ids)
     ) step
     WHERE step.rank > step.rank_before
     ORDER BY step.occurred_at, step.rank;
     v_message_ids := ARRAY(
-        SELECT DISTINCT s.message_id FROM wa_message_statuses s
-        WHERE s.organization_id = p_org AND s.id = ANY (p_status_ids) AND s.message_id IS NOT NULL
+        SELECT DISTINCT s.message_id FROM _wa_statuses_of(p_org, p_status_ids) s WHERE s.message_id IS NOT NULL
     );
     -- In the order of their ids, as everyone locks them. The second look at the ids makes it a look-up by key,
     -- once for all, even on statistics of a table that was small a minute ago.
@@ -166,9 +175,9 @@ BEGIN
                     jsonb_build_object('state', s.status, 'at', s.occurred_at, 'error_code', s.error_code)
                 ) ORDER BY s.occurred_at, r.rank
             ) AS history
-        FROM wa_message_statuses s
+        FROM _wa_statuses_of(p_org, p_status_ids) s
         CROSS JOIN LATERAL (SELECT _wa_status_rank(s.status) AS rank) r
-        WHERE s.organization_id = p_org AND s.id = ANY (p_status_ids) AND s.message_id IS NOT NULL
+        WHERE s.message_id IS NOT NULL
         GROUP BY s.message_id
         ORDER BY s.message_id
     ) n
@@ -192,15 +201,14 @@ DECLARE
 BEGIN
     FOR v_early IN
         SELECT s.id, m.id AS message_id, m.queue_id
-        FROM wa_messages m
+        FROM _wa_messages_of(p_org, p_message_ids) m
         CROSS JOIN LATERAL (
             -- OFFSET keeps the other conditions outside, so that only the index of the wamid can serve.
             SELECT k.id, k.organization_id, k.message_id FROM wa_message_statuses k
             WHERE k.wa_message_id = m.wa_message_id
             OFFSET 0
         ) s
-        WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids) AND m.direction = 'outbound'
-            AND s.organization_id = p_org AND s.message_id IS NULL
+        WHERE m.direction = 'outbound' AND s.organization_id = p_org AND s.message_id IS NULL
     LOOP
         UPDATE wa_message_statuses s SET message_id = v_early.message_id, queue_id = v_early.queue_id
         WHERE s.organization_id = p_org AND s.id = v_early.id AND s.message_id IS NULL;
@@ -248,8 +256,7 @@ DECLARE
     v_rule record;
 BEGIN
     IF NOT EXISTS (
-        SELECT FROM wa_message_statuses s
-        WHERE s.organization_id = p_org AND s.id = ANY (p_status_ids) AND s.status = 'failed'
+        SELECT FROM _wa_statuses_of(p_org, p_status_ids) s WHERE s.status = 'failed'
     ) THEN
         RETURN;
     END IF;
@@ -257,10 +264,10 @@ BEGIN
         window_denied_at = greatest(w.window_denied_at, d.denied_at), updated_at = clock_timestamp()
     FROM (
         SELECT m.contact_id, m.number_id, max(s.occurred_at) AS denied_at
-        FROM wa_message_statuses s
+        FROM _wa_statuses_of(p_org, p_status_ids) s
         JOIN wa_messages m ON m.organization_id = p_org AND m.id = s.message_id
         JOIN wa_error_rules r ON r.code = s.error_code AND r.action = 'need_template'
-        WHERE s.organization_id = p_org AND s.id = ANY (p_status_ids) AND s.status = 'failed'
+        WHERE s.status = 'failed'
         GROUP BY m.contact_id, m.number_id
     ) d
     WHERE w.organization_id = p_org AND w.contact_id = d.contact_id AND w.number_id = d.number_id;
@@ -268,11 +275,11 @@ BEGIN
         SELECT DISTINCT r.code, r.title, r.action, m.number_id, m.contact_id, m.template_name,
             m.template_language,
             s.occurred_at + r.wait AS ends_at
-        FROM wa_message_statuses s
+        FROM _wa_statuses_of(p_org, p_status_ids) s
         JOIN wa_messages m ON m.organization_id = p_org AND m.id = s.message_id
         JOIN wa_error_rules r ON r.code = s.error_code
             AND r.action IN ('opt_out', 'stop_template', 'pause_number', 'pause_account', 'pause_token')
-        WHERE s.organization_id = p_org AND s.id = ANY (p_status_ids) AND s.status = 'failed'
+        WHERE s.status = 'failed'
     LOOP
         CASE v_rule.action
             WHEN 'opt_out' THEN
@@ -312,7 +319,7 @@ BEGIN
         v_ats
     FROM (
         SELECT _wa_inbound_phone(s.recipient_id) AS phone, s.recipient_user_id, max(s.occurred_at) AS at
-        FROM wa_message_statuses s
+        FROM _wa_statuses_of(p_org, p_status_ids) s
         CROSS JOIN LATERAL (
             SELECT o.contact_id FROM wa_messages o
             WHERE o.organization_id = p_org AND o.id = s.message_id AND o.group_id IS NULL LIMIT 1
@@ -327,8 +334,8 @@ BEGIN
                 AND u.is_current
             LIMIT 1
         ) i ON true
-        WHERE s.organization_id = p_org AND s.id = ANY (p_status_ids) AND s.participant = ''
-            AND s.recipient_user_id IS NOT NULL AND _wa_inbound_phone(s.recipient_id) IS NOT NULL
+        WHERE s.participant = '' AND s.recipient_user_id IS NOT NULL
+            AND _wa_inbound_phone(s.recipient_id) IS NOT NULL
             AND (i.contact_id IS DISTINCT FROM m.contact_id OR c.phone_key IS NULL)
         GROUP BY 1, 2
     ) l;
@@ -342,7 +349,8 @@ COMMENT ON FUNCTION _wa_learn_recipients(uuid, bigint[]) IS
 'Internal: joins the numbers and user ids that statuses name together.';
 
 REVOKE ALL ON FUNCTION _wa_settle_echoes(uuid, _wa_webhook_atoms[]),
-_wa_apply_statuses(uuid, _wa_webhook_atoms[]), _wa_advance_messages(uuid, bigint[]),
+_wa_apply_statuses(uuid, _wa_webhook_atoms[]), _wa_statuses_of(uuid, bigint[]),
+_wa_advance_messages(uuid, bigint[]),
 _wa_attach_early_statuses(uuid, bigint[]), _wa_attach_orphan_statuses(timestamptz),
 _wa_react_to_failures(uuid, bigint[]), _wa_learn_recipients(uuid, bigint[]) FROM PUBLIC;
 GRANT SELECT ON wa_messages, wa_message_statuses TO wa_app;

@@ -208,8 +208,8 @@ BEGIN
     FROM (
         SELECT DISTINCT ON (m.contact_id) m.contact_id, m.provider_at, m.id,
             _wa_is_opt_out_word(m.content_text) AS is_out
-        FROM wa_messages m
-        WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids) AND m.message_type = 'text'
+        FROM _wa_messages_of(p_org, p_message_ids) m
+        WHERE m.message_type = 'text'
             AND m.group_id IS NULL
             AND (_wa_is_opt_out_word(m.content_text) OR _wa_is_opt_in_word(m.content_text))
         ORDER BY m.contact_id, m.provider_at DESC, _wa_is_opt_out_word(m.content_text) DESC
@@ -246,7 +246,7 @@ DECLARE
 BEGIN
     FOR v_wamid IN
         SELECT e.wamid
-        FROM wa_messages m
+        FROM _wa_messages_of(p_org, p_message_ids) m
         CROSS JOIN LATERAL (
             SELECT m.reply_to AS wamid WHERE m.message_type IN ('edit', 'revoke')
             UNION ALL
@@ -256,7 +256,6 @@ BEGIN
                     AND a.message_type IN ('edit', 'revoke') LIMIT 1
             )
         ) e
-        WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids)
         GROUP BY e.wamid
         ORDER BY e.wamid
     LOOP
@@ -286,8 +285,8 @@ DECLARE
 BEGIN
     FOR v_message IN
         SELECT m.id, m.phone_e164, m.user_id, m.content, m.provider_at
-        FROM wa_messages m
-        WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids) AND m.message_type = 'system'
+        FROM _wa_messages_of(p_org, p_message_ids) m
+        WHERE m.message_type = 'system'
             AND m.content ->> 'type' IN ('user_changed_number', 'user_changed_user_id')
         ORDER BY m.provider_at, m.id
     LOOP
@@ -304,8 +303,8 @@ BEGIN
         SELECT DISTINCT ON (m.contact_id) m.contact_id,
             coalesce(m.content ->> 'identity_key_hash', m.content ->> 'identity',
                 m.metadata #>> '{identity,hash}') AS hash
-        FROM wa_messages m
-        WHERE m.organization_id = p_org AND m.id = ANY (p_message_ids) AND m.message_type = 'system'
+        FROM _wa_messages_of(p_org, p_message_ids) m
+        WHERE m.message_type = 'system'
             AND m.content ->> 'type' IN ('customer_identity_changed', 'user_identity_changed')
         ORDER BY m.contact_id, m.provider_at DESC
     ) h
