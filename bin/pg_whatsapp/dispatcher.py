@@ -20,6 +20,7 @@ from pg_whatsapp import __version__, errors, log
 from pg_whatsapp.config import Settings
 from pg_whatsapp.credentials import Credentials
 from pg_whatsapp.db import Link
+from pg_whatsapp.garbage import collect_rarely
 from pg_whatsapp.gate import Gate
 from pg_whatsapp.job_runner import JobRunner
 from pg_whatsapp.recorder import Recorder
@@ -338,4 +339,5 @@ async def serve(dispatcher: Dispatcher) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    collect_rarely()
     await dispatcher.run()

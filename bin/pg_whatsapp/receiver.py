@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import hmac
 import signal
 import socket
@@ -21,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from pg_whatsapp import errors, log
 from pg_whatsapp.config import Settings
 from pg_whatsapp.db import Link
+from pg_whatsapp.garbage import collect_rarely
 from pg_whatsapp.secrets import SecretBox
 from pg_whatsapp.signature import load_verify
 from pg_whatsapp.webhook_batcher import NotStoredError, WebhookBatcher
@@ -30,7 +30,6 @@ PATH = "/api/whatsapp/webhook"
 LARGEST_BODY = 10 * 1024 * 1024
 HEALTH_TIMEOUT_S = 5.0
 BACKLOG = 2048
-GARBAGE_AFTER = 20_000
 _logger = log.get("receiver")
 _STORED = Response(status_code=200)
 _GONE = Response(status_code=400)
@@ -222,10 +221,7 @@ def serve(receiver: Receiver, host: str, port: int) -> None:
     # make an orderly end look like a crash.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    # Nothing that is loaded now will be garbage, and the default looks at all that is under way every few
-    # milliseconds.
-    gc.freeze()
-    gc.set_threshold(GARBAGE_AFTER)
+    collect_rarely()
     with listener:
         Server(config).run(sockets=[listener])
     if receiver.failure is not None:
