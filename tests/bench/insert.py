@@ -18,7 +18,7 @@ from bench.ground import KNOWN, as_role
 from bench.rounds import Bench
 from bench.table import Line
 
-SECONDS = 5
+SECONDS = 6
 BULK = 100_000
 OURS, PLAIN = "wa_outbound_queue", "bench_plain_queue"
 # What our triggers fill in is a default there, so that the statements are the same. LIKE copies no storage

@@ -27,9 +27,10 @@ class Bench:
         return max(1, full // self.scale)
 
     def note(self, contender: str, **facts: Any) -> None:
-        """Keep a measurement beside the table."""
+        """Keep a measurement beside the table; what is short is printed too."""
         self.raw.append({"contender": contender, **facts})
-        print("   " + contender + ": " + ", ".join(f"{k} {v}" for k, v in facts.items()), flush=True)
+        short = (f"{name} {fact}" for name, fact in facts.items() if not isinstance(fact, list))
+        print(f"   {contender}: " + ", ".join(short), flush=True)
 
     def rounds(self, contenders: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
         """The values of each contender, one a round; every other round goes backwards."""
