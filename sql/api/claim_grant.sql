@@ -197,6 +197,8 @@ RETURNS TABLE (
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 #variable_conflict use_column
+DECLARE
+    v_due tid[];
 BEGIN
     -- Contacts in one order everywhere: lanes of one portfolio can charge the same recipients, no deadlock.
     INSERT INTO wa_pair_rates AS r (
@@ -219,7 +221,15 @@ BEGIN
     ORDER BY u.contact_id
     ON CONFLICT (organization_id, portfolio_id, contact_id) DO UPDATE SET last_at = excluded.last_at;
 
-    DELETE FROM wa_queue_due d WHERE d.organization_id = (p_org).id AND d.queue_id = ANY (p_ids);
+    -- Found and locked by key, then deleted by place; _wa_finish_messages() says why.
+    v_due := ARRAY(
+        SELECT k.place FROM unnest(p_ids) u (id)
+        CROSS JOIN LATERAL (
+            SELECT x.ctid AS place FROM wa_queue_due x
+            WHERE x.organization_id = (p_org).id AND x.queue_id = u.id LIMIT 1 FOR UPDATE
+        ) k
+    );
+    DELETE FROM wa_queue_due d WHERE d.ctid = ANY (v_due);
 
     RETURN QUERY
     WITH granted AS MATERIALIZED (

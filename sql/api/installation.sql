@@ -6,7 +6,7 @@ CREATE OR REPLACE FUNCTION _wa_database_identity(
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 BEGIN
-    SELECT s.system_identifier::text INTO system_identifier FROM pg_control_system() s;
+    system_identifier := (pg_control_system()).system_identifier::text;
     SELECT d.oid INTO database_oid FROM pg_database d WHERE d.datname = current_database();
     -- From the write position, not from the control file: that lags behind a promotion.
     timeline_id := ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer;
@@ -30,7 +30,7 @@ BEGIN
             HINT = 'Connect to the primary. Once this server has taken over and the original sends no more: '
                 'bin/wa adopt.';
     END IF;
-    SELECT * INTO v_here FROM _wa_database_identity();
+    v_here := _wa_database_identity();
     SELECT * INTO v_known FROM wa_installations;
     IF v_known.system_identifier = v_here.system_identifier
         AND v_known.database_oid = v_here.database_oid

@@ -8,7 +8,25 @@ AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
     v_messages bigint[];
+    v_landed tid[];
+    v_due tid[];
 BEGIN
+    -- What is deleted below is found and locked here, by key: = ANY (p_ids) may be planned as a walk through all
+    -- of an index, dead entries included, and only what is locked keeps its place until the next statement.
+    v_landed := ARRAY(
+        SELECT k.place FROM unnest(p_ids) u (id)
+        CROSS JOIN LATERAL (
+            SELECT x.ctid AS place FROM wa_queue_inflight x
+            WHERE x.organization_id = p_org AND x.queue_id = u.id LIMIT 1 FOR UPDATE
+        ) k
+    );
+    v_due := ARRAY(
+        SELECT k.place FROM unnest(p_ids) u (id)
+        CROSS JOIN LATERAL (
+            SELECT x.ctid AS place FROM wa_queue_due x
+            WHERE x.organization_id = p_org AND x.queue_id = u.id LIMIT 1 FOR UPDATE
+        ) k
+    );
     WITH outcome AS MATERIALIZED (
         SELECT u.*, q.tid, coalesce(f.number_id, w.number_id) AS number_id,
             coalesce(f.contact_id, w.contact_id) AS known_contact_id,
@@ -29,10 +47,10 @@ BEGIN
         ) w ON true
     ),
     landed AS (
-        DELETE FROM wa_queue_inflight i WHERE i.organization_id = p_org AND i.queue_id = ANY (p_ids)
+        DELETE FROM wa_queue_inflight i WHERE i.ctid = ANY (v_landed)
     ),
     dropped AS (
-        DELETE FROM wa_queue_due d WHERE d.organization_id = p_org AND d.queue_id = ANY (p_ids)
+        DELETE FROM wa_queue_due d WHERE d.ctid = ANY (v_due)
     ),
     finished AS (
         UPDATE wa_outbound_queue q
@@ -121,14 +139,20 @@ $$;
 
 COMMENT ON FUNCTION _wa_finish_messages(uuid, uuid[], text[], text[], text[], text[]) IS
 'Internal: ends queued messages of one organization (sent where a wamid is given, else failed): takes them '
-'out of sending, updates the queue, writes the ledger, its event and the conversation. Returns the ids in '
-'wa_messages.';
+'out of sending, updates the queue, writes the ledger, its event and the conversation. The caller has locked '
+'their rows of the queue in a statement before. Returns the ids in wa_messages.';
 
 CREATE OR REPLACE FUNCTION _wa_fail_messages(p_org uuid, p_ids uuid[], p_code text, p_error text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 BEGIN
     IF cardinality(p_ids) > 0 THEN
+        -- In a statement of its own, so that the next one sees what an application has just changed.
+        PERFORM FROM unnest(p_ids) u (id)
+        CROSS JOIN LATERAL (
+            SELECT FROM wa_outbound_queue x
+            WHERE x.organization_id = p_org AND x.id = u.id LIMIT 1 FOR NO KEY UPDATE
+        ) q;
         PERFORM _wa_finish_messages(
             p_org, p_ids, array_fill(NULL::text, ARRAY[cardinality(p_ids)]),
             array_fill('failed'::text, ARRAY[cardinality(p_ids)]),
