@@ -183,9 +183,9 @@ class Dispatcher:
                 await self._wait(REFUSED_WAIT_S)
                 continue
             self._count(claimed)
-            if claimed == limit:
-                await asyncio.sleep(0)
-            else:
+            # What was claimed leaves before anything else is asked.
+            await asyncio.sleep(0)
+            if claimed < limit:
                 pause = QUICKEST_POLL_S if claimed else min(pause * 2, SLOWEST_BUSY_POLL_S)
                 if not await self._rest(claimed, pause):
                     break

@@ -82,7 +82,7 @@ async def post(
     try:
         response = await http.handle_async_request(request)
         try:
-            content = await response.aread()
+            content = await _read(response)
         finally:
             await response.aclose()
     except Exception as error:
@@ -95,6 +95,13 @@ async def post(
         parse_answer(content),
         None if status < 300 else parse_retry_after(response.headers.get("retry-after")),
     )
+
+
+async def _read(response: httpx.Response) -> bytes:
+    """All of the body. httpx's own reader, which also decompresses, costs a tenth of sending a message."""
+    if "content-encoding" in response.headers or not isinstance(response.stream, httpx.AsyncByteStream):
+        return await response.aread()
+    return b"".join([part async for part in response.stream])
 
 
 def never_left(error: BaseException) -> bool:

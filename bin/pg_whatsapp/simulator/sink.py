@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import deque
 from collections.abc import Awaitable
@@ -23,6 +24,8 @@ class Sink:
         self.count = 0
         self.in_flight = 0
         self.most_in_flight = 0
+        # Not reset: a message id is given once.
+        self._ids = itertools.count(1)
         self.arrivals: deque[tuple[float, str | None]] = deque(maxlen=_REMEMBERED)
 
     def handle(self, request: Request) -> Answer | Awaitable[Answer]:
@@ -48,7 +51,7 @@ class Sink:
             {
                 "messaging_product": "whatsapp",
                 "contacts": [{"input": to, "wa_id": wa_id}],
-                "messages": [{"id": f"wamid.SINK{self.count:020d}"}],
+                "messages": [{"id": f"wamid.SINK{next(self._ids):020d}"}],
             }
         )
 
