@@ -43,8 +43,9 @@ class Tenant:
 def make_tenants(db: Database, make_role: Callable[..., str]) -> tuple[Tenant, Tenant, Callable[[str], str]]:
     """Tenants A and B, and a function that names the role of a service group."""
     services = {group: make_role(group) for group in ("wa_admin", "wa_dispatcher", "wa_receiver")}
-    a = Tenant("a", make_role("wa_app"), "+5491150001111", "1111", "7771")
-    b = Tenant("b", make_role("wa_app"), "+5491150002222", "2222", "7772")
+    # Ids as long as the provider's: four digits turn up in any timestamp.
+    a = Tenant("a", make_role("wa_app"), "+5491150001111", "106540350000001", "102290120000001")
+    b = Tenant("b", make_role("wa_app"), "+5491150002222", "106540350000002", "102290120000002")
     with db.connect() as owner:
         owner.execute("SELECT adopt_wa_database('keep')")
         owner.execute("SELECT install_wa_pack(p) FROM unnest(ARRAY['profiles', 'events']) AS p")
@@ -64,7 +65,7 @@ def _fill(db: Database, tenant: Tenant, services: dict[str, str]) -> None:
         admin.execute("SELECT add_wa_organization_role(%s, %s)", (tenant.id, tenant.role))
         admin.execute(
             "SELECT register_wa_phone_number(%s, %s, %s)",
-            (tenant.number, f"+1555123{tenant.number}", tenant.waba),
+            (tenant.number, f"+1555123{tenant.phone[-4:]}", tenant.waba),
         )
         admin.execute("SELECT set_wa_secret('access_token', NULL, %s, 'key', 'print')", (SEALED,))
         admin.execute("SELECT trigger_wa_panic(%s, %s)", (secret, tenant.id))
@@ -80,7 +81,7 @@ def _fill(db: Database, tenant: Tenant, services: dict[str, str]) -> None:
         app.execute("SELECT begin_wa_template_sync(%s)", (tenant.waba,))
         queued = [_queue(app, tenant) for _ in range(2)]
         app.execute("SELECT opt_out_wa_contact(%s, 'marketing', %s)", (tenant.phone, secret))
-        app.execute("SELECT opt_in_wa_contact(%s, 'all', %s)", ("+54915000" + tenant.number, secret))
+        app.execute("SELECT opt_in_wa_contact(%s, 'all', %s)", ("+54915000" + tenant.phone[-4:], secret))
         _automate(app, tenant)
     dispatcher = "00000000-0000-4000-8000-000000000001"
     with db.connect(user=services["wa_dispatcher"], row_factory=dict_row) as process:
