@@ -47,11 +47,7 @@ BEGIN ATOMIC
         _wa_refusal(
             d.template_id IS NOT NULL, t.is_sendable,
             _wa_can_reply(w.last_customer_message_at, w.window_denied_at, p_now, p_margin),
-            EXISTS (
-                SELECT FROM wa_opt_outs o
-                WHERE o.organization_id = p_org AND o.contact_id = d.contact_id AND o.revoked_at IS NULL
-                    AND (o.scope = 'all' OR t.category = 'MARKETING')
-            )
+            e.is_opted_out
         ),
         CASE
             WHEN d.template_id IS NULL AND n.replies_blocked_until > p_now THEN n.replies_blocked_until
@@ -75,6 +71,7 @@ BEGIN ATOMIC
         FROM wa_templates x
         WHERE x.organization_id = p_org AND x.id = d.template_id LIMIT 1
     ) t ON true
+    LEFT JOIN LATERAL _wa_opt_out_of(p_org, d.contact_id, t.category) e ON true
     LEFT JOIN LATERAL (
         SELECT x.replies_blocked_until, x.templates_blocked_until FROM wa_phone_numbers x
         WHERE x.organization_id = p_org AND x.id = d.number_id LIMIT 1

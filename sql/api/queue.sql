@@ -73,11 +73,12 @@ $$;
 COMMENT ON FUNCTION tg_wa_outbound_queue__prepare() IS
 'Gives a new row its id, normalised phone, type and expiry; forces what only sending may set.';
 
--- One statement looks everything up and queues what may go, a row or a million: where all is well nothing
--- else runs. It is run again once the contacts that were not known are made; what it still leaves out goes to
--- _wa_queue_the_rest().
+-- One statement looks everything up and queues what may go, a row or a million, where all rows are of the usual
+-- make. Most of what one row costs is making its plan ready, so it knows no more than such rows need, and texts,
+-- which no template concerns, have one of their own. What is of another make, has a fault, is refused or goes to
+-- a new contact is left to _wa_queue_the_rest().
 --
--- Its plan is made once a session, whatever the tables held then: every look-up is by key, in the order
+-- The plans are made once a session, whatever the tables held then: every look-up is by key, in the order
 -- written.
 CREATE OR REPLACE FUNCTION tg_wa_outbound_queue__enqueue() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
@@ -87,12 +88,33 @@ AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
     v_count bigint;
-    v_queued bigint;
-    v_left bigint;
-    v_is_second boolean;
+    v_queued bigint := 0;
+    v_are_usual boolean;
+    v_are_texts boolean;
 BEGIN
-    SELECT count(*), count(*), false INTO v_count, v_left, v_is_second FROM new_rows n;
-    LOOP
+    SELECT count(*), bool_and(n.content IS NULL AND n.fallback_template_name IS NULL AND n.error_code IS NULL),
+        bool_and(n.type = 'text')
+    INTO v_count, v_are_usual, v_are_texts FROM new_rows n;
+    IF v_are_usual AND v_are_texts THEN
+        INSERT INTO wa_queue_due (organization_id, number_id, class, due_at, queue_id, contact_id)
+        SELECT n.organization_id, r.number_id, _wa_queue_class(n.priority, false),
+            greatest(n.scheduled_at, v_now), n.id, c.contact_id
+        FROM new_rows n
+        CROSS JOIN LATERAL _wa_contact_of(n.organization_id, n.phone) c
+        CROSS JOIN LATERAL _wa_route(n.organization_id, n.phone_number_id, c.contact_id) r
+        LEFT JOIN LATERAL _wa_opt_out_of(n.organization_id, c.contact_id, NULL) e ON true
+        WHERE (n.phone_number_id IS NULL OR r.named_id IS NOT NULL)
+            AND _wa_is_plain_text(n.text_body)
+            AND NOT _wa_counts_when_queued(
+                _wa_refusal(
+                    false, NULL,
+                    _wa_can_reply(r.last_customer_message_at, r.window_denied_at, v_now, r.window_margin),
+                    e.is_opted_out
+                ),
+                n.scheduled_at, NULL, r.number_id, v_now
+            );
+        GET DIAGNOSTICS v_queued = ROW_COUNT;
+    ELSIF v_are_usual THEN
         INSERT INTO wa_queue_due (
             organization_id, number_id, class, due_at, queue_id, contact_id, template_id
         )
@@ -101,36 +123,15 @@ BEGIN
         FROM new_rows n
         CROSS JOIN LATERAL _wa_contact_of(n.organization_id, n.phone) c
         CROSS JOIN LATERAL _wa_route(n.organization_id, n.phone_number_id, c.contact_id) r
-        LEFT JOIN LATERAL _wa_template_of(
+        LEFT JOIN LATERAL _wa_best_template(
             n.organization_id, n.template_name, n.template_language, r.waba_id, r.default_language, v_now
         ) t ON n.type = 'template'
-        LEFT JOIN LATERAL (
-            SELECT true AS is_opted_out FROM wa_opt_outs x
-            WHERE x.organization_id = n.organization_id AND x.contact_id = c.contact_id
-                AND x.revoked_at IS NULL AND (x.scope = 'all' OR t.category = 'MARKETING')
-            LIMIT 1
-        ) e ON true
-        WHERE n.error_code IS NULL
-            AND CASE
-                -- The usual text and the usual template need no function call.
-                WHEN (n.phone_number_id IS NULL OR r.named_id IS NOT NULL)
-                    AND n.content IS NULL AND n.fallback_template_name IS NULL
-                    AND CASE n.type
-                        WHEN 'text' THEN n.text_body ~ '\S' AND char_length(n.text_body) <= 4096
-                        WHEN 'template'
-                            THEN t.is_plain AND _wa_are_plain_params(n.template_params, t.body_count)
-                    END
-                    THEN true
-                ELSE coalesce(
-                    _wa_check_queue_row(
-                        n.organization_id, n.error_code, n.phone_number_id, r.named_id, n.type, n.text_body,
-                        n.content, n.template_name, n.template_language, r.waba_id, n.template_params, t.id
-                    ),
-                    _wa_check_fallback(
-                        n.organization_id, n.fallback_template_name, n.fallback_template_language, r.waba_id,
-                        n.fallback_template_params
-                    )
-                ) IS NULL
+        LEFT JOIN LATERAL _wa_opt_out_of(n.organization_id, c.contact_id, t.category) e ON true
+        WHERE (n.phone_number_id IS NULL OR r.named_id IS NOT NULL)
+            AND CASE n.type
+                WHEN 'text' THEN _wa_is_plain_text(n.text_body)
+                WHEN 'template' THEN t.is_plain AND t.is_of_language
+                    AND _wa_are_plain_params(n.template_params, t.body_count)
             END
             AND NOT _wa_counts_when_queued(
                 _wa_refusal(
@@ -138,27 +139,11 @@ BEGIN
                     _wa_can_reply(r.last_customer_message_at, r.window_denied_at, v_now, r.window_margin),
                     e.is_opted_out
                 ),
-                n.scheduled_at, n.fallback_template_name, r.number_id, v_now
-            )
-            AND NOT (v_is_second AND coalesce((
-                SELECT true FROM wa_queue_due x
-                WHERE x.organization_id = n.organization_id AND x.queue_id = n.id LIMIT 1
-            ), false));
+                n.scheduled_at, NULL, r.number_id, v_now
+            );
         GET DIAGNOSTICS v_queued = ROW_COUNT;
-        v_left := v_left - v_queued;
-        EXIT WHEN v_left = 0 OR v_is_second;
-        PERFORM FROM (
-            SELECT n.organization_id,
-                array_agg(CASE WHEN NOT _wa_is_user_id(n.phone) THEN n.phone END) AS phones,
-                array_agg(CASE WHEN _wa_is_user_id(n.phone) THEN n.phone END) AS user_ids
-            FROM new_rows n
-            WHERE n.error_code IS NULL AND NOT EXISTS (SELECT FROM _wa_contact_of(n.organization_id, n.phone))
-            GROUP BY n.organization_id
-        ) u
-        CROSS JOIN LATERAL _wa_resolve_contacts(u.organization_id, u.phones, u.user_ids, 'queue') x;
-        v_is_second := true;
-    END LOOP;
-    IF v_left > 0 THEN
+    END IF;
+    IF v_queued < v_count THEN
         PERFORM _wa_queue_the_rest(u.organization_id, u.ids) FROM (
             SELECT n.organization_id, array_agg(n.id ORDER BY n.id) AS ids FROM new_rows n
             GROUP BY n.organization_id

@@ -79,6 +79,13 @@ $$;
 COMMENT ON FUNCTION _wa_check_fallback(uuid, text, text, text, jsonb) IS
 'Internal: what is malformed about a fall-back template: SQLSTATE, sentence and hint; NULL when it is fine.';
 
+CREATE OR REPLACE FUNCTION _wa_is_plain_text(p_text text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN p_text ~ '\S' AND char_length(p_text) <= 4096;
+
+COMMENT ON FUNCTION _wa_is_plain_text(text) IS
+'Internal: whether the body of a text message is neither empty nor longer than the API takes.';
+
 CREATE OR REPLACE FUNCTION _wa_raise_bad_rows(
     p_bad bigint, p_row_count bigint, p_details text[], p_sqlstate text, p_problem text, p_hint text
 ) RETURNS void
@@ -174,7 +181,8 @@ $$;
 COMMENT ON FUNCTION _wa_warn_of_wait(uuid, uuid[]) IS
 'Internal: warns when a statement queues more than ten minutes'' worth of the organization''s rate limit.';
 
--- Rows with a fault, and refused ones. All bad rows of a statement are refused in one error.
+-- Rows of every make, with faults and without, to contacts old and new. All bad rows of a statement are refused
+-- in one error.
 CREATE OR REPLACE FUNCTION _wa_queue_the_rest(p_org uuid, p_ids uuid[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -183,19 +191,39 @@ DECLARE
     v_sum record;
 BEGIN
     SELECT * INTO v_org FROM wa_organizations WHERE id = p_org;
+    PERFORM FROM (
+        SELECT
+            array_agg(CASE WHEN NOT _wa_is_user_id(q.phone) THEN q.phone END) AS phones,
+            array_agg(CASE WHEN _wa_is_user_id(q.phone) THEN q.phone END) AS user_ids
+        FROM unnest(p_ids) u (id)
+        JOIN wa_outbound_queue q ON q.organization_id = p_org AND q.id = u.id
+        WHERE q.error_code IS NULL AND NOT EXISTS (SELECT FROM _wa_contact_of(p_org, q.phone))
+        HAVING count(*) > 0
+    ) n
+    CROSS JOIN LATERAL _wa_resolve_contacts(p_org, n.phones, n.user_ids, 'queue') x;
     WITH checked AS (
         SELECT q.id, q.phone, q.priority, q.scheduled_at, c.contact_id, r.number_id, t.id AS template_id,
             t.category,
-            coalesce(
-                _wa_check_queue_row(
-                    p_org, q.error_code, q.phone_number_id, r.named_id, q.type, q.text_body, q.content,
-                    q.template_name, q.template_language, r.waba_id, q.template_params, t.id
-                ),
-                _wa_check_fallback(
-                    p_org, q.fallback_template_name, q.fallback_template_language, r.waba_id,
-                    q.fallback_template_params
+            CASE
+                WHEN q.error_code IS NULL AND q.content IS NULL AND q.fallback_template_name IS NULL
+                    AND (q.phone_number_id IS NULL OR r.named_id IS NOT NULL)
+                    AND CASE q.type
+                        WHEN 'text' THEN _wa_is_plain_text(q.text_body)
+                        WHEN 'template'
+                            THEN t.is_plain AND _wa_are_plain_params(q.template_params, t.body_count)
+                    END
+                    THEN NULL
+                ELSE coalesce(
+                    _wa_check_queue_row(
+                        p_org, q.error_code, q.phone_number_id, r.named_id, q.type, q.text_body, q.content,
+                        q.template_name, q.template_language, r.waba_id, q.template_params, t.id
+                    ),
+                    _wa_check_fallback(
+                        p_org, q.fallback_template_name, q.fallback_template_language, r.waba_id,
+                        q.fallback_template_params
+                    )
                 )
-            ) AS bad
+            END AS bad
         FROM unnest(p_ids) u (id)
         JOIN wa_outbound_queue q ON q.organization_id = p_org AND q.id = u.id
         LEFT JOIN LATERAL _wa_contact_of(p_org, q.phone) c ON q.error_code IS NULL
@@ -241,6 +269,7 @@ COMMENT ON FUNCTION _wa_queue_the_rest(uuid, uuid[]) IS
 REVOKE ALL ON FUNCTION
 _wa_check_queue_row(uuid, text, text, bigint, text, text, jsonb, text, text, text, jsonb, uuid),
 _wa_check_fallback(uuid, text, text, text, jsonb),
+_wa_is_plain_text(text),
 _wa_raise_bad_rows(bigint, bigint, text[], text, text, text),
 _wa_refuse_rows(wa_organizations, uuid[], bigint), _wa_queue_the_rest(uuid, uuid[]),
 _wa_warn_of_wait(uuid, uuid[]) FROM PUBLIC;

@@ -225,30 +225,39 @@ END;
 COMMENT ON FUNCTION _wa_template_problem(wa_templates, timestamptz) IS
 'Internal: why a template may not be sent at a time, in one sentence; NULL when it may.';
 
--- Not inlined: every insert would make its many expressions ready anew, mostly for one row.
+-- Not inlined: every insert would make its many expressions ready anew, mostly for one row. Where no language is
+-- asked for only one is needed.
 CREATE OR REPLACE FUNCTION _wa_template_rank(
     p_language text, p_wanted text, p_default_language text, p_is_approved boolean, p_is_of_account boolean
 ) RETURNS integer
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path FROM CURRENT
 AS $$
 DECLARE
-    v_language text := lower(p_language);
-    v_base text := split_part(v_language, '_', 1);
-    v_wanted text := lower(replace(p_wanted, '-', '_'));
-    v_wanted_base text := split_part(v_wanted, '_', 1);
-    v_default text := lower(p_default_language);
-    v_is_exact boolean := coalesce(v_language = v_wanted, false);
-    v_is_same_base boolean := coalesce(v_base = v_wanted_base, false);
-    v_is_default_base boolean := coalesce(v_base = split_part(v_default, '_', 1), false);
+    v_rank CONSTANT integer := p_is_approved::integer * 128
+        + coalesce(lower(p_language) = lower(p_default_language), false)::integer * 32
+        + coalesce(split_part(lower(p_language), '_', 1) = split_part(lower(p_default_language), '_', 1), false)
+        ::integer * 16
+        + (lower(p_language) = 'en')::integer * 8 + (lower(p_language) LIKE 'en\_%')::integer * 4
+        + p_is_of_account::integer;
+    v_language text;
+    v_base text;
+    v_wanted text;
+    v_wanted_base text;
+    v_is_exact boolean;
 BEGIN
-    RETURN v_is_exact::integer * 1024 + (v_is_exact AND p_is_of_account)::integer * 512
-        + v_is_same_base::integer * 256
-        + p_is_approved::integer * 128
-        + coalesce(v_language = v_wanted_base, false)::integer * 64
-        + coalesce(v_language = v_default, false)::integer * 32 + v_is_default_base::integer * 16
-        + (v_language = 'en')::integer * 8 + (v_language LIKE 'en\_%')::integer * 4
-        + p_is_of_account::integer
-        - (p_wanted IS NOT NULL AND NOT (v_is_exact OR v_is_same_base OR v_is_default_base))::integer * 2048;
+    IF p_wanted IS NULL THEN
+        RETURN v_rank;
+    END IF;
+    v_language := lower(p_language);
+    v_base := split_part(v_language, '_', 1);
+    v_wanted := lower(replace(p_wanted, '-', '_'));
+    v_wanted_base := split_part(v_wanted, '_', 1);
+    v_is_exact := v_language = v_wanted;
+    RETURN v_rank + v_is_exact::integer * 1024 + (v_is_exact AND p_is_of_account)::integer * 512
+        + (v_base = v_wanted_base)::integer * 256 + (v_language = v_wanted_base)::integer * 64
+        - (
+            v_base <> v_wanted_base AND v_base IS DISTINCT FROM split_part(lower(p_default_language), '_', 1)
+        )::integer * 2048;
 END
 $$;
 
@@ -257,12 +266,15 @@ COMMENT ON FUNCTION _wa_template_rank(text, text, text, boolean, boolean) IS
 'better; below zero where neither it nor the default language is of that language.';
 
 -- A set of at most one, so that it is inlined into a join.
-CREATE OR REPLACE FUNCTION _wa_template_of(
+CREATE OR REPLACE FUNCTION _wa_best_template(
     p_org uuid, p_name text, p_language text, p_waba_id text, p_default_language text, p_now timestamptz
-) RETURNS TABLE (id uuid, category text, body_count integer, is_plain boolean, is_sendable boolean)
+) RETURNS TABLE (
+    id uuid, category text, body_count integer, is_plain boolean, is_sendable boolean, language text,
+    is_of_language boolean
+)
 LANGUAGE sql STABLE
 BEGIN ATOMIC
-    SELECT b.id, b.category, b.body_count, b.is_plain, b.is_sendable
+    SELECT b.id, b.category, b.body_count, b.is_plain, b.is_sendable, b.language, b.rank >= 0
     FROM (
         SELECT t.id, t.category, t.language, cardinality(t.body_placeholders) AS body_count,
             t.header_placeholders = '{}' AND t.button_parameters = '[]' AND t.category <> 'AUTHENTICATION'
@@ -276,9 +288,22 @@ BEGIN ATOMIC
             AND (p_waba_id IS NULL OR t.waba_id IS NULL OR t.waba_id = p_waba_id)
         ORDER BY rank DESC, t.created_at, t.id
         LIMIT 1
-    ) b
+    ) b;
+END;
+
+COMMENT ON FUNCTION _wa_best_template(uuid, text, text, text, text, timestamptz) IS
+'Internal: the template of a name that comes nearest to a language, what queueing has to know of it, and '
+'whether its language is the one asked for or the default; see _wa_template_of().';
+
+CREATE OR REPLACE FUNCTION _wa_template_of(
+    p_org uuid, p_name text, p_language text, p_waba_id text, p_default_language text, p_now timestamptz
+) RETURNS TABLE (id uuid, category text, body_count integer, is_plain boolean, is_sendable boolean)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT b.id, b.category, b.body_count, b.is_plain, b.is_sendable
+    FROM _wa_best_template(p_org, p_name, p_language, p_waba_id, p_default_language, p_now) b
     -- A language that was not asked for is taken where it is the only one there is.
-    WHERE b.rank >= 0 OR NOT EXISTS (
+    WHERE b.is_of_language OR NOT EXISTS (
         SELECT FROM wa_templates x
         WHERE x.organization_id = p_org AND lower(x.name) = lower(p_name)
             AND (p_waba_id IS NULL OR x.waba_id IS NULL OR x.waba_id = p_waba_id)
@@ -312,6 +337,7 @@ COMMENT ON FUNCTION _wa_pick_template(uuid, text, text, text) IS
 REVOKE ALL ON FUNCTION _wa_template_approval(text), _wa_template_component(jsonb, text),
 _wa_template_components_of(text, text, text, text, jsonb, jsonb), _wa_template_button_parameters(jsonb),
 _wa_sorted_placeholders(text), tg_wa_templates__derive(), _wa_pick_template(uuid, text, text, text),
+_wa_best_template(uuid, text, text, text, text, timestamptz),
 _wa_template_of(uuid, text, text, text, text, timestamptz),
 _wa_template_rank(text, text, text, boolean, boolean),
 _wa_is_template_sendable(text, timestamptz, timestamptz, timestamptz),
