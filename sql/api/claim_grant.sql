@@ -214,12 +214,14 @@ BEGIN
         clear_at = greatest(r.clear_at, p_now) + interval '6 seconds' * excluded.burst_count,
         wait_until = NULL;
 
-    INSERT INTO wa_tier_usages (organization_id, portfolio_id, contact_id, last_at)
-    SELECT DISTINCT (p_org).id, (p_number).portfolio_id, u.contact_id, p_now
-    FROM unnest(p_contact_ids, p_template_ids, p_open) u (contact_id, template_id, is_open)
-    WHERE u.template_id IS NOT NULL AND NOT u.is_open
-    ORDER BY u.contact_id
-    ON CONFLICT (organization_id, portfolio_id, contact_id) DO UPDATE SET last_at = excluded.last_at;
+    IF array_remove(p_template_ids, NULL) <> '{}' THEN
+        INSERT INTO wa_tier_usages (organization_id, portfolio_id, contact_id, last_at)
+        SELECT DISTINCT (p_org).id, (p_number).portfolio_id, u.contact_id, p_now
+        FROM unnest(p_contact_ids, p_template_ids, p_open) u (contact_id, template_id, is_open)
+        WHERE u.template_id IS NOT NULL AND NOT u.is_open
+        ORDER BY u.contact_id
+        ON CONFLICT (organization_id, portfolio_id, contact_id) DO UPDATE SET last_at = excluded.last_at;
+    END IF;
 
     -- Found and locked by key, then deleted by place; _wa_finish_messages() says why.
     v_due := ARRAY(

@@ -224,26 +224,32 @@ BEGIN
     END IF;
     v_new.shares := v_pick.shares;
     v_new.share_clock := v_pick.share_clock;
-    -- Where a class was read to its end, its cursor need not fall behind the one it had before this look.
-    SELECT
-        array_agg(CASE WHEN k.keeps THEN v_old.cursor_due[k.c] ELSE v_pick.cursor_due[k.c] END ORDER BY k.c),
-        array_agg(CASE WHEN k.keeps THEN v_old.cursor_id[k.c] ELSE v_pick.cursor_id[k.c] END ORDER BY k.c)
-    INTO v_new.cursor_due, v_new.cursor_id
-    FROM (
-        SELECT c, NOT v_pick.has_more[c] AND (v_old.cursor_due[c], v_old.cursor_id[c])
-            > (v_pick.cursor_due[c], v_pick.cursor_id[c]) AS keeps
-        FROM generate_series(1, 6) c
-    ) k;
+    v_new.cursor_due := v_pick.cursor_due;
+    v_new.cursor_id := v_pick.cursor_id;
+    IF v_looks_again THEN
+        -- Where a class was read to its end, its cursor need not fall behind the one it had before this look.
+        SELECT
+            array_agg(CASE WHEN k.keeps THEN v_old.cursor_due[k.c] ELSE v_pick.cursor_due[k.c] END ORDER BY k.c),
+            array_agg(CASE WHEN k.keeps THEN v_old.cursor_id[k.c] ELSE v_pick.cursor_id[k.c] END ORDER BY k.c)
+        INTO v_new.cursor_due, v_new.cursor_id
+        FROM (
+            SELECT c, NOT v_pick.has_more[c] AND (v_old.cursor_due[c], v_old.cursor_id[c])
+                > (v_pick.cursor_due[c], v_pick.cursor_id[c]) AS keeps
+            FROM generate_series(1, 6) c
+        ) k;
+    END IF;
 
     IF v_pick.ids IS NOT NULL THEN
         SELECT * INTO v_verdict FROM _wa_weigh_due(
             v_org, v_number, p_dispatcher_id, v_pick.ids, v_pick.contact_ids, v_pick.template_ids,
             v_pick.classes, v_now
         );
-        PERFORM _wa_set_aside(
-            v_org, v_number, v_verdict.failed, v_verdict.fail_codes, v_verdict.held, v_verdict.held_until,
-            v_verdict.hold_reasons, v_verdict.converted
-        );
+        IF num_nonnulls(v_verdict.failed, v_verdict.held, v_verdict.converted) > 0 THEN
+            PERFORM _wa_set_aside(
+                v_org, v_number, v_verdict.failed, v_verdict.fail_codes, v_verdict.held, v_verdict.held_until,
+                v_verdict.hold_reasons, v_verdict.converted
+            );
+        END IF;
         IF v_verdict.granted IS NOT NULL THEN
             SELECT * INTO v_new.taken_at, v_new.taken FROM _wa_window_add(
                 v_old.taken_at, v_old.taken, v_now, '1 second', cardinality(v_verdict.granted));

@@ -187,10 +187,10 @@ CREATE OR REPLACE FUNCTION _wa_queue_the_rest(p_org uuid, p_ids uuid[]) RETURNS 
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
+    v_now timestamptz := clock_timestamp();
     v_org wa_organizations;
     v_sum record;
 BEGIN
-    SELECT * INTO v_org FROM wa_organizations WHERE id = p_org;
     PERFORM FROM (
         SELECT
             array_agg(CASE WHEN NOT _wa_is_user_id(q.phone) THEN q.phone END) AS phones,
@@ -223,14 +223,23 @@ BEGIN
                         q.fallback_template_params
                     )
                 )
-            END AS bad
+            END AS bad,
+            _wa_counts_when_queued(
+                _wa_refusal(
+                    t.id IS NOT NULL, t.is_sendable,
+                    _wa_can_reply(r.last_customer_message_at, r.window_denied_at, v_now, r.window_margin),
+                    e.is_opted_out
+                ),
+                q.scheduled_at, q.fallback_template_name, r.number_id, v_now
+            ) AS is_refused
         FROM unnest(p_ids) u (id)
         JOIN wa_outbound_queue q ON q.organization_id = p_org AND q.id = u.id
         LEFT JOIN LATERAL _wa_contact_of(p_org, q.phone) c ON q.error_code IS NULL
         CROSS JOIN LATERAL _wa_route(p_org, q.phone_number_id, c.contact_id) r
         LEFT JOIN LATERAL _wa_template_of(
-            p_org, q.template_name, q.template_language, r.waba_id, r.default_language, clock_timestamp()
+            p_org, q.template_name, q.template_language, r.waba_id, r.default_language, v_now
         ) t ON q.type = 'template'
+        LEFT JOIN LATERAL _wa_opt_out_of(p_org, c.contact_id, t.category) e ON true
         WHERE NOT EXISTS (
             SELECT FROM wa_queue_due d WHERE d.organization_id = p_org AND d.queue_id = u.id
         )
@@ -240,16 +249,15 @@ BEGIN
             organization_id, number_id, class, due_at, queue_id, contact_id, template_id
         )
         SELECT p_org, c.number_id, _wa_queue_class(c.priority, _wa_is_metered(c.template_id, c.category)),
-            greatest(c.scheduled_at, clock_timestamp()), c.id, c.contact_id, c.template_id
+            greatest(c.scheduled_at, v_now), c.id, c.contact_id, c.template_id
         FROM checked c WHERE c.bad IS NULL
-        RETURNING queue_id
     )
     SELECT
         count(*) FILTER (WHERE c.bad IS NOT NULL) AS bad,
         (array_agg(format('%s: %s', quote_ident(c.phone), c.bad[2]) ORDER BY c.id)
             FILTER (WHERE c.bad IS NOT NULL))[1:10] AS details,
         (array_agg(to_jsonb(c.bad) ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL))[1] AS first,
-        ARRAY(SELECT q.queue_id FROM queued q) AS queued
+        array_agg(c.id) FILTER (WHERE c.bad IS NULL AND c.is_refused) AS refused
     INTO v_sum
     FROM checked c;
     IF v_sum.bad > 0 THEN
@@ -258,7 +266,10 @@ BEGIN
             v_sum.first ->> 2
         );
     END IF;
-    PERFORM _wa_refuse_rows(v_org, v_sum.queued, cardinality(p_ids));
+    IF v_sum.refused IS NOT NULL THEN
+        SELECT o.* INTO v_org FROM wa_organizations o WHERE o.id = p_org;
+        PERFORM _wa_refuse_rows(v_org, v_sum.refused, cardinality(p_ids));
+    END IF;
 END
 $$;
 
