@@ -162,8 +162,8 @@ BEGIN ATOMIC
 END;
 
 COMMENT ON FUNCTION _wa_opt_out_of(uuid, bigint, text) IS
-'Internal: whether a contact may not get a template of a category, or (NULL) a free-form message; no row when '
-'it may.';
+'Internal: whether a contact may not get a template of a category, or (NULL) a free-form message; no row '
+'when it may.';
 
 CREATE OR REPLACE FUNCTION _wa_is_opted_out(p_org uuid, p_contact_id bigint, p_scope text) RETURNS boolean
 LANGUAGE sql STABLE SET search_path FROM CURRENT
@@ -196,7 +196,8 @@ REVOKE ALL ON FUNCTION _wa_consent_contact(uuid, text), _wa_require_scope(text),
 _wa_opt_out_contacts(uuid, bigint[], text, text, text),
 _wa_opt_in_contacts(uuid, bigint[], text, text, jsonb), tg_wa_opt_outs__cancel_queued(),
 opt_out_wa_contact(text, text, text, text), opt_in_wa_contact(text, text, text, jsonb),
-_wa_opt_out_of(uuid, bigint, text), _wa_is_opted_out(uuid, bigint, text), is_wa_opted_out(text, text) FROM PUBLIC;
+_wa_opt_out_of(uuid, bigint, text), _wa_is_opted_out(uuid, bigint, text),
+is_wa_opted_out(text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION opt_out_wa_contact(text, text, text, text),
 opt_in_wa_contact(text, text, text, jsonb), is_wa_opted_out(text, text) TO wa_app, wa_admin;
 GRANT SELECT ON wa_opt_ins, wa_opt_outs TO wa_app;

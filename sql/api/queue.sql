@@ -73,10 +73,10 @@ $$;
 COMMENT ON FUNCTION tg_wa_outbound_queue__prepare() IS
 'Gives a new row its id, normalised phone, type and expiry; forces what only sending may set.';
 
--- One statement looks everything up and queues what may go, a row or a million, where all rows are of the usual
--- make. Most of what one row costs is making its plan ready, so it knows no more than such rows need, and texts,
--- which no template concerns, have one of their own. What is of another make, has a fault, is refused or goes to
--- a new contact is left to _wa_queue_the_rest().
+-- One statement looks everything up and queues what may go, a row or a million, where all rows are of the
+-- usual make. Most of what one row costs is making its plan ready, so it knows no more than such rows need,
+-- and texts, which no template concerns, have one of their own. What is of another make, has a fault, is
+-- refused or goes to a new contact is left to _wa_queue_the_rest().
 --
 -- The plans are made once a session, whatever the tables held then: every look-up is by key, in the order
 -- written.

@@ -181,8 +181,8 @@ $$;
 COMMENT ON FUNCTION _wa_warn_of_wait(uuid, uuid[]) IS
 'Internal: warns when a statement queues more than ten minutes'' worth of the organization''s rate limit.';
 
--- Rows of every make, with faults and without, to contacts old and new. All bad rows of a statement are refused
--- in one error.
+-- Rows of every make, with faults and without, to contacts old and new. All bad rows of a statement are
+-- refused in one error.
 CREATE OR REPLACE FUNCTION _wa_queue_the_rest(p_org uuid, p_ids uuid[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$

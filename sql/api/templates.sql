@@ -225,8 +225,8 @@ END;
 COMMENT ON FUNCTION _wa_template_problem(wa_templates, timestamptz) IS
 'Internal: why a template may not be sent at a time, in one sentence; NULL when it may.';
 
--- Not inlined: every insert would make its many expressions ready anew, mostly for one row. Where no language is
--- asked for only one is needed.
+-- Not inlined: every insert would make its many expressions ready anew, mostly for one row. Where no language
+-- is asked for only one is needed.
 CREATE OR REPLACE FUNCTION _wa_template_rank(
     p_language text, p_wanted text, p_default_language text, p_is_approved boolean, p_is_of_account boolean
 ) RETURNS integer
