@@ -74,9 +74,9 @@ COMMENT ON FUNCTION tg_wa_outbound_queue__prepare() IS
 'Gives a new row its id, normalised phone, type and expiry; forces what only sending may set.';
 
 -- One statement looks everything up and queues what may go, a row or a million, where all rows are of the
--- usual make. Most of what one row costs is making its plan ready, so it knows no more than such rows need,
--- and texts, which no template concerns, have one of their own. What is of another make, has a fault, is
--- refused or goes to a new contact is left to _wa_queue_the_rest().
+-- usual make. Most of what one row costs is making its plan ready, so it knows no more than such rows need;
+-- texts that name no number have one of their own, which knows no templates. What is of another make, has a
+-- fault, is refused or goes to a new contact is left to _wa_queue_the_rest().
 --
 -- The plans are made once a session, whatever the tables held then: every look-up is by key, in the order
 -- written.
@@ -93,7 +93,7 @@ DECLARE
     v_are_texts boolean;
 BEGIN
     SELECT count(*), bool_and(n.content IS NULL AND n.fallback_template_name IS NULL AND n.error_code IS NULL),
-        bool_and(n.type = 'text')
+        bool_and(n.type = 'text' AND n.phone_number_id IS NULL)
     INTO v_count, v_are_usual, v_are_texts FROM new_rows n;
     IF v_are_usual AND v_are_texts THEN
         INSERT INTO wa_queue_due (organization_id, number_id, class, due_at, queue_id, contact_id)
@@ -101,10 +101,9 @@ BEGIN
             greatest(n.scheduled_at, v_now), n.id, c.contact_id
         FROM new_rows n
         CROSS JOIN LATERAL _wa_contact_of(n.organization_id, n.phone) c
-        CROSS JOIN LATERAL _wa_route(n.organization_id, n.phone_number_id, c.contact_id) r
+        CROSS JOIN LATERAL _wa_route(n.organization_id, NULL, c.contact_id) r
         LEFT JOIN LATERAL _wa_opt_out_of(n.organization_id, c.contact_id, NULL) e ON true
-        WHERE (n.phone_number_id IS NULL OR r.named_id IS NOT NULL)
-            AND _wa_is_plain_text(n.text_body)
+        WHERE _wa_is_plain_text(n.text_body)
             AND NOT _wa_counts_when_queued(
                 _wa_refusal(
                     false, NULL,
