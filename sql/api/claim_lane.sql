@@ -347,9 +347,8 @@ BEGIN
             SET template_id = c.template_id, due_at = clock_timestamp(),
                 class = _wa_queue_class(c.priority, _wa_is_metered(c.template_id, c.category))
             FROM (
-                SELECT u.id, q.priority, t.id AS template_id, t.category
-                FROM unnest(p_converted) u (id)
-                JOIN wa_outbound_queue q ON q.organization_id = (p_org).id AND q.id = u.id
+                SELECT q.id, q.priority, t.id AS template_id, t.category
+                FROM _wa_queue_rows((p_org).id, p_converted) q
                 CROSS JOIN LATERAL _wa_pick_template(
                     (p_org).id, q.fallback_template_name, q.fallback_template_language, (p_number).waba_id
                 ) t

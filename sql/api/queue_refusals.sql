@@ -86,6 +86,17 @@ RETURN p_text ~ '\S' AND char_length(p_text) <= 4096;
 COMMENT ON FUNCTION _wa_is_plain_text(text) IS
 'Internal: whether the body of a text message is neither empty nor longer than the API takes.';
 
+CREATE OR REPLACE FUNCTION _wa_queue_rows(p_org uuid, p_ids uuid[]) RETURNS SETOF wa_outbound_queue
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT q.* FROM unnest(p_ids) u (id)
+    CROSS JOIN LATERAL (
+        SELECT x.* FROM wa_outbound_queue x WHERE x.organization_id = p_org AND x.id = u.id LIMIT 1
+    ) q;
+END;
+
+COMMENT ON FUNCTION _wa_queue_rows(uuid, uuid[]) IS 'Internal: queued messages, each looked up by its key.';
+
 CREATE OR REPLACE FUNCTION _wa_raise_bad_rows(
     p_bad bigint, p_row_count bigint, p_details text[], p_sqlstate text, p_problem text, p_hint text
 ) RETURNS void
@@ -166,7 +177,9 @@ BEGIN
         -- The even classes are those that the limit counts.
         SELECT count(*) INTO v_queued
         FROM unnest(p_ids) u (id)
-        JOIN wa_queue_due d ON d.organization_id = p_org AND d.queue_id = u.id
+        CROSS JOIN LATERAL (
+            SELECT x.class FROM wa_queue_due x WHERE x.organization_id = p_org AND x.queue_id = u.id LIMIT 1
+        ) d
         WHERE d.class % 2 = 0;
     END IF;
     IF v_queued > v_limit * 10 THEN
@@ -195,8 +208,7 @@ BEGIN
         SELECT
             array_agg(CASE WHEN NOT _wa_is_user_id(q.phone) THEN q.phone END) AS phones,
             array_agg(CASE WHEN _wa_is_user_id(q.phone) THEN q.phone END) AS user_ids
-        FROM unnest(p_ids) u (id)
-        JOIN wa_outbound_queue q ON q.organization_id = p_org AND q.id = u.id
+        FROM _wa_queue_rows(p_org, p_ids) q
         WHERE q.error_code IS NULL AND NOT EXISTS (SELECT FROM _wa_contact_of(p_org, q.phone))
         HAVING count(*) > 0
     ) n
@@ -232,17 +244,16 @@ BEGIN
                 ),
                 q.scheduled_at, q.fallback_template_name, r.number_id, v_now
             ) AS is_refused
-        FROM unnest(p_ids) u (id)
-        JOIN wa_outbound_queue q ON q.organization_id = p_org AND q.id = u.id
+        FROM _wa_queue_rows(p_org, p_ids) q
         LEFT JOIN LATERAL _wa_contact_of(p_org, q.phone) c ON q.error_code IS NULL
         CROSS JOIN LATERAL _wa_route(p_org, q.phone_number_id, c.contact_id) r
         LEFT JOIN LATERAL _wa_template_of(
             p_org, q.template_name, q.template_language, r.waba_id, r.default_language, v_now
         ) t ON q.type = 'template'
         LEFT JOIN LATERAL _wa_opt_out_of(p_org, c.contact_id, t.category) e ON true
-        WHERE NOT EXISTS (
-            SELECT FROM wa_queue_due d WHERE d.organization_id = p_org AND d.queue_id = u.id
-        )
+        WHERE NOT coalesce((
+            SELECT true FROM wa_queue_due d WHERE d.organization_id = p_org AND d.queue_id = q.id LIMIT 1
+        ), false)
     ),
     queued AS (
         INSERT INTO wa_queue_due (
@@ -280,7 +291,7 @@ COMMENT ON FUNCTION _wa_queue_the_rest(uuid, uuid[]) IS
 REVOKE ALL ON FUNCTION
 _wa_check_queue_row(uuid, text, text, bigint, text, text, jsonb, text, text, text, jsonb, uuid),
 _wa_check_fallback(uuid, text, text, text, jsonb),
-_wa_is_plain_text(text),
+_wa_is_plain_text(text), _wa_queue_rows(uuid, uuid[]),
 _wa_raise_bad_rows(bigint, bigint, text[], text, text, text),
 _wa_refuse_rows(wa_organizations, uuid[], bigint), _wa_queue_the_rest(uuid, uuid[]),
 _wa_warn_of_wait(uuid, uuid[]) FROM PUBLIC;
