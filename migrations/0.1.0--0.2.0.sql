@@ -43,6 +43,7 @@ COMMENT ON COLUMN wa_installations.webhook_log_retention IS
 ALTER TABLE wa_messages SET (fillfactor = 50);
 
 -- Functions of 0.1.0 with another signature.
+DROP FUNCTION _wa_database_identity();
 DROP FUNCTION _wa_build_request(uuid, integer, text, text, text, jsonb, text, jsonb, wa_templates);
 DROP FUNCTION _wa_read_result(jsonb);
 DROP FUNCTION _wa_refuse_rows(wa_organizations, uuid[]);

@@ -1,18 +1,17 @@
 -- Which database may send: a restored copy, a clone or a promoted standby has another identity, and does not.
 
-CREATE OR REPLACE FUNCTION _wa_database_identity(
-    OUT system_identifier text, OUT database_oid oid, OUT timeline_id integer, OUT data_directory_mark text
-)
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
-AS $$
-BEGIN
-    system_identifier := (pg_control_system()).system_identifier::text;
-    SELECT d.oid INTO database_oid FROM pg_database d WHERE d.datname = current_database();
-    -- From the write position, not from the control file: that lags behind a promotion.
-    timeline_id := ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer;
-    data_directory_mark := _wa_data_directory_mark();
-END
-$$;
+-- A set of one, so that it is inlined: every claim asks.
+CREATE OR REPLACE FUNCTION _wa_database_identity()
+RETURNS TABLE (system_identifier text, database_oid oid, timeline_id integer, data_directory_mark text)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT s.system_identifier::text, d.oid,
+        -- From the write position, not from the control file: that lags behind a promotion.
+        ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer, _wa_data_directory_mark()
+    FROM pg_control_system() s
+    CROSS JOIN pg_database d
+    WHERE d.datname = current_database();
+END;
 
 COMMENT ON FUNCTION _wa_database_identity() IS
 'Internal: system identifier, database, timeline and data directory of this database.';
@@ -30,15 +29,14 @@ BEGIN
             HINT = 'Connect to the primary. Once this server has taken over and the original sends no more: '
                 'bin/wa adopt.';
     END IF;
-    v_here := _wa_database_identity();
-    SELECT * INTO v_known FROM wa_installations;
-    IF v_known.system_identifier = v_here.system_identifier
-        AND v_known.database_oid = v_here.database_oid
-        AND v_known.timeline_id = v_here.timeline_id
-        AND v_known.data_directory_mark = v_here.data_directory_mark
-    THEN
+    PERFORM FROM wa_installations i
+    JOIN _wa_database_identity() h
+        USING (system_identifier, database_oid, timeline_id, data_directory_mark);
+    IF FOUND THEN
         RETURN;
     END IF;
+    SELECT * INTO v_here FROM _wa_database_identity();
+    SELECT * INTO v_known FROM wa_installations;
     RAISE EXCEPTION USING ERRCODE = 'WA401',
         MESSAGE = 'this database is not the one that was sending: nothing is sent from it',
         DETAIL = format(
