@@ -103,7 +103,8 @@ def storable(value: Any) -> tuple[Any, str, bool]:
 def as_text(value: object) -> str | None:
     """An id as text, whether it came as a string or as a number; None for anything else."""
     if isinstance(value, str):
-        return UNSTORABLE.sub(REPLACEMENT, value) or None
+        # What is printable holds nothing unstorable, and asking is cheaper than searching.
+        return (value if value.isprintable() else UNSTORABLE.sub(REPLACEMENT, value)) or None
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return None

@@ -20,9 +20,6 @@ MOST_WAITING = 5000
 PATIENCE_S = 5.0
 # How often those are looked for: a timer for each request would cost as much as checking its signature.
 LOOK_S = 0.5
-# Under load, let more come together: a commit costs as much as twenty bodies. A request that comes alone is
-# stored at once.
-GATHER_S = 0.002
 
 
 class NotStoredError(Exception):
@@ -39,7 +36,7 @@ class _Waiting(NamedTuple):
 
 
 class WebhookBatcher:
-    """One writer for all requests. on_stored is called after each commit."""
+    """One writer: while it commits, what comes next gathers. on_stored is called after each commit."""
 
     def __init__(self, link: Link, on_stored: Callable[[], None]) -> None:
         self._link = link
@@ -61,8 +58,6 @@ class WebhookBatcher:
         """Serve until cancelled."""
         while True:
             await self._some.wait()
-            if len(self._storing) > 1:
-                await asyncio.sleep(GATHER_S)
             self._storing = [one for one in self._waiting[:LARGEST_BATCH] if not one.stored.done()]
             del self._waiting[:LARGEST_BATCH]
             if not self._waiting:
