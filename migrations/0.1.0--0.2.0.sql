@@ -42,8 +42,19 @@ COMMENT ON COLUMN wa_installations.webhook_log_retention IS
 -- For rows to come; pages that are there already stay as full as they are.
 ALTER TABLE wa_messages SET (fillfactor = 50);
 
+-- Claims keep a count of a portfolio's recipients.
+ALTER TABLE wa_rate_limits
+DROP CONSTRAINT wa_rate_limits_scope_check,
+ADD CONSTRAINT wa_rate_limits_scope_check CHECK (scope IN ('organization', 'portfolio'));
+COMMENT ON TABLE wa_rate_limits IS
+'Internal: what was used of limits. The newest version counts. organization: messages of the last minute. '
+'portfolio: no fewer recipients of the last 24 hours than there are, and when they were counted.';
+
 -- Functions of 0.1.0 with another signature.
 DROP FUNCTION _wa_database_identity();
+DROP FUNCTION _wa_weigh_due(
+    wa_organizations, wa_phone_numbers, uuid, uuid[], bigint[], uuid[], smallint[], timestamptz
+);
 DROP FUNCTION _wa_build_request(uuid, integer, text, text, text, jsonb, text, jsonb, wa_templates);
 DROP FUNCTION _wa_read_result(jsonb);
 DROP FUNCTION _wa_refuse_rows(wa_organizations, uuid[]);

@@ -31,13 +31,10 @@ BEGIN
     IF current_setting('synchronous_commit') = 'off' THEN
         PERFORM set_config('synchronous_commit', 'local', true);
     END IF;
-    IF NOT (SELECT i.is_sending_enabled FROM wa_installations i) THEN
-        RETURN;
-    END IF;
     FOR v_lane IN
         SELECT l.*, count(*) OVER () AS lanes
         FROM _wa_busy_lanes(v_now) l
-        WHERE l.held_until IS NULL
+        WHERE l.held_until IS NULL AND (SELECT i.is_sending_enabled FROM wa_installations i)
         ORDER BY l.served_at
     LOOP
         EXIT WHEN v_left <= 0;

@@ -9,24 +9,32 @@ CREATE OR REPLACE FUNCTION _wa_weigh_due(
     OUT granted uuid[], OUT granted_contacts bigint[], OUT granted_templates uuid[],
     OUT granted_classes smallint[], OUT granted_open boolean[], OUT metered integer, OUT failed uuid[],
     OUT fail_codes text[],
-    OUT held uuid[], OUT held_until timestamptz[], OUT hold_reasons text[], OUT converted uuid[]
+    OUT held uuid[], OUT held_until timestamptz[], OUT hold_reasons text[], OUT converted uuid[],
+    OUT tier_usage wa_rate_limits, OUT tier_taken integer
 )
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
+    v_templates CONSTANT integer := cardinality(array_remove(p_template_ids, NULL));
     v_tier_limit integer;
     v_tier_room integer;
     v_tier_free_at timestamptz;
+    v_used record;
 BEGIN
-    SELECT f.tier_limit INTO v_tier_limit FROM wa_portfolios f
-    WHERE f.organization_id = (p_org).id AND f.portfolio_id = (p_number).portfolio_id;
+    -- Only templates open conversations.
+    IF v_templates > 0 THEN
+        SELECT f.tier_limit INTO v_tier_limit FROM wa_portfolios f
+        WHERE f.organization_id = (p_org).id AND f.portfolio_id = (p_number).portfolio_id
+            AND f.tier_limit IS NOT NULL
+        FOR NO KEY UPDATE;
+    END IF;
     IF v_tier_limit IS NOT NULL THEN
-        PERFORM FROM wa_portfolios f
-        WHERE f.organization_id = (p_org).id AND f.portfolio_id = (p_number).portfolio_id FOR NO KEY UPDATE;
-        SELECT v_tier_limit - count(*), min(u.last_at) + interval '24 hours' INTO v_tier_room, v_tier_free_at
-        FROM wa_tier_usages u
-        WHERE u.organization_id = (p_org).id AND u.portfolio_id = (p_number).portfolio_id
-            AND u.last_at > p_now - interval '24 hours';
+        SELECT * INTO v_used FROM _wa_tier_usage(
+            (p_org).id, (p_number).portfolio_id, v_tier_limit - v_templates, p_now
+        );
+        tier_usage := v_used.usage;
+        v_tier_room := v_tier_limit - tier_usage.taken[1];
+        v_tier_free_at := v_used.free_at;
     END IF;
     WITH judged AS MATERIALIZED (
         -- A row that its owner changes at this moment is skipped, never waited for; so is one moved since it
@@ -154,7 +162,7 @@ BEGIN
     ),
     final AS (
         SELECT t.queue_id, t.place, t.contact_id, t.template_id, t.class, t.is_within_24h, t.refusal,
-            t.is_expired,
+            t.is_expired, t.slot,
             CASE WHEN t.slot > v_tier_room THEN 'hold' ELSE t.second_verdict END AS verdict,
             CASE WHEN t.slot > v_tier_room THEN greatest(v_tier_free_at, p_now + interval '1 minute')
                 ELSE t.wait_to END AS wait_to,
@@ -173,9 +181,10 @@ BEGIN
         array_agg(f.queue_id) FILTER (WHERE f.verdict = 'hold'),
         array_agg(f.wait_to) FILTER (WHERE f.verdict = 'hold'),
         array_agg(f.wait_reason) FILTER (WHERE f.verdict = 'hold'),
-        array_agg(f.queue_id) FILTER (WHERE f.verdict = 'convert')
+        array_agg(f.queue_id) FILTER (WHERE f.verdict = 'convert'),
+        max(f.slot) FILTER (WHERE f.verdict = 'go')
     INTO granted, granted_contacts, granted_templates, granted_classes, granted_open, metered, failed,
-        fail_codes, held, held_until, hold_reasons, converted
+        fail_codes, held, held_until, hold_reasons, converted, tier_taken
     FROM final f;
 END
 $$;
@@ -185,6 +194,54 @@ COMMENT ON FUNCTION _wa_weigh_due(
 ) IS
 'Internal: divides picked rows into granted, failed (expired or refused), held (with reason and time) and '
 'those to be turned into their fall-back template. Locks the queue rows.';
+
+-- A count costs as much as there are recipients: one of the last seconds serves, with what was charged since,
+-- as long as the limit is not near. No older: a claim that found no limit adds nothing, and may commit after
+-- one was set and counted.
+CREATE OR REPLACE FUNCTION _wa_tier_usage(
+    p_org uuid, p_portfolio_id text, p_enough integer, p_now timestamptz,
+    OUT usage wa_rate_limits, OUT free_at timestamptz
+)
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    SELECT r.* INTO usage FROM wa_rate_limits r
+    WHERE r.organization_id = p_org AND r.scope = 'portfolio' AND r.scope_id = p_portfolio_id
+    ORDER BY r.version DESC LIMIT 1;
+    IF usage.taken[1] <= p_enough AND usage.taken_at[1] > p_now - interval '10 seconds' THEN
+        RETURN;
+    END IF;
+    SELECT count(*), min(u.last_at) + interval '24 hours' INTO v_count, free_at
+    FROM wa_tier_usages u
+    WHERE u.organization_id = p_org AND u.portfolio_id = p_portfolio_id
+        AND u.last_at > p_now - interval '24 hours';
+    usage.taken := ARRAY[v_count];
+    usage.taken_at := ARRAY[p_now];
+END
+$$;
+
+COMMENT ON FUNCTION _wa_tier_usage(uuid, text, integer, timestamptz) IS
+'Internal: how many recipients of the last 24 hours a portfolio has: exactly, with when the first of them '
+'stops counting, or no fewer than there are where that is at most p_enough. The caller holds the '
+'portfolio''s lock.';
+
+CREATE OR REPLACE FUNCTION tg_wa_portfolios__forget_usage() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+BEGIN
+    DELETE FROM wa_rate_limits r
+    WHERE r.organization_id = NEW.organization_id AND r.scope = 'portfolio' AND r.scope_id = NEW.portfolio_id;
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION tg_wa_portfolios__forget_usage() IS
+'Makes claims count the recipients anew: nothing was added to the count while there was no limit.';
+
+CREATE OR REPLACE TRIGGER forget_usage AFTER UPDATE OF tier_limit ON wa_portfolios
+FOR EACH ROW WHEN (OLD.tier_limit IS NULL) EXECUTE FUNCTION tg_wa_portfolios__forget_usage();
 
 CREATE OR REPLACE FUNCTION _wa_grant(
     p_org wa_organizations, p_number wa_phone_numbers, p_dispatcher_id uuid, p_ids uuid[],
@@ -336,6 +393,7 @@ COMMENT ON FUNCTION _wa_request_components(text, jsonb, jsonb, jsonb, wa_templat
 REVOKE ALL ON FUNCTION _wa_weigh_due(
     wa_organizations, wa_phone_numbers, uuid, uuid[], bigint[], uuid[], smallint[], timestamptz
 ),
+_wa_tier_usage(uuid, text, integer, timestamptz), tg_wa_portfolios__forget_usage(),
 _wa_grant(
     wa_organizations, wa_phone_numbers, uuid, uuid[], bigint[], uuid[], smallint[], boolean[], timestamptz
 ),

@@ -148,6 +148,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     c_no_id CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
+    v_lane record;
     v_org wa_organizations;
     v_number wa_phone_numbers;
     v_old wa_lane_states;
@@ -163,12 +164,18 @@ DECLARE
     v_picked_from timestamptz;
     v_pick_time interval;
 BEGIN
-    SELECT o.* INTO v_org FROM wa_organizations o WHERE o.id = p_org;
+    -- The lane's state cannot change: the caller has its lock.
+    SELECT o AS org, n AS number, s AS state INTO v_lane
+    FROM wa_organizations o
+    JOIN wa_phone_numbers n ON n.organization_id = o.id AND n.id = p_number_id
+    LEFT JOIN LATERAL _wa_lane_state(o.id, n.id) s ON true
+    WHERE o.id = p_org;
+    v_org := v_lane.org;
+    v_number := v_lane.number;
+    v_old := v_lane.state;
     IF v_org.rate_limit_per_minute IS NOT NULL THEN
         PERFORM FROM wa_organizations o WHERE o.id = p_org FOR NO KEY UPDATE;
     END IF;
-    SELECT n.* INTO v_number FROM wa_phone_numbers n WHERE n.organization_id = p_org AND n.id = p_number_id;
-    SELECT s.* INTO v_old FROM _wa_lane_state(p_org, p_number_id) s;
     v_now := clock_timestamp();
     IF v_old.version IS NULL THEN
         v_old := ROW(
@@ -256,6 +263,11 @@ BEGIN
             IF v_org.rate_limit_per_minute IS NOT NULL AND v_verdict.metered > 0 THEN
                 PERFORM _wa_charge_organization(v_rate, p_org, v_now, v_verdict.metered);
             END IF;
+            IF v_verdict.tier_taken > 0 THEN
+                PERFORM _wa_charge_portfolio(
+                    v_verdict.tier_usage, p_org, v_number.portfolio_id, v_verdict.tier_taken
+                );
+            END IF;
             RETURN QUERY SELECT * FROM _wa_grant(
                 v_org, v_number, p_dispatcher_id, v_verdict.granted, v_verdict.granted_contacts,
                 v_verdict.granted_templates, v_verdict.granted_classes, v_verdict.granted_open, v_now);
@@ -301,19 +313,48 @@ CREATE OR REPLACE FUNCTION _wa_charge_organization(
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 BEGIN
-    INSERT INTO wa_rate_limits (organization_id, scope, scope_id, version, taken_at, taken)
-    SELECT p_org, 'organization', '', coalesce((p_rate).version, 0) + 1, w.p_taken_at, w.p_taken
+    PERFORM _wa_write_rate(p_org, 'organization', '', (p_rate).version, w.p_taken_at, w.p_taken)
     FROM _wa_window_add(
         coalesce((p_rate).taken_at, '{}'), coalesce((p_rate).taken, '{}'), p_now, '60 seconds', p_n
     ) w;
-    DELETE FROM wa_rate_limits r
-    WHERE r.organization_id = p_org AND r.scope = 'organization' AND r.scope_id = ''
-        AND r.version = (p_rate).version;
 END
 $$;
 
 COMMENT ON FUNCTION _wa_charge_organization(wa_rate_limits, uuid, timestamptz, integer) IS
 'Internal: charges an organization''s rate limit; the caller holds its lock.';
+
+CREATE OR REPLACE FUNCTION _wa_charge_portfolio(
+    p_usage wa_rate_limits, p_org uuid, p_portfolio_id text, p_n integer
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    PERFORM _wa_write_rate(
+        p_org, 'portfolio', p_portfolio_id, p_usage.version, p_usage.taken_at, ARRAY[p_usage.taken[1] + p_n]
+    );
+END
+$$;
+
+COMMENT ON FUNCTION _wa_charge_portfolio(wa_rate_limits, uuid, text, integer) IS
+'Internal: adds new recipients to what is known of a portfolio''s usage; the caller holds its lock.';
+
+CREATE OR REPLACE FUNCTION _wa_write_rate(
+    p_org uuid, p_scope text, p_scope_id text, p_old_version bigint, p_taken_at timestamptz[],
+    p_taken integer[]
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    INSERT INTO wa_rate_limits (organization_id, scope, scope_id, version, taken_at, taken)
+    VALUES (p_org, p_scope, p_scope_id, coalesce(p_old_version, 0) + 1, p_taken_at, p_taken);
+    DELETE FROM wa_rate_limits r
+    WHERE r.organization_id = p_org AND r.scope = p_scope AND r.scope_id = p_scope_id
+        AND r.version = p_old_version;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_write_rate(uuid, text, text, bigint, timestamptz[], integer[]) IS
+'Internal: writes the next version of a used limit and removes the last.';
 
 CREATE OR REPLACE FUNCTION _wa_set_aside(
     p_org wa_organizations, p_number wa_phone_numbers, p_failed uuid[], p_fail_codes text[], p_held uuid[],
@@ -376,6 +417,8 @@ _wa_pick_due(
 ),
 _wa_claim_lane(uuid, bigint, uuid, integer), _wa_write_lane_state(wa_lane_states, wa_lane_states),
 _wa_charge_organization(wa_rate_limits, uuid, timestamptz, integer),
+_wa_charge_portfolio(wa_rate_limits, uuid, text, integer),
+_wa_write_rate(uuid, text, text, bigint, timestamptz[], integer[]),
 _wa_set_aside(
     wa_organizations, wa_phone_numbers, uuid[], text[], uuid[], timestamptz[], text[], uuid[]
 ) FROM PUBLIC;

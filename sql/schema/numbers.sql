@@ -95,7 +95,7 @@ CREATE TABLE wa_rate_limits (
     taken integer[] NOT NULL DEFAULT '{}',
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT wa_rate_limits_pkey PRIMARY KEY (organization_id, scope, scope_id, version),
-    CONSTRAINT wa_rate_limits_scope_check CHECK (scope IN ('organization'))
+    CONSTRAINT wa_rate_limits_scope_check CHECK (scope IN ('organization', 'portfolio'))
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
 
 CREATE TABLE wa_pair_rates (
@@ -144,7 +144,8 @@ COMMENT ON TABLE wa_number_routes IS 'Internal: finds the tenant of a webhook by
 COMMENT ON TABLE wa_lanes IS 'Internal: the lock of each lane.';
 COMMENT ON TABLE wa_lane_states IS 'Internal: where each lane''s claim stands. The newest version counts.';
 COMMENT ON TABLE wa_rate_limits IS
-'Internal: what organizations have used of their limits. The newest version counts.';
+'Internal: what was used of limits. The newest version counts. organization: messages of the last minute. '
+'portfolio: no fewer recipients of the last 24 hours than there are, and when they were counted.';
 COMMENT ON TABLE wa_pair_rates IS 'Internal: Meta''s pair rate of each business number and contact.';
 COMMENT ON TABLE wa_tier_usages IS
 'Internal: recipients written to outside their window, per portfolio, for the rolling messaging limit.';

@@ -1,5 +1,5 @@
 BEGIN;
-SELECT plan(43);
+SELECT plan(46);
 \ir world.psql
 
 -- an organization's sliding minute
@@ -165,6 +165,16 @@ SELECT world.say(4005);
 SELECT is(world.claimed(), 1, 'a reply inside a window is not limited');
 SELECT world.later('24 hours 1 second');
 SELECT is(world.claimed(), 2, 'after a day the held ones go');
+UPDATE wa_portfolios SET tier_limit = 100;
+SELECT world.queue(4100 + n) FROM generate_series(0, 2) n;
+SELECT is(world.claimed(), 3, 'far from a limit all go');
+UPDATE wa_portfolios SET tier_limit = NULL;
+SELECT world.queue(4110 + n) FROM generate_series(0, 3) n;
+SELECT is(world.claimed(), 4, 'without one, too');
+UPDATE wa_portfolios SET tier_limit = 10;
+SELECT world.queue(4120 + n) FROM generate_series(0, 3) n;
+SELECT is(world.claimed(), 1, 'and they count under the next: 2, 3 and 4 of 10 were used');
+DELETE FROM wa_outbound_queue WHERE status = 'pending';
 
 -- a restriction of Meta
 UPDATE wa_phone_numbers SET templates_blocked_until = clock_timestamp() + interval '2 hours';

@@ -39,7 +39,7 @@ SELECT throws_ok($$ SELECT set_wa_secret('password', NULL, repeat('a', 40)::byte
     NULL,
     'so is an unknown kind');
 SELECT is((SELECT count(*) FROM audit_log WHERE event = 'secret_set'), 6::bigint, 'each change is audited');
-SELECT is((SELECT count(*) FROM audit_log WHERE meta::text ~ 'aaaa|f1'), 0::bigint, 'without the value');
+SELECT is((SELECT count(*) FROM audit_log WHERE meta::text ~ 'a{20}|(61){20}|"f1"'), 0::bigint, 'without the value');
 
 CREATE ROLE wa_secret_admin IN ROLE wa_admin;
 CREATE ROLE wa_secret_app IN ROLE wa_app;
