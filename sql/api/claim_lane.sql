@@ -263,9 +263,10 @@ BEGIN
             IF v_org.rate_limit_per_minute IS NOT NULL AND v_verdict.metered > 0 THEN
                 PERFORM _wa_charge_organization(v_rate, p_org, v_now, v_verdict.metered);
             END IF;
-            IF v_verdict.tier_taken > 0 THEN
+            -- A new count is kept also where nothing is added to it.
+            IF v_verdict.tier_taken > 0 OR (v_verdict.tier_usage).taken_at[1] = v_now THEN
                 PERFORM _wa_charge_portfolio(
-                    v_verdict.tier_usage, p_org, v_number.portfolio_id, v_verdict.tier_taken
+                    v_verdict.tier_usage, p_org, v_number.portfolio_id, coalesce(v_verdict.tier_taken, 0)
                 );
             END IF;
             RETURN QUERY SELECT * FROM _wa_grant(
