@@ -102,6 +102,10 @@ BEGIN
         RETURN '{}';
     END IF;
     PERFORM _wa_require_installation();
+    PERFORM _wa_analyze_refilled(ARRAY[
+        'wa_outbound_queue', 'wa_queue_due', 'wa_queue_inflight', 'wa_messages', 'wa_contacts',
+        'wa_contact_identities', 'wa_conversation_windows', 'wa_message_statuses'
+    ]::regclass[]);
     FOR v_org IN
         SELECT i.organization_id AS id, array_agg(i.queue_id) AS queue_ids
         FROM (SELECT * FROM wa_queue_inflight i WHERE i.deadline_at <= clock_timestamp() LIMIT 1000) i

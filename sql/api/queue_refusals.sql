@@ -204,6 +204,7 @@ DECLARE
     v_org wa_organizations;
     v_sum record;
 BEGIN
+    PERFORM _wa_analyze_refilled('{wa_outbound_queue}', cardinality(p_ids));
     PERFORM FROM (
         SELECT
             array_agg(CASE WHEN NOT _wa_is_user_id(q.phone) THEN q.phone END) AS phones,

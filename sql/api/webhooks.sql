@@ -72,42 +72,21 @@ $$;
 COMMENT ON FUNCTION ingest_wa_webhook(bytea, text, text) IS
 'Stores one webhook body as it arrived; returns its id. process_wa_webhooks() reads it.';
 
--- While a table grows from nothing, plans rest on statistics of its first rows until autovacuum comes by:
--- every index that starts with the organization looks equally good, also to the checks of foreign keys. So a
--- table that has grown fourfold is analysed here, which happens a few times in its life.
-CREATE OR REPLACE FUNCTION _wa_analyze_grown(p_tables regclass[]) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
-AS $$
-DECLARE
-    v_table regclass;
-BEGIN
-    FOR v_table IN
-        SELECT c.oid FROM pg_class c
-        WHERE c.oid = ANY (p_tables)
-            AND pg_relation_size(c.oid) / current_setting('block_size')::integer > 4 * greatest(c.relpages, 2)
-    LOOP
-        EXECUTE format('ANALYZE (SKIP_LOCKED) %s', v_table);
-    END LOOP;
-END
-$$;
-
-COMMENT ON FUNCTION _wa_analyze_grown(regclass[]) IS
-'Internal: analyses those of the tables that have grown fourfold since they were last analysed.';
-
 CREATE OR REPLACE FUNCTION process_wa_webhooks(p_limit integer DEFAULT 500) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 DECLARE
+    c_tables CONSTANT regclass[] := ARRAY[
+        'wa_contacts', 'wa_contact_identities', 'wa_conversation_windows', 'wa_messages',
+        'wa_message_statuses', 'wa_events', 'wa_webhook_logs'
+    ];
     v_ids bigint[];
 BEGIN
     -- One processor at a time: bodies are read in the order of arrival, and a second one would only wait for
     -- rows.
     PERFORM pg_advisory_xact_lock(hashtextextended('wa_webhooks', 0));
-    PERFORM _wa_analyze_grown(ARRAY[
-        'wa_contacts', 'wa_contact_identities', 'wa_conversation_windows', 'wa_messages',
-        'wa_message_statuses',
-        'wa_events', 'wa_webhook_logs'
-    ]::regclass[]);
+    PERFORM _wa_analyze_grown(c_tables);
+    PERFORM _wa_analyze_refilled(c_tables);
     PERFORM _wa_attach_orphan_statuses(clock_timestamp());
     v_ids := ARRAY(
         SELECT l.id FROM wa_webhook_logs l WHERE l.status = 'pending' ORDER BY l.id LIMIT greatest(p_limit, 0)
@@ -345,7 +324,7 @@ COMMENT ON FUNCTION record_wa_webhook_rejection(text, text) IS
 REVOKE ALL ON _wa_webhook_atoms FROM PUBLIC;
 REVOKE ALL ON FUNCTION _wa_number_atoms(_wa_webhook_atoms[]), ingest_wa_webhooks(bytea[], text[], text),
 ingest_wa_webhook(bytea, text, text),
-_wa_analyze_grown(regclass[]), process_wa_webhooks(integer), replay_wa_webhooks(bigint[]),
+process_wa_webhooks(integer), replay_wa_webhooks(bigint[]),
 _wa_process_logs(bigint[]),
 _wa_read_atoms(bigint[]),
 _wa_apply_atoms_safely(uuid, _wa_webhook_atoms[]), _wa_apply_atoms(uuid, _wa_webhook_atoms[]),
