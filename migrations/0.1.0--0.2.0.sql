@@ -42,6 +42,10 @@ COMMENT ON COLUMN wa_installations.webhook_log_retention IS
 -- For rows to come; pages that are there already stay as full as they are.
 ALTER TABLE wa_messages SET (fillfactor = 50);
 
+-- A look-up of one row by its key cannot take this index for the key's any more.
+DROP INDEX wa_queue_due_order_idx;
+CREATE INDEX wa_queue_due_order_idx ON wa_queue_due (number_id, class, due_at, queue_id) WHERE class > 0;
+
 -- Claims keep a count of a portfolio's recipients.
 ALTER TABLE wa_rate_limits
 DROP CONSTRAINT wa_rate_limits_scope_check,

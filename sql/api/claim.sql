@@ -90,7 +90,7 @@ BEGIN ATOMIC
         CROSS JOIN LATERAL (
             SELECT d.due_at FROM wa_queue_due d
             WHERE d.organization_id = l.organization_id AND d.number_id = l.number_id AND d.class = c.class
-                AND (d.due_at, d.queue_id) > (
+                AND d.class > 0 AND (d.due_at, d.queue_id) > (
                     CASE WHEN s.look_again_at > p_now THEN s.cursor_due[c.class] ELSE '-infinity' END,
                     CASE WHEN s.look_again_at > p_now THEN s.cursor_id[c.class]
                         ELSE '00000000-0000-0000-0000-000000000000' END

@@ -52,7 +52,7 @@ BEGIN
             FROM (
                 SELECT d.due_at, d.queue_id, d.contact_id, d.template_id FROM wa_queue_due d
                 WHERE d.organization_id = p_org AND d.number_id = p_number_id AND d.class = c.class
-                    AND d.due_at <= p_now
+                    AND d.class > 0 AND d.due_at <= p_now
                     AND (d.due_at, d.queue_id) > (p_cursor_due[c.class], p_cursor_id[c.class])
                 ORDER BY d.due_at, d.queue_id
                 LIMIT CASE WHEN c.class % 2 = 0 THEN least(p_limit, p_metered_limit) ELSE p_limit END

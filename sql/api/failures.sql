@@ -135,7 +135,7 @@ BEGIN
     END LOOP;
     PERFORM _wa_expire_panics(clock_timestamp());
     PERFORM _wa_assign_numbers(o.organization_id)
-    FROM (SELECT DISTINCT d.organization_id FROM wa_queue_due d WHERE d.number_id IS NULL) o;
+    FROM (SELECT DISTINCT d.organization_id FROM wa_queue_due d WHERE d.number_id IS NULL AND d.class > 0) o;
     RETURN jsonb_build_object('lost', v_lost, 'settled', v_settled);
 END
 $$;
@@ -212,7 +212,7 @@ BEGIN
                 CROSS JOIN LATERAL (
                     SELECT d.due_at FROM wa_queue_due d
                     WHERE d.organization_id = l.organization_id AND d.number_id = l.number_id
-                        AND d.class = c.class
+                        AND d.class = c.class AND d.class > 0
                         AND d.due_at > v_now
                     ORDER BY d.due_at LIMIT 1
                 ) d
@@ -227,7 +227,7 @@ BEGIN
                     CROSS JOIN LATERAL (
                         SELECT d.due_at FROM wa_queue_due d
                         WHERE d.organization_id = l.organization_id AND d.number_id = l.number_id
-                            AND d.class = c.class
+                            AND d.class = c.class AND d.class > 0
                         ORDER BY d.due_at LIMIT 1
                     ) d
                     WHERE d.due_at <= v_now

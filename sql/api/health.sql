@@ -226,7 +226,7 @@ AS $$
         -- What waits for a first number.
         SELECT DISTINCT q.organization_id, NULL::bigint, NULL::text, NULL::text,
             'no business number is registered'
-        FROM wa_queue_due q WHERE q.number_id IS NULL
+        FROM wa_queue_due q WHERE q.number_id IS NULL AND q.class > 0
     ) n
     LEFT JOIN LATERAL (
         SELECT count(*) FILTER (WHERE q.due_at <= clock_timestamp()) AS due,

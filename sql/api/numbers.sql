@@ -76,7 +76,7 @@ LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
     UPDATE wa_queue_due d SET number_id = o.default_number_id
     FROM wa_organizations o
-    WHERE o.id = p_org AND d.organization_id = p_org AND d.number_id IS NULL
+    WHERE o.id = p_org AND d.organization_id = p_org AND d.number_id IS NULL AND d.class > 0
         AND o.default_number_id IS NOT NULL
 $$;
 

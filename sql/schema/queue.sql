@@ -62,7 +62,9 @@ CREATE TABLE wa_queue_due (
     CONSTRAINT wa_queue_due_class_check CHECK (class BETWEEN 1 AND 6)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
 
-CREATE INDEX wa_queue_due_order_idx ON wa_queue_due (number_id, class, due_at, queue_id);
+-- The predicate holds for every row, and only who states it may use the index: while the table seems empty, a
+-- look-up of one row by its key would be planned as a walk through this index as readily as by the key.
+CREATE INDEX wa_queue_due_order_idx ON wa_queue_due (number_id, class, due_at, queue_id) WHERE class > 0;
 CREATE INDEX wa_queue_due_contact_idx ON wa_queue_due (contact_id);
 
 CREATE TABLE wa_queue_inflight (
