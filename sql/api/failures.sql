@@ -104,7 +104,8 @@ BEGIN
     PERFORM _wa_require_installation();
     PERFORM _wa_analyze_refilled(ARRAY[
         'wa_outbound_queue', 'wa_queue_due', 'wa_queue_inflight', 'wa_messages', 'wa_contacts',
-        'wa_contact_identities', 'wa_conversation_windows', 'wa_message_statuses'
+        'wa_contact_identities', 'wa_conversation_windows', 'wa_message_statuses', 'wa_tier_usages',
+        'wa_opt_outs'
     ]::regclass[]);
     FOR v_org IN
         SELECT i.organization_id AS id, array_agg(i.queue_id) AS queue_ids
