@@ -10,7 +10,7 @@ CREATE OR REPLACE FUNCTION _wa_weigh_due(
     OUT granted_classes smallint[], OUT granted_open boolean[], OUT metered integer, OUT failed uuid[],
     OUT fail_codes text[],
     OUT held uuid[], OUT held_until timestamptz[], OUT hold_reasons text[], OUT converted uuid[],
-    OUT tier_usage wa_rate_limits, OUT tier_taken integer
+    OUT tier_version bigint, OUT tier_counted_at timestamptz, OUT tier_used integer, OUT tier_taken integer
 )
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -19,7 +19,6 @@ DECLARE
     v_tier_limit integer;
     v_tier_room integer;
     v_tier_free_at timestamptz;
-    v_used record;
 BEGIN
     -- Only templates open conversations.
     IF v_templates > 0 THEN
@@ -29,12 +28,10 @@ BEGIN
         FOR NO KEY UPDATE;
     END IF;
     IF v_tier_limit IS NOT NULL THEN
-        SELECT * INTO v_used FROM _wa_tier_usage(
-            (p_org).id, (p_number).portfolio_id, v_tier_limit - v_templates, p_now
-        );
-        tier_usage := v_used.usage;
-        v_tier_room := v_tier_limit - tier_usage.taken[1];
-        v_tier_free_at := v_used.free_at;
+        SELECT u.version, u.counted_at, u.used, u.free_at
+        INTO tier_version, tier_counted_at, tier_used, v_tier_free_at
+        FROM _wa_tier_usage((p_org).id, (p_number).portfolio_id, v_tier_limit - v_templates, p_now) u;
+        v_tier_room := v_tier_limit - tier_used;
     END IF;
     WITH judged AS MATERIALIZED (
         -- A row that its owner changes at this moment is skipped, never waited for; so is one moved since it
@@ -200,25 +197,22 @@ COMMENT ON FUNCTION _wa_weigh_due(
 -- one was set and counted.
 CREATE OR REPLACE FUNCTION _wa_tier_usage(
     p_org uuid, p_portfolio_id text, p_enough integer, p_now timestamptz,
-    OUT usage wa_rate_limits, OUT free_at timestamptz
+    OUT version bigint, OUT counted_at timestamptz, OUT used integer, OUT free_at timestamptz
 )
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
-DECLARE
-    v_count integer;
 BEGIN
-    SELECT r.* INTO usage FROM wa_rate_limits r
+    SELECT r.version, r.taken_at[1], r.taken[1] INTO version, counted_at, used FROM wa_rate_limits r
     WHERE r.organization_id = p_org AND r.scope = 'portfolio' AND r.scope_id = p_portfolio_id
     ORDER BY r.version DESC LIMIT 1;
-    IF usage.taken[1] <= p_enough AND usage.taken_at[1] > p_now - interval '10 seconds' THEN
+    IF used <= p_enough AND counted_at > p_now - interval '10 seconds' THEN
         RETURN;
     END IF;
-    SELECT count(*), min(u.last_at) + interval '24 hours' INTO v_count, free_at
+    counted_at := p_now;
+    SELECT count(*), min(u.last_at) + interval '24 hours' INTO used, free_at
     FROM wa_tier_usages u
     WHERE u.organization_id = p_org AND u.portfolio_id = p_portfolio_id
         AND u.last_at > p_now - interval '24 hours';
-    usage.taken := ARRAY[v_count];
-    usage.taken_at := ARRAY[p_now];
 END
 $$;
 

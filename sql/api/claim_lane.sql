@@ -264,9 +264,11 @@ BEGIN
                 PERFORM _wa_charge_organization(v_rate, p_org, v_now, v_verdict.metered);
             END IF;
             -- A new count is kept also where nothing is added to it.
-            IF v_verdict.tier_taken > 0 OR (v_verdict.tier_usage).taken_at[1] = v_now THEN
-                PERFORM _wa_charge_portfolio(
-                    v_verdict.tier_usage, p_org, v_number.portfolio_id, coalesce(v_verdict.tier_taken, 0)
+            IF v_verdict.tier_taken > 0 OR v_verdict.tier_counted_at = v_now THEN
+                PERFORM _wa_write_rate(
+                    p_org, 'portfolio', v_number.portfolio_id, v_verdict.tier_version,
+                    ARRAY[v_verdict.tier_counted_at],
+                    ARRAY[v_verdict.tier_used + coalesce(v_verdict.tier_taken, 0)]
                 );
             END IF;
             RETURN QUERY SELECT * FROM _wa_grant(
@@ -323,21 +325,6 @@ $$;
 
 COMMENT ON FUNCTION _wa_charge_organization(wa_rate_limits, uuid, timestamptz, integer) IS
 'Internal: charges an organization''s rate limit; the caller holds its lock.';
-
-CREATE OR REPLACE FUNCTION _wa_charge_portfolio(
-    p_usage wa_rate_limits, p_org uuid, p_portfolio_id text, p_n integer
-) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
-AS $$
-BEGIN
-    PERFORM _wa_write_rate(
-        p_org, 'portfolio', p_portfolio_id, p_usage.version, p_usage.taken_at, ARRAY[p_usage.taken[1] + p_n]
-    );
-END
-$$;
-
-COMMENT ON FUNCTION _wa_charge_portfolio(wa_rate_limits, uuid, text, integer) IS
-'Internal: adds new recipients to what is known of a portfolio''s usage; the caller holds its lock.';
 
 CREATE OR REPLACE FUNCTION _wa_write_rate(
     p_org uuid, p_scope text, p_scope_id text, p_old_version bigint, p_taken_at timestamptz[],
@@ -418,7 +405,6 @@ _wa_pick_due(
 ),
 _wa_claim_lane(uuid, bigint, uuid, integer), _wa_write_lane_state(wa_lane_states, wa_lane_states),
 _wa_charge_organization(wa_rate_limits, uuid, timestamptz, integer),
-_wa_charge_portfolio(wa_rate_limits, uuid, text, integer),
 _wa_write_rate(uuid, text, text, bigint, timestamptz[], integer[]),
 _wa_set_aside(
     wa_organizations, wa_phone_numbers, uuid[], text[], uuid[], timestamptz[], text[], uuid[]

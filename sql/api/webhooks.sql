@@ -79,7 +79,7 @@ DECLARE
     c_tables CONSTANT regclass[] := ARRAY[
         'wa_contacts', 'wa_contact_identities', 'wa_conversation_windows', 'wa_messages',
         'wa_message_statuses', 'wa_events', 'wa_webhook_logs'
-    ];
+    ]::regclass[];
     v_ids bigint[];
 BEGIN
     -- One processor at a time: bodies are read in the order of arrival, and a second one would only wait for
