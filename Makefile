@@ -19,7 +19,7 @@ all install uninstall clean:
 endif
 
 SOURCES = $(EXTENSION).control sql/manifest bin/build-extension \
-	$(wildcard sql/*/*.sql plpython/*.py migrations/*.sql migrations/released/*.sql)
+	$(wildcard sql/*/*.sql sql/packs/*/*.sql plpython/*.py migrations/*.sql migrations/released/*.sql)
 PYTHON_DIR = $(DESTDIR)$(datadir)/$(EXTENSION)/python
 
 $(SCRIPT): $(SOURCES)

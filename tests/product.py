@@ -40,7 +40,7 @@ class Product:
     def write(self, path: str, text: str) -> None:
         """Write a source below sql/, adding it to the manifest, or a migration."""
         folder = self.root if path.startswith("migrations/") else self.root / "sql"
-        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text)
         if folder != self.root and path not in self.manifest:
             self.manifest.append(path)

@@ -1,5 +1,6 @@
--- The schema runner. The build stores sql/schema, sql/api and migrations/ as rows of _wa_scripts; the
--- functions below turn them into ordinary tables, views and functions of whoever calls migrate_wa().
+-- The schema runner. The build stores the rooms' files and migrations/ as rows of _wa_scripts; the functions
+-- below turn them into ordinary tables, views and functions of whoever calls migrate_wa(). Of kind schema are
+-- the files ROOM/tables….sql: what they make holds data, is made once and changed by migrations only.
 
 CREATE FUNCTION _wa_taken_objects(p_objects text [])
 RETURNS text
@@ -117,7 +118,7 @@ BEGIN
         SELECT string_agg(coalesce(s.name, m.step), ', ')
         INTO v_changed
         FROM (SELECT * FROM _wa_scripts WHERE kind = 'schema') AS s
-        FULL JOIN (SELECT * FROM wa_migrations WHERE version = v_target AND step LIKE 'schema/%') AS m
+        FULL JOIN (SELECT * FROM wa_migrations WHERE version = v_target AND step ~ '/tables\w*\.sql$') AS m
             ON m.step = s.name
         WHERE s.checksum IS DISTINCT FROM m.checksum;
         IF v_changed IS NOT NULL THEN
@@ -196,7 +197,7 @@ DECLARE
 BEGIN
     PERFORM _wa_lock_migration();
 
-    FOR v_step IN SELECT * FROM plan_wa_migration() AS p WHERE p.step NOT LIKE 'pack/%' LOOP
+    FOR v_step IN SELECT * FROM plan_wa_migration() AS p WHERE p.step NOT LIKE 'packs/%/%' LOOP
         IF v_step.action IN ('create', 'migrate', 'replace') THEN
             BEGIN
                 EXECUTE v_step.body;

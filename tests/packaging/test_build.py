@@ -44,11 +44,12 @@ def test_loading_the_script_by_psql_stops_at_once(pg: object, bare_db: Database)
 @pytest.mark.parametrize(
     ("path", "text", "complaint"),
     [
-        ("schema/a.sql", "@@include plpython/absent.py@@\n", "plpython/absent.py does not exist"),
-        ("schema/a.sql", "  @@include plpython/x.py@@\n", "malformed"),
-        ("schema/a.sql", "SELECT '$wa_script$';\n", "delimiter"),
-        ("api/a.sql", "SELECT '@extschema@';\n", "no schema names"),
-        ("other/a.sql", "SELECT 1;\n", "neither extension/, schema/, api/ nor pack/"),
+        ("shop/tables.sql", "@@include plpython/absent.py@@\n", "plpython/absent.py does not exist"),
+        ("shop/tables.sql", "  @@include plpython/x.py@@\n", "malformed"),
+        ("shop/tables.sql", "SELECT '$wa_script$';\n", "delimiter"),
+        ("shop/a.sql", "SELECT '@extschema@';\n", "no schema names"),
+        ("shop/garden/a.sql", "SELECT 1;\n", "neither sql/ROOM/NAME.sql nor sql/packs/PACK/NAME.sql"),
+        ("Shop.sql", "SELECT 1;\n", "neither sql/ROOM/NAME.sql nor sql/packs/PACK/NAME.sql"),
     ],
 )
 def test_build_refuses_sources_that_it_cannot_carry(
@@ -68,10 +69,10 @@ def test_build_refuses_a_body_that_would_end_early(product: Product) -> None:
 
 
 def test_build_refuses_a_listed_file_that_is_absent_and_one_listed_twice(product: Product) -> None:
-    product.manifest.append("api/absent.sql")
+    product.manifest.append("orders/absent.sql")
     with pytest.raises(product.build.BuildError, match=r"absent\.sql"):
         product.assemble("7.0.0")
-    product.manifest[-1] = "api/orders.sql"
+    product.manifest[-1] = "orders/orders.sql"
     with pytest.raises(product.build.BuildError, match="twice"):
         product.assemble("7.0.0")
 

@@ -12,7 +12,7 @@ from product import Product, steps
 from schema_dump import schema_of
 
 CREATE = "CREATE EXTENSION pg_whatsapp VERSION '7.0.0' CASCADE"
-FRESH = [("schema/orders.sql", "create"), ("api/orders.sql", "create")]
+FRESH = [("orders/tables.sql", "create"), ("orders/orders.sql", "create")]
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_objects_of_the_host_with_our_names_are_named_and_left_alone(installed: 
 
 
 def test_a_step_that_fails_leaves_nothing_behind(product: Product, bare_db: Database) -> None:
-    product.write("api/broken.sql", "CREATE VIEW wa_broken AS SELECT absent FROM wa_orders;\n")
+    product.write("orders/broken.sql", "CREATE VIEW wa_broken AS SELECT absent FROM wa_orders;\n")
     product.release("7.0.0")
     bare_db.query(CREATE)
     with bare_db.connect() as connection, pytest.raises(psycopg.errors.UndefinedColumn):
@@ -112,36 +112,36 @@ def test_same_version_with_other_functions_replaces_them(product: Product, insta
     with installed.connect() as connection:
         steps(connection)
         product.write(
-            "api/orders.sql",
+            "orders/orders.sql",
             "CREATE OR REPLACE FUNCTION count_wa_orders() RETURNS bigint LANGUAGE sql STABLE\n"
             "BEGIN ATOMIC SELECT -1::bigint; END;\n",
         )
         product.release("7.0.0")
         connection.execute("DROP EXTENSION pg_whatsapp")
         connection.execute(CREATE)
-        assert steps(connection) == [("schema/orders.sql", "unchanged"), ("api/orders.sql", "replace")]
+        assert steps(connection) == [("orders/tables.sql", "unchanged"), ("orders/orders.sql", "replace")]
         assert connection.execute("SELECT count_wa_orders()").fetchone() == (-1,)
 
 
 def test_same_version_with_other_tables_is_refused(product: Product, installed: Database) -> None:
     with installed.connect() as connection:
         steps(connection)
-        product.write("schema/orders.sql", "CREATE TABLE wa_orders (id integer);\n")
+        product.write("orders/tables.sql", "CREATE TABLE wa_orders (id integer);\n")
         product.release("7.0.0")
         connection.execute("DROP EXTENSION pg_whatsapp")
         connection.execute(CREATE)
         with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState) as refusal:
             steps(connection)
-    assert refusal.value.diag.message_detail == "Different: schema/orders.sql."
+    assert refusal.value.diag.message_detail == "Different: orders/tables.sql."
     assert "migrations/A--B.sql" in (refusal.value.diag.message_hint or "")
 
 
 def release_upgrade(product: Product) -> None:
     """Version 7.1.0: a column more, a function in the extension more, and the view gone."""
     product.release("7.0.0")
-    product.write("schema/orders.sql", "CREATE TABLE wa_orders (id integer, note text, total numeric);\n")
+    product.write("orders/tables.sql", "CREATE TABLE wa_orders (id integer, note text, total numeric);\n")
     product.write(
-        "api/orders.sql",
+        "orders/orders.sql",
         "CREATE OR REPLACE FUNCTION count_wa_orders() RETURNS bigint LANGUAGE sql STABLE\n"
         "BEGIN ATOMIC SELECT count(total) FROM wa_orders; END;\n",
     )
@@ -165,8 +165,8 @@ def test_upgrade_keeps_the_rows_and_equals_a_fresh_install(
         assert connection.execute("SELECT * FROM wa_version()").fetchone() == ("7.1.0", "7.0.0")
         assert steps(connection) == [
             ("migrations/7.0.0--7.1.0.sql", "migrate"),
-            ("schema/orders.sql", "covered"),
-            ("api/orders.sql", "replace"),
+            ("orders/tables.sql", "covered"),
+            ("orders/orders.sql", "replace"),
         ]
         assert connection.execute("SELECT id, total, more_wa() FROM wa_orders").fetchall() == [(42, None, 1)]
         assert connection.execute("SELECT * FROM wa_version()").fetchone() == ("7.1.0", "7.1.0")

@@ -13,7 +13,7 @@ from harness import CHECKOUT, Database
 from product import Product, steps, with_packs
 from schema_dump import schema_of
 
-TABLES, API = "pack/shop_tables.sql", "pack/shop_api.sql"
+TABLES, API = "packs/shop/tables.sql", "packs/shop/shops.sql"
 FRESH = [(TABLES, "create"), (API, "create")]
 UNCHANGED = [(step, "unchanged") for step, _ in FRESH]
 FUNCTION = (
@@ -25,11 +25,11 @@ FUNCTION = (
 @pytest.fixture
 def product(product: Product) -> Product:
     """The stand-in with a pack."""
-    for path in ("schema/packs.sql", "api/packs.sql"):
+    for path in ("packs/tables.sql", "packs/packs.sql"):
         product.write(path, (CHECKOUT / "sql" / path).read_text())
     product.write(TABLES, "CREATE TABLE shops (id integer);\n")
     product.write(API, FUNCTION.format("*"))
-    product.write("pack/garden.sql", "CREATE TABLE gardens (id integer);\n")
+    product.write("packs/garden/tables.sql", "CREATE TABLE gardens (id integer);\n")
     return product
 
 
@@ -49,7 +49,7 @@ def install(connection: psycopg.Connection[Any], pack: str = "shop") -> list[tup
 
 def pack_steps(connection: psycopg.Connection[Any]) -> list[tuple[str, str]]:
     """What migrate_wa() does of packs."""
-    return [step for step in steps(connection) if step[0].startswith("pack/")]
+    return [step for step in steps(connection) if step[0].count("/") == 2]
 
 
 def test_a_pack_comes_when_it_is_asked_for_and_once(migrated: Database) -> None:
@@ -92,7 +92,7 @@ def test_what_the_host_has_is_named_and_left_alone(migrated: Database) -> None:
     assert refusal.value.diag.message_detail == "Already there: relation shops, function count_shops."
     assert migrated.query("SELECT note FROM shops") == [{"note": "mine"}]
     with migrated.connect() as connection:
-        assert install(connection, "garden") == [("pack/garden.sql", "create")]
+        assert install(connection, "garden") == [("packs/garden/tables.sql", "create")]
 
 
 def test_a_script_that_fails_leaves_nothing_behind(product: Product, bare_db: Database) -> None:
@@ -113,7 +113,7 @@ def test_a_later_release_brings_installed_packs_along(
     without.query("CREATE EXTENSION pg_whatsapp VERSION '7.0.0' CASCADE")
     without.query("SELECT migrate_wa()")
     product.write(TABLES, "CREATE TABLE shops (id integer, town text);\n")
-    product.write("pack/shop_tables_staff.sql", "CREATE TABLE shop_staff (id integer);\n")
+    product.write("packs/shop/tables_staff.sql", "CREATE TABLE shop_staff (id integer);\n")
     product.write(API, FUNCTION.format("town"))
     product.write(
         "migrations/7.0.0--7.1.0.sql",
@@ -127,8 +127,8 @@ def test_a_later_release_brings_installed_packs_along(
         connection.execute("ALTER EXTENSION pg_whatsapp UPDATE TO '7.1.0'")
         with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=r"of version 7\.0\.0"):
             install(connection)
-        new = [(TABLES, "covered"), (API, "replace"), ("pack/shop_tables_staff.sql", "create")]
-        planned = connection.execute("SELECT step, action FROM plan_wa_migration() WHERE step ~ '^pack/'")
+        new = [(TABLES, "covered"), (API, "replace"), ("packs/shop/tables_staff.sql", "create")]
+        planned = connection.execute("SELECT step, action FROM plan_wa_migration() WHERE step LIKE 'packs/%/%'")
         assert planned.fetchall() == new
         assert pack_steps(connection) == new
         assert connection.execute("SELECT count(*), count_shops() FROM shops").fetchone() == (1, 0)
@@ -156,7 +156,7 @@ def test_tables_of_another_build_of_the_version_are_refused(product: Product, mi
 
 
 def test_a_pack_whose_name_cannot_be_told_is_not_built(product: Product) -> None:
-    product.write("pack/big_shop.sql", "SELECT 1;\n")
+    product.write("packs/big_shop/tables.sql", "SELECT 1;\n")
     with pytest.raises(product.build.BuildError, match="big_shop"):
         product.assemble("7.0.0")
 
@@ -169,4 +169,4 @@ def test_packs_survive_dump_and_restore(make_database: Callable[..., Database], 
     with original.connect() as before, copy.connect() as after:
         assert contents(after) == contents(before)
         assert {action for _, action in steps(after)} == {"unchanged"}
-        assert install(after, "profiles") == [("pack/profiles.sql", "unchanged")]
+        assert install(after, "profiles") == [("packs/profiles/tables.sql", "unchanged")]

@@ -1,12 +1,12 @@
 -- Packs: tables that a host may want and may have already. migrate_wa() never installs one, it only brings
 -- those that are there to its version. A pack's scripts are called
---   pack/NAME.sql, pack/NAME_tables….sql    run once; later releases change its tables in their migration
---   pack/NAME_api….sql                      run again when one of them changed
+--   packs/PACK/tables….sql    run once; later releases change its tables in their migration
+--   packs/PACK/….sql          run again when one of them changed
 -- Bodies look the extension's tables up late: nothing of the host may hang on the extension's life.
 
 CREATE OR REPLACE FUNCTION _wa_pack_of(p_script text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN substring(p_script FROM '^pack/([a-z0-9]+)(?:_\w+)?\.sql$');
+RETURN substring(p_script FROM '^packs/([a-z0-9]+)/\w+\.sql$');
 
 COMMENT ON FUNCTION _wa_pack_of(text) IS 'Internal: the pack that a script belongs to.';
 
@@ -31,10 +31,10 @@ DECLARE
     v_is_api_changed boolean;
 BEGIN
     SELECT string_agg(s.name, ', ' ORDER BY s.position) FILTER (
-            WHERE s.name NOT LIKE '%\_api%' AND p.version = v_version AND p.checksum <> s.checksum
+            WHERE s.name LIKE '%/tables%' AND p.version = v_version AND p.checksum <> s.checksum
         ),
         bool_or(p.checksum IS DISTINCT FROM s.checksum OR p.version <> v_version)
-            FILTER (WHERE s.name LIKE '%\_api%'),
+            FILTER (WHERE s.name NOT LIKE '%/tables%'),
         _wa_taken_objects(ARRAY(
             SELECT o.object FROM _wa_scripts t CROSS JOIN LATERAL unnest(t.objects) o (object)
             WHERE t.kind = 'pack' AND _wa_pack_of(t.name) = p_name AND o.object <> ALL (v_known)
@@ -63,7 +63,7 @@ BEGIN
     RETURN QUERY
     SELECT s.name, CASE
             WHEN p.step IS NULL THEN 'create'
-            WHEN s.name LIKE '%\_api%' AND v_is_api_changed THEN 'replace'
+            WHEN s.name NOT LIKE '%/tables%' AND v_is_api_changed THEN 'replace'
             WHEN p.checksum = s.checksum AND p.version = v_version THEN 'unchanged'
             ELSE 'covered'
         END, s.body, s.checksum, s.objects
