@@ -58,8 +58,11 @@ CREATE TABLE wa_messages (
 
 CREATE UNIQUE INDEX wa_messages_queue_key
 ON wa_messages (queue_id, organization_id) WHERE queue_id IS NOT NULL;
+
 CREATE INDEX wa_messages_contact_idx ON wa_messages (contact_id, id);
+
 CREATE INDEX wa_messages_created_at_idx ON wa_messages (created_at, organization_id);
+
 CREATE INDEX wa_messages_reply_to_idx
 ON wa_messages (reply_to, organization_id) WHERE message_type IN ('edit', 'revoke');
 
@@ -86,6 +89,7 @@ CREATE TABLE wa_message_statuses (
 );
 
 CREATE INDEX wa_message_statuses_orphan_idx ON wa_message_statuses (received_at) WHERE message_id IS NULL;
+
 CREATE INDEX wa_message_statuses_occurred_at_idx ON wa_message_statuses USING brin (occurred_at);
 
 CREATE TABLE wa_events (
@@ -103,6 +107,7 @@ CREATE TABLE wa_events (
 
 CREATE UNIQUE INDEX wa_events_position_key ON wa_events (organization_id,
 position) WHERE position IS NOT NULL;
+
 CREATE INDEX wa_events_unplaced_idx ON wa_events (organization_id, id) WHERE position IS NULL;
 
 CREATE TABLE wa_event_consumers (

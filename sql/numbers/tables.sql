@@ -1,4 +1,4 @@
--- Business numbers, their portfolios, and the lane state that sending needs.
+-- Business numbers, their portfolios, how a webhook finds them, and emergency stops.
 
 CREATE TABLE wa_portfolios (
     organization_id uuid NOT NULL DEFAULT current_wa_organization(),
@@ -60,64 +60,28 @@ CREATE TABLE wa_number_routes (
 
 CREATE INDEX wa_number_routes_waba_idx ON wa_number_routes (waba_id);
 
--- One row per lane, never updated: only locked, so that a lock costs no new row version.
-CREATE TABLE wa_lanes (
-    organization_id uuid NOT NULL,
-    number_id bigint NOT NULL,
-    CONSTRAINT wa_lanes_pkey PRIMARY KEY (organization_id, number_id)
+CREATE TABLE wa_panic_modes (
+    organization_id uuid NOT NULL DEFAULT current_wa_organization(),
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    number_id bigint,
+    integration text NOT NULL DEFAULT 'whatsapp',
+    reason text NOT NULL,
+    metadata jsonb NOT NULL DEFAULT '{}',
+    active boolean NOT NULL DEFAULT true,
+    triggered_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    triggered_by text NOT NULL DEFAULT session_user,
+    resolved_at timestamptz,
+    resolved_by text,
+    auto_resolve_at timestamptz,
+    CONSTRAINT wa_panic_modes_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT wa_panic_modes_organization_fkey FOREIGN KEY (organization_id)
+    REFERENCES wa_organizations (id) ON DELETE CASCADE,
+    CONSTRAINT wa_panic_modes_number_fkey FOREIGN KEY (organization_id, number_id)
+    REFERENCES wa_phone_numbers (organization_id, id) ON DELETE CASCADE,
+    CONSTRAINT wa_panic_modes_resolved_check CHECK (active OR resolved_at IS NOT NULL)
 );
 
--- State is written as a new row of the next version and read from the newest end of the index: an updated row
--- would grow a chain of dead versions that every claim walks while an old snapshot is held elsewhere.
-CREATE TABLE wa_lane_states (
-    organization_id uuid NOT NULL,
-    number_id bigint NOT NULL,
-    version bigint NOT NULL,
-    cursor_due timestamptz[] NOT NULL,
-    cursor_id uuid[] NOT NULL,
-    shares double precision[] NOT NULL,
-    share_clock double precision NOT NULL,
-    taken_at timestamptz[] NOT NULL,
-    taken integer[] NOT NULL,
-    look_again_at timestamptz NOT NULL,
-    served_at timestamptz NOT NULL,
-    held_until timestamptz,
-    hold_reason text,
-    CONSTRAINT wa_lane_states_pkey PRIMARY KEY (organization_id, number_id, version)
-) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
-
-CREATE TABLE wa_rate_limits (
-    organization_id uuid NOT NULL,
-    scope text NOT NULL,
-    scope_id text NOT NULL,
-    version bigint NOT NULL,
-    taken_at timestamptz[] NOT NULL DEFAULT '{}',
-    taken integer[] NOT NULL DEFAULT '{}',
-    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    CONSTRAINT wa_rate_limits_pkey PRIMARY KEY (organization_id, scope, scope_id, version),
-    CONSTRAINT wa_rate_limits_scope_check CHECK (scope IN ('organization', 'portfolio'))
-) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
-
-CREATE TABLE wa_pair_rates (
-    organization_id uuid NOT NULL,
-    number_id bigint NOT NULL,
-    contact_id bigint NOT NULL,
-    burst_started_at timestamptz NOT NULL,
-    burst_count integer NOT NULL,
-    clear_at timestamptz NOT NULL,
-    wait_until timestamptz,
-    CONSTRAINT wa_pair_rates_pkey PRIMARY KEY (organization_id, number_id, contact_id)
-) WITH (fillfactor = 70);
-
-CREATE TABLE wa_tier_usages (
-    organization_id uuid NOT NULL,
-    portfolio_id text NOT NULL,
-    contact_id bigint NOT NULL,
-    last_at timestamptz NOT NULL,
-    CONSTRAINT wa_tier_usages_pkey PRIMARY KEY (organization_id, portfolio_id, contact_id)
-);
-
-CREATE INDEX wa_tier_usages_last_at_idx ON wa_tier_usages (last_at, portfolio_id);
+CREATE INDEX wa_panic_modes_active_idx ON wa_panic_modes (organization_id) WHERE active;
 
 COMMENT ON TABLE wa_portfolios IS
 'Business portfolios: all numbers of one share its messaging limit (unique recipients outside the window in '
@@ -141,11 +105,8 @@ COMMENT ON COLUMN wa_phone_numbers.replies_blocked_until IS 'Meta restricted rep
 COMMENT ON COLUMN wa_phone_numbers.last_webhook_at IS
 'When a webhook of this number was last processed, to ten seconds.';
 COMMENT ON TABLE wa_number_routes IS 'Internal: finds the tenant of a webhook by the provider''s number id.';
-COMMENT ON TABLE wa_lanes IS 'Internal: the lock of each lane.';
-COMMENT ON TABLE wa_lane_states IS 'Internal: where each lane''s claim stands. The newest version counts.';
-COMMENT ON TABLE wa_rate_limits IS
-'Internal: what was used of limits. The newest version counts. organization: messages of the last minute. '
-'portfolio: no fewer recipients of the last 24 hours than there are, and when they were counted.';
-COMMENT ON TABLE wa_pair_rates IS 'Internal: Meta''s pair rate of each business number and contact.';
-COMMENT ON TABLE wa_tier_usages IS
-'Internal: recipients written to outside their window, per portfolio, for the rolling messaging limit.';
+COMMENT ON TABLE wa_panic_modes IS
+'Emergency stops. While one is active for an organization or number, no message of it is claimed.';
+COMMENT ON COLUMN wa_panic_modes.number_id IS
+'The number that is stopped; NULL stops the whole organization.';
+COMMENT ON COLUMN wa_panic_modes.auto_resolve_at IS 'When the stop ends by itself; NULL means never.';

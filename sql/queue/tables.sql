@@ -65,6 +65,7 @@ CREATE TABLE wa_queue_due (
 -- The predicate holds for every row, and only who states it may use the index: while the table seems empty, a
 -- look-up of one row by its key would be planned as a walk through this index as readily as by the key.
 CREATE INDEX wa_queue_due_order_idx ON wa_queue_due (number_id, class, due_at, queue_id) WHERE class > 0;
+
 CREATE INDEX wa_queue_due_contact_idx ON wa_queue_due (contact_id);
 
 CREATE TABLE wa_queue_inflight (
@@ -84,32 +85,8 @@ CREATE TABLE wa_queue_inflight (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
 
 CREATE INDEX wa_queue_inflight_contact_idx ON wa_queue_inflight (contact_id);
+
 CREATE INDEX wa_queue_inflight_deadline_idx ON wa_queue_inflight (deadline_at);
-
-CREATE TABLE wa_dispatchers (
-    id uuid NOT NULL,
-    host text NOT NULL,
-    pid integer NOT NULL,
-    version text NOT NULL,
-    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    stopped_at timestamptz,
-    CONSTRAINT wa_dispatchers_pkey PRIMARY KEY (id)
-);
-
-CREATE TABLE wa_error_rules (
-    code integer NOT NULL,
-    http_status integer,
-    title text NOT NULL,
-    action text NOT NULL,
-    max_retries integer,
-    wait interval,
-    CONSTRAINT wa_error_rules_pkey PRIMARY KEY (code),
-    CONSTRAINT wa_error_rules_action_check CHECK (action IN (
-        'retry', 'wait_number', 'wait_account', 'wait_recipient', 'fail', 'fail_recipient', 'opt_out',
-        'need_template', 'stop_template', 'pause_number', 'pause_account', 'pause_token', 'unknown'
-    ))
-);
 
 COMMENT ON TABLE wa_outbound_queue IS
 'Messages to send. Insert (phone, text_body) or (phone, template_name, template_params); a running '
@@ -157,12 +134,3 @@ COMMENT ON COLUMN wa_queue_inflight.template_id IS
 'The template that was sent: the row''s own, or its fall-back.';
 COMMENT ON COLUMN wa_queue_inflight.deadline_at IS
 'When to look at it again: end of the lease, or of the wait for a webhook.';
-COMMENT ON TABLE wa_dispatchers IS 'Dispatcher processes and when they were last seen.';
-COMMENT ON TABLE wa_error_rules IS
-'What to do about each error code of the provider; change a row to change the behaviour.';
-COMMENT ON COLUMN wa_error_rules.action IS
-'retry, wait_number, wait_account, wait_recipient, fail, fail_recipient, opt_out, need_template, '
-'stop_template, pause_number, pause_account, pause_token or unknown.';
-COMMENT ON COLUMN wa_error_rules.max_retries IS 'Retries before it fails; NULL means until the row expires.';
-COMMENT ON COLUMN wa_error_rules.wait IS
-'How long to wait or pause; NULL means backoff, or until resumed by hand.';

@@ -1,4 +1,4 @@
--- Message templates as Meta reviewed them.
+-- Message templates as Meta reviewed them, and how far their synchronisation came.
 
 CREATE TABLE wa_templates (
     organization_id uuid NOT NULL DEFAULT current_wa_organization(),
@@ -48,7 +48,20 @@ CREATE TABLE wa_templates (
 
 CREATE UNIQUE INDEX wa_templates_name_key
 ON wa_templates (organization_id, lower(name), language, waba_id) NULLS NOT DISTINCT;
+
 CREATE INDEX wa_templates_provider_idx ON wa_templates (organization_id, provider_template_id);
+
+CREATE TABLE wa_template_syncs (
+    organization_id uuid NOT NULL DEFAULT current_wa_organization(),
+    waba_id text NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    after_cursor text,
+    finished_at timestamptz,
+    templates integer NOT NULL DEFAULT 0,
+    CONSTRAINT wa_template_syncs_pkey PRIMARY KEY (organization_id, waba_id),
+    CONSTRAINT wa_template_syncs_organization_fkey FOREIGN KEY (organization_id)
+    REFERENCES wa_organizations (id) ON DELETE CASCADE
+);
 
 COMMENT ON TABLE wa_templates IS
 'Message templates, one row per name, language and account. Only approved ones are sent.';
@@ -71,3 +84,5 @@ COMMENT ON COLUMN wa_templates.button_parameters IS
 COMMENT ON COLUMN wa_templates.is_enabled IS 'Whether automation may use it.';
 COMMENT ON COLUMN wa_templates.blocked_reason IS
 'Why sending with it was stopped after an answer of the provider; an approval lifts it.';
+COMMENT ON TABLE wa_template_syncs IS
+'How far each account''s template sync came, so that it resumes after a crash.';

@@ -1,0 +1,104 @@
+-- What claims work on: the lanes and their state, what was used of the limits, dispatchers, and what to do
+-- about each error. Nothing references these tables.
+
+-- One row per lane, never updated: only locked, so that a lock costs no new row version.
+CREATE TABLE wa_lanes (
+    organization_id uuid NOT NULL,
+    number_id bigint NOT NULL,
+    CONSTRAINT wa_lanes_pkey PRIMARY KEY (organization_id, number_id)
+);
+
+-- State is written as a new row of the next version and read from the newest end of the index: an updated row
+-- would grow a chain of dead versions that every claim walks while an old snapshot is held elsewhere.
+CREATE TABLE wa_lane_states (
+    organization_id uuid NOT NULL,
+    number_id bigint NOT NULL,
+    version bigint NOT NULL,
+    cursor_due timestamptz[] NOT NULL,
+    cursor_id uuid[] NOT NULL,
+    shares double precision[] NOT NULL,
+    share_clock double precision NOT NULL,
+    taken_at timestamptz[] NOT NULL,
+    taken integer[] NOT NULL,
+    look_again_at timestamptz NOT NULL,
+    served_at timestamptz NOT NULL,
+    held_until timestamptz,
+    hold_reason text,
+    CONSTRAINT wa_lane_states_pkey PRIMARY KEY (organization_id, number_id, version)
+) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
+
+CREATE TABLE wa_rate_limits (
+    organization_id uuid NOT NULL,
+    scope text NOT NULL,
+    scope_id text NOT NULL,
+    version bigint NOT NULL,
+    taken_at timestamptz[] NOT NULL DEFAULT '{}',
+    taken integer[] NOT NULL DEFAULT '{}',
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT wa_rate_limits_pkey PRIMARY KEY (organization_id, scope, scope_id, version),
+    CONSTRAINT wa_rate_limits_scope_check CHECK (scope IN ('organization', 'portfolio'))
+) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
+
+CREATE TABLE wa_pair_rates (
+    organization_id uuid NOT NULL,
+    number_id bigint NOT NULL,
+    contact_id bigint NOT NULL,
+    burst_started_at timestamptz NOT NULL,
+    burst_count integer NOT NULL,
+    clear_at timestamptz NOT NULL,
+    wait_until timestamptz,
+    CONSTRAINT wa_pair_rates_pkey PRIMARY KEY (organization_id, number_id, contact_id)
+) WITH (fillfactor = 70);
+
+CREATE TABLE wa_tier_usages (
+    organization_id uuid NOT NULL,
+    portfolio_id text NOT NULL,
+    contact_id bigint NOT NULL,
+    last_at timestamptz NOT NULL,
+    CONSTRAINT wa_tier_usages_pkey PRIMARY KEY (organization_id, portfolio_id, contact_id)
+);
+
+CREATE INDEX wa_tier_usages_last_at_idx ON wa_tier_usages (last_at, portfolio_id);
+
+CREATE TABLE wa_dispatchers (
+    id uuid NOT NULL,
+    host text NOT NULL,
+    pid integer NOT NULL,
+    version text NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    stopped_at timestamptz,
+    CONSTRAINT wa_dispatchers_pkey PRIMARY KEY (id)
+);
+
+CREATE TABLE wa_error_rules (
+    code integer NOT NULL,
+    http_status integer,
+    title text NOT NULL,
+    action text NOT NULL,
+    max_retries integer,
+    wait interval,
+    CONSTRAINT wa_error_rules_pkey PRIMARY KEY (code),
+    CONSTRAINT wa_error_rules_action_check CHECK (action IN (
+        'retry', 'wait_number', 'wait_account', 'wait_recipient', 'fail', 'fail_recipient', 'opt_out',
+        'need_template', 'stop_template', 'pause_number', 'pause_account', 'pause_token', 'unknown'
+    ))
+);
+
+COMMENT ON TABLE wa_lanes IS 'Internal: the lock of each lane.';
+COMMENT ON TABLE wa_lane_states IS 'Internal: where each lane''s claim stands. The newest version counts.';
+COMMENT ON TABLE wa_rate_limits IS
+'Internal: what was used of limits. The newest version counts. organization: messages of the last minute. '
+'portfolio: no fewer recipients of the last 24 hours than there are, and when they were counted.';
+COMMENT ON TABLE wa_pair_rates IS 'Internal: Meta''s pair rate of each business number and contact.';
+COMMENT ON TABLE wa_tier_usages IS
+'Internal: recipients written to outside their window, per portfolio, for the rolling messaging limit.';
+COMMENT ON TABLE wa_dispatchers IS 'Dispatcher processes and when they were last seen.';
+COMMENT ON TABLE wa_error_rules IS
+'What to do about each error code of the provider; change a row to change the behaviour.';
+COMMENT ON COLUMN wa_error_rules.action IS
+'retry, wait_number, wait_account, wait_recipient, fail, fail_recipient, opt_out, need_template, '
+'stop_template, pause_number, pause_account, pause_token or unknown.';
+COMMENT ON COLUMN wa_error_rules.max_retries IS 'Retries before it fails; NULL means until the row expires.';
+COMMENT ON COLUMN wa_error_rules.wait IS
+'How long to wait or pause; NULL means backoff, or until resumed by hand.';
