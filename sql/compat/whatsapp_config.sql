@@ -1,5 +1,4 @@
--- Business numbers under other names: whatsapp_config (the organization's default number) and
--- whatsapp_configurations (all of them).
+-- whatsapp_config: the organization's default number; inserting registers the first one.
 
 -- Definer: an application may know that a token is set, and not read wa_secrets for it.
 CREATE OR REPLACE FUNCTION _wa_secret_mark(p_organization_id uuid, p_name text, p_phone_number_id text)
@@ -63,20 +62,6 @@ COMMENT ON COLUMN whatsapp_config.status IS 'active, paused, or the provider''s 
 COMMENT ON COLUMN whatsapp_config.rate_limit_tier IS
 'tier_ and the number of recipients in 24 hours, as Meta told it; NULL while it is not known.';
 
-CREATE OR REPLACE VIEW whatsapp_configurations WITH (security_invoker = true) AS
-SELECT
-    _wa_row_uuid(n.organization_id, n.id) AS id, n.organization_id AS tenant_id, n.provider,
-    nullif(n.display_phone, '') AS phone_number, n.phone_number_id, n.waba_id AS business_account_id,
-    _wa_number_state(n.status, n.pause_scope, n.paused_until) = 'active' AS is_active,
-    n.id = o.default_number_id AS is_default, n.quality_rating,
-    p.messaging_limit, n.created_at, n.updated_at
-FROM wa_phone_numbers n
-JOIN wa_organizations o ON o.id = n.organization_id
-JOIN wa_portfolios p ON p.organization_id = n.organization_id AND p.portfolio_id = n.portfolio_id;
-
-COMMENT ON VIEW whatsapp_configurations IS
-'wa_phone_numbers under another name: every business number of the organization.';
-
 CREATE OR REPLACE FUNCTION tg_whatsapp_config__register() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -137,5 +122,5 @@ REVOKE ALL ON FUNCTION _wa_secret_mark(uuid, text, text), _wa_number_state(text,
 tg_whatsapp_config__register() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION _wa_secret_mark(uuid, text, text), _wa_number_state(text, text, timestamptz)
 TO wa_app, wa_admin;
-GRANT SELECT ON whatsapp_config, whatsapp_configurations TO wa_app, wa_admin;
+GRANT SELECT ON whatsapp_config TO wa_app, wa_admin;
 GRANT INSERT ON whatsapp_config TO wa_admin;

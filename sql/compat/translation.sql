@@ -1,6 +1,6 @@
 -- The names that host applications may know from elsewhere: whatsapp_queue and others, one view each over our
--- own tables. The files names_*.sql hold nothing but views and triggers that translate; every rule stays in
--- the room of its table. The triggers run with the caller's rights.
+-- own tables, a file each. They hold nothing but views and triggers that translate, with what is below; every
+-- rule stays in the room of its table. The triggers run with the caller's rights.
 
 CREATE OR REPLACE FUNCTION _wa_row_uuid(p_organization_id uuid, p_id bigint) RETURNS uuid
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE

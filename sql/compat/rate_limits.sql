@@ -1,35 +1,4 @@
--- What became of messages: whatsapp_delivery_logs, whatsapp_analytics, rate_limits.
-
-CREATE OR REPLACE VIEW whatsapp_delivery_logs WITH (security_invoker = true) AS
-SELECT
-    _wa_row_uuid(s.organization_id, s.id) AS id, m.queue_id, s.status, s.occurred_at AS "timestamp",
-    s.wa_message_id AS meta_message_id, s.error_code::text AS error_code, s.error_message
-FROM wa_message_statuses s
-LEFT JOIN wa_messages m ON m.organization_id = s.organization_id AND m.wa_message_id = s.wa_message_id;
-
-COMMENT ON VIEW whatsapp_delivery_logs IS
-'wa_message_statuses under another name: every status that the provider reported of a message.';
-COMMENT ON COLUMN whatsapp_delivery_logs.queue_id IS
-'Row of whatsapp_queue; NULL for a message that did not come from it.';
-COMMENT ON COLUMN whatsapp_delivery_logs.status IS
-'sent, delivered, read or failed, and what else Meta reports.';
-
--- Of numbers alone, so that analysts may read it; hence with the owner's rights and a filter of its own. From
--- the roll-ups: they are cheap to read and outlive queue and ledger.
-CREATE OR REPLACE VIEW whatsapp_analytics WITH (security_barrier = true) AS
-SELECT
-    f.day AS "date", f.organization_id AS user_id, sum(f.queued)::bigint AS total_sent,
-    coalesce(sum(f.queued) FILTER (WHERE f.status = 'sent'), 0)::bigint AS successful,
-    coalesce(sum(f.queued) FILTER (WHERE f.status = 'failed'), 0)::bigint AS failed,
-    extract(EPOCH FROM sum(f.queue_time)) / sum(f.queued) AS avg_queue_time_seconds
-FROM _wa_message_figures f
-WHERE f.direction = 'outbound' AND f.queued > 0
-    AND f.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[])
-GROUP BY f.day, f.organization_id;
-
-COMMENT ON VIEW whatsapp_analytics IS
-'Queued messages that the provider took, by the day in the organization''s time zone: how many, how many of '
-'them were reported as failed later, and how long they had waited.';
+-- rate_limits over wa_rate_limits: what was charged in the last minute, and charging for others.
 
 CREATE OR REPLACE VIEW rate_limits WITH (security_barrier = true) AS
 SELECT
@@ -86,6 +55,5 @@ CREATE OR REPLACE TRIGGER charge INSTEAD OF INSERT ON rate_limits
 FOR EACH ROW EXECUTE FUNCTION tg_rate_limits__charge();
 
 REVOKE ALL ON FUNCTION tg_rate_limits__charge() FROM PUBLIC;
-GRANT SELECT ON whatsapp_delivery_logs TO wa_app, wa_admin;
-GRANT SELECT ON whatsapp_analytics, rate_limits TO wa_app, wa_admin, wa_analyst;
+GRANT SELECT ON rate_limits TO wa_app, wa_admin, wa_analyst;
 GRANT INSERT ON rate_limits TO wa_app, wa_admin;
