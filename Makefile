@@ -18,7 +18,7 @@ all install uninstall clean:
 	@echo 'No PostgreSQL build files (PGXS): run bin/setup, or set PG_CONFIG.' >&2; exit 1
 endif
 
-SOURCES = $(EXTENSION).control sql/manifest bin/build-extension \
+SOURCES = $(EXTENSION).control sql/manifest sql/grants bin/build-extension \
 	$(wildcard sql/*/*.sql sql/packs/*/*.sql plpython/*.py migrations/*.sql migrations/released/*.sql)
 PYTHON_DIR = $(DESTDIR)$(datadir)/$(EXTENSION)/python
 

@@ -36,6 +36,7 @@ class Product:
         (root / "sql/extension").mkdir(parents=True)
         for path in self.manifest:
             shutil.copy(CHECKOUT / "sql" / path, root / "sql" / path)
+        self.write_grants("")
 
     def write(self, path: str, text: str) -> None:
         """Write a source below sql/, adding it to the manifest, or a migration."""
@@ -44,6 +45,11 @@ class Product:
         (folder / path).write_text(text)
         if folder != self.root and path not in self.manifest:
             self.manifest.append(path)
+
+    def write_grants(self, text: str) -> None:
+        """Write who may do what beside our runner's own functions."""
+        ours = (CHECKOUT / "sql/grants").read_text().partition("\n[organizations]")[0]
+        (self.root / "sql/grants").write_text(f"{ours}\n{text}")
 
     def assemble(self, version: str) -> dict[str, str]:
         """The build's output for that version, by file name."""

@@ -169,6 +169,3 @@ COMMENT ON VIEW wa_message_compliance IS
 'Outbound messages and whether the 24-hour rule was kept, by the window at the time of the claim.';
 COMMENT ON COLUMN wa_message_compliance.is_within_24h_now IS
 'The window as it is now, which may have opened or closed since.';
-
-GRANT SELECT ON wa_daily_messages, wa_daily_delivery, wa_daily_response_times, wa_daily_costs,
-wa_conversation_metrics, wa_unread_counts, wa_message_compliance TO wa_analyst, wa_app, wa_admin;

@@ -86,6 +86,3 @@ END;
 
 COMMENT ON FUNCTION _wa_charge(jsonb) IS
 'Internal: paid, free or unknown, by the pricing object of a status webhook; NULL without one.';
-
-REVOKE ALL ON FUNCTION _wa_country(text, text), _wa_charge(jsonb) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_country(text, text), _wa_charge(jsonb) TO wa_analyst, wa_app, wa_admin;

@@ -144,8 +144,3 @@ COMMENT ON VIEW timeline_entries_masked IS
 'The timeline for analysts: what was done to which kind of object, no content beyond the action.';
 COMMENT ON VIEW wa_media_masked IS 'Files for analysts: kinds, sizes and states, no names.';
 COMMENT ON VIEW wa_broadcast_lists_masked IS 'Broadcast lists for analysts: their sizes.';
-
-GRANT SELECT ON wa_contacts_masked, wa_conversations_masked, wa_messages_masked, wa_message_statuses_masked,
-wa_outbound_queue_masked, wa_templates_masked, wa_opt_ins_masked, wa_opt_outs_masked, wa_phone_numbers_masked,
-wa_account_events_masked, wa_automation_flows_masked, siren_events_masked, timeline_entries_masked,
-wa_broadcast_lists_masked, wa_media_masked TO wa_analyst, wa_admin;

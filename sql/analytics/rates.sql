@@ -71,9 +71,3 @@ COMMENT ON FUNCTION load_wa_rates(text) IS
 'Takes a rate card as CSV text into wa_rates and returns the number of rates; one of the same country, '
 'category and day replaces what was there. The first line names the columns country, category, currency, '
 'valid_from, rate, in any order.';
-
-REVOKE ALL ON FUNCTION _wa_csv_fields(text), _wa_rate_lines(text, text[]), load_wa_rates(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_csv_fields(text), _wa_rate_lines(text, text[]), load_wa_rates(text)
-TO wa_admin;
-GRANT SELECT ON wa_rates TO wa_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON wa_rates TO wa_admin;

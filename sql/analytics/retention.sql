@@ -67,7 +67,3 @@ COMMENT ON FUNCTION delete_wa_messages_before(timestamptz, integer) IS
 'Deletes the organization''s oldest messages and their statuses, those of whole quarter hours before a time '
 'and at most so many at once; returns how many. The figures of the analytics views stay as they are; a plain '
 'DELETE lowers them. A status that comes for one of that time afterwards changes no figure.';
-
-REVOKE ALL ON FUNCTION _wa_delete_messages_before(uuid, timestamptz, integer),
-delete_wa_messages_before(timestamptz, integer) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION delete_wa_messages_before(timestamptz, integer) TO wa_admin;

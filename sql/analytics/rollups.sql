@@ -313,10 +313,3 @@ COMMENT ON FUNCTION tg_wa_organizations__cut_days() IS
 CREATE OR REPLACE TRIGGER wa_organizations__cut_days AFTER UPDATE OF time_zone ON wa_organizations
 FOR EACH ROW WHEN (old.time_zone IS DISTINCT FROM new.time_zone)
 EXECUTE FUNCTION tg_wa_organizations__cut_days();
-
-REVOKE ALL ON FUNCTION _wa_quarter(timestamptz), tg_wa_messages__mark_new(), tg_wa_messages__mark_old(),
-tg_wa_messages__mark_changed(), tg_wa_messages__mark_all(), _wa_lock_rollups(),
-_wa_roll_up(uuid, timestamptz, integer), roll_up_wa_analytics(integer), tg_wa_organizations__cut_days()
-FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_quarter(timestamptz) TO wa_analyst, wa_app, wa_admin;
-GRANT EXECUTE ON FUNCTION roll_up_wa_analytics(integer) TO wa_admin, wa_dispatcher;

@@ -101,10 +101,3 @@ JOIN wa_contacts c ON c.organization_id = m.organization_id AND c.id = m.contact
 
 COMMENT ON VIEW wa_broadcast_recipients IS
 'The members of every list: phone is what the queue takes, is_opted_out says who must get no marketing.';
-
-REVOKE ALL ON FUNCTION tg_wa_broadcast_lists__keep(), _wa_broadcast_list(uuid, text),
-add_wa_broadcast_members(text, text[]), remove_wa_broadcast_members(text, text[]) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION add_wa_broadcast_members(text, text[]),
-remove_wa_broadcast_members(text, text[]) TO wa_app, wa_admin;
-GRANT SELECT, INSERT, UPDATE, DELETE ON wa_broadcast_lists, wa_broadcast_members TO wa_app, wa_admin;
-GRANT SELECT ON wa_broadcast_recipients TO wa_app, wa_admin;

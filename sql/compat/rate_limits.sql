@@ -53,7 +53,3 @@ COMMENT ON FUNCTION tg_rate_limits__charge() IS
 
 CREATE OR REPLACE TRIGGER charge INSTEAD OF INSERT ON rate_limits
 FOR EACH ROW EXECUTE FUNCTION tg_rate_limits__charge();
-
-REVOKE ALL ON FUNCTION tg_rate_limits__charge() FROM PUBLIC;
-GRANT SELECT ON rate_limits TO wa_app, wa_admin, wa_analyst;
-GRANT INSERT ON rate_limits TO wa_app, wa_admin;

@@ -75,10 +75,3 @@ $$;
 
 COMMENT ON FUNCTION _wa_refuse_changes(text, jsonb, jsonb, text, text[]) IS
 'Internal: raises WA202 if an update of a view changes any but the columns that are open to it.';
-
-REVOKE ALL ON FUNCTION _wa_row_uuid(uuid, bigint), _wa_uuid_or_null(text),
-_wa_require_columns(text, jsonb, text[]), _wa_require_value(text, text, text, text[]),
-_wa_refuse_changes(text, jsonb, jsonb, text, text[]) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_row_uuid(uuid, bigint), _wa_uuid_or_null(text),
-_wa_require_columns(text, jsonb, text[]), _wa_require_value(text, text, text, text[]),
-_wa_refuse_changes(text, jsonb, jsonb, text, text[]) TO wa_app, wa_admin;

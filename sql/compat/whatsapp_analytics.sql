@@ -16,5 +16,3 @@ GROUP BY f.day, f.organization_id;
 COMMENT ON VIEW whatsapp_analytics IS
 'Queued messages that the provider took, by the day in the organization''s time zone: how many, how many of '
 'them were reported as failed later, and how long they had waited.';
-
-GRANT SELECT ON whatsapp_analytics TO wa_app, wa_admin, wa_analyst;

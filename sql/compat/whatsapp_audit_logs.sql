@@ -8,5 +8,3 @@ SELECT
 FROM audit_log a;
 
 COMMENT ON VIEW whatsapp_audit_logs IS 'audit_log under another name; rows may be added.';
-
-GRANT SELECT, INSERT ON whatsapp_audit_logs TO wa_app, wa_admin;

@@ -14,5 +14,3 @@ FROM wa_broadcast_lists b;
 COMMENT ON VIEW whatsapp_broadcast_lists IS
 'wa_broadcast_lists under another name; lists may be made, renamed and deleted here too. '
 'add_wa_broadcast_members() puts people on one.';
-
-GRANT SELECT, INSERT, UPDATE, DELETE ON whatsapp_broadcast_lists TO wa_app, wa_admin;

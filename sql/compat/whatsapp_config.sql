@@ -117,10 +117,3 @@ COMMENT ON FUNCTION tg_whatsapp_config__register() IS
 
 CREATE OR REPLACE TRIGGER register INSTEAD OF INSERT ON whatsapp_config
 FOR EACH ROW EXECUTE FUNCTION tg_whatsapp_config__register();
-
-REVOKE ALL ON FUNCTION _wa_secret_mark(uuid, text, text), _wa_number_state(text, text, timestamptz),
-tg_whatsapp_config__register() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_secret_mark(uuid, text, text), _wa_number_state(text, text, timestamptz)
-TO wa_app, wa_admin;
-GRANT SELECT ON whatsapp_config TO wa_app, wa_admin;
-GRANT INSERT ON whatsapp_config TO wa_admin;

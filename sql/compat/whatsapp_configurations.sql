@@ -13,5 +13,3 @@ JOIN wa_portfolios p ON p.organization_id = n.organization_id AND p.portfolio_id
 
 COMMENT ON VIEW whatsapp_configurations IS
 'wa_phone_numbers under another name: every business number of the organization.';
-
-GRANT SELECT ON whatsapp_configurations TO wa_app, wa_admin;

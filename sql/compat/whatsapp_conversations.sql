@@ -34,6 +34,3 @@ COMMENT ON FUNCTION tg_whatsapp_conversations__set_state() IS
 
 CREATE OR REPLACE TRIGGER set_state INSTEAD OF UPDATE ON whatsapp_conversations
 FOR EACH ROW EXECUTE FUNCTION tg_whatsapp_conversations__set_state();
-
-REVOKE ALL ON FUNCTION tg_whatsapp_conversations__set_state() FROM PUBLIC;
-GRANT SELECT, UPDATE ON whatsapp_conversations TO wa_app, wa_admin;

@@ -13,5 +13,3 @@ COMMENT ON COLUMN whatsapp_delivery_logs.queue_id IS
 'Row of whatsapp_queue; NULL for a message that did not come from it.';
 COMMENT ON COLUMN whatsapp_delivery_logs.status IS
 'sent, delivered, read or failed, and what else Meta reports.';
-
-GRANT SELECT ON whatsapp_delivery_logs TO wa_app, wa_admin;

@@ -11,5 +11,3 @@ FROM wa_media f;
 COMMENT ON VIEW whatsapp_media IS
 'wa_media under another name: files of messages, with words in capitals. create_wa_media_signature() gives a '
 'link to one.';
-
-GRANT SELECT ON whatsapp_media TO wa_app, wa_admin;

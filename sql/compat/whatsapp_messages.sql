@@ -17,5 +17,3 @@ COMMENT ON COLUMN whatsapp_messages.status IS
 'QUEUED, ACCEPTED, HELD, SENT, DELIVERED, READ, PLAYED, FAILED; RECEIVED for inbound messages.';
 COMMENT ON COLUMN whatsapp_messages.sent_at IS
 'When the provider sent it, or when the customer did; NULL for what never went out.';
-
-GRANT SELECT ON whatsapp_messages TO wa_app, wa_admin;

@@ -46,6 +46,3 @@ COMMENT ON FUNCTION tg_whatsapp_opt_ins__opt_in() IS 'Records consent by opt_in_
 
 CREATE OR REPLACE TRIGGER opt_in INSTEAD OF INSERT ON whatsapp_opt_ins
 FOR EACH ROW EXECUTE FUNCTION tg_whatsapp_opt_ins__opt_in();
-
-REVOKE ALL ON FUNCTION tg_whatsapp_opt_ins__opt_in() FROM PUBLIC;
-GRANT SELECT, INSERT ON whatsapp_opt_ins TO wa_app, wa_admin;

@@ -187,10 +187,3 @@ FOR EACH ROW EXECUTE FUNCTION tg_whatsapp_queue__insert();
 
 CREATE OR REPLACE TRIGGER change INSTEAD OF UPDATE ON whatsapp_queue
 FOR EACH ROW EXECUTE FUNCTION tg_whatsapp_queue__update();
-
-REVOKE ALL ON FUNCTION _wa_priority_word(integer), _wa_priority_number(text, text),
-_wa_queue_metadata(uuid, integer), _wa_numbered_values(jsonb), tg_whatsapp_queue__insert(),
-tg_whatsapp_queue__update() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_priority_word(integer), _wa_priority_number(text, text),
-_wa_queue_metadata(uuid, integer), _wa_numbered_values(jsonb) TO wa_app, wa_admin;
-GRANT SELECT, INSERT, UPDATE ON whatsapp_queue TO wa_app, wa_admin;

@@ -92,7 +92,3 @@ COMMENT ON FUNCTION tg_whatsapp_templates__write() IS
 
 CREATE OR REPLACE TRIGGER write INSTEAD OF INSERT OR UPDATE ON whatsapp_templates
 FOR EACH ROW EXECUTE FUNCTION tg_whatsapp_templates__write();
-
-REVOKE ALL ON FUNCTION _wa_parameter_names(jsonb), tg_whatsapp_templates__write() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_parameter_names(jsonb) TO wa_app, wa_admin;
-GRANT SELECT, INSERT, UPDATE ON whatsapp_templates TO wa_app, wa_admin;

@@ -191,14 +191,3 @@ $$;
 
 COMMENT ON FUNCTION is_wa_opted_out(text, text) IS
 'Whether a phone number or user id may not get marketing; with scope all: whether it may get nothing at all.';
-
-REVOKE ALL ON FUNCTION _wa_consent_contact(uuid, text), _wa_require_scope(text),
-_wa_opt_out_contacts(uuid, bigint[], text, text, text),
-_wa_opt_in_contacts(uuid, bigint[], text, text, jsonb), tg_wa_opt_outs__cancel_queued(),
-opt_out_wa_contact(text, text, text, text), opt_in_wa_contact(text, text, text, jsonb),
-_wa_opt_out_of(uuid, bigint, text), _wa_is_opted_out(uuid, bigint, text),
-is_wa_opted_out(text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION opt_out_wa_contact(text, text, text, text),
-opt_in_wa_contact(text, text, text, jsonb), is_wa_opted_out(text, text) TO wa_app, wa_admin;
-GRANT SELECT ON wa_opt_ins, wa_opt_outs TO wa_app;
-GRANT SELECT, INSERT, UPDATE ON wa_opt_ins, wa_opt_outs TO wa_admin;

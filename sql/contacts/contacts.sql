@@ -200,7 +200,6 @@ END;
 
 COMMENT ON FUNCTION _wa_contact_of(uuid, text) IS
 'Internal: the contact of a number in E.164 or a user id; no row when there is none.';
-REVOKE ALL ON FUNCTION _wa_contact_of(uuid, text) FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION _wa_learn_wa_id(p_org uuid, p_contact_ids bigint[], p_wa_ids text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -239,11 +238,3 @@ $$;
 
 COMMENT ON FUNCTION _wa_learn_wa_id(uuid, bigint[], text[]) IS
 'Internal: records the ids that the provider answered for contacts; each finds its contact from then on.';
-
-REVOKE ALL ON FUNCTION _wa_inbound_phone(text), _wa_inbound_user_id(text, text),
-_wa_look_up_contacts(uuid, text[], text[], timestamptz[]),
-_wa_resolve_contacts(uuid, text[], text[], text, timestamptz[]), _wa_find_contact(uuid, text),
-_wa_learn_wa_id(uuid, bigint[], text[]) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_find_contact(uuid, text) TO wa_admin, wa_app;
-GRANT SELECT ON wa_contacts, wa_contact_identities TO wa_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON wa_contacts, wa_contact_identities TO wa_admin;

@@ -292,9 +292,3 @@ $$;
 COMMENT ON FUNCTION _wa_merge_contacts(uuid, bigint, bigint) IS
 'Internal: makes one contact of two; messages, windows, consent, lists, queued rows and limits move, the id '
 'that goes is audited.';
-
-REVOKE ALL ON FUNCTION _wa_join_contact(uuid, text, text, text, timestamptz),
-_wa_add_user_id(uuid, bigint, text, text, timestamptz),
-_wa_set_contact_phone(uuid, bigint, text, text, timestamptz),
-_wa_change_number(uuid, text, text, text, text, timestamptz), _wa_merge_contacts(uuid, bigint, bigint)
-FROM PUBLIC;

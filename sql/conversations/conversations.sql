@@ -363,22 +363,3 @@ COMMENT ON FUNCTION update_wa_conversation(text, text, boolean) IS
 'Records by hand that the customer (true: opens the 24-hour window; wa_admin only, on test numbers unless '
 'the organization allows it) or the business (false) has just written. p_user names who asked; audited. '
 'Returns the conversation''s id.';
-
-REVOKE ALL ON wa_conversations FROM PUBLIC;
-REVOKE ALL ON FUNCTION _wa_opens_window(text), _wa_record_customer_messages(uuid, bigint[]),
-_wa_record_business_messages(uuid, bigint[]), _wa_refresh_entry_points(uuid, bigint[]),
-_wa_number_for(uuid, bigint),
-_wa_can_send_freeform(uuid, bigint, bigint, timestamptz), can_send_freeform_wa(text),
-can_send_freeform_wa(text, text, timestamptz), can_send_freeform_wa(text, text),
-update_wa_conversation(text, text, boolean),
-_wa_can_reply(timestamptz, timestamptz, timestamptz, interval),
-_wa_route(uuid, text, bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_can_reply(timestamptz, timestamptz, timestamptz, interval)
-TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
-GRANT EXECUTE ON FUNCTION _wa_number_for(uuid, bigint),
-_wa_can_send_freeform(uuid, bigint, bigint, timestamptz),
-can_send_freeform_wa(text), can_send_freeform_wa(text, text, timestamptz), can_send_freeform_wa(text, text),
-update_wa_conversation(text, text, boolean) TO wa_admin, wa_app;
-GRANT SELECT ON wa_conversations, wa_conversation_windows TO wa_app, wa_admin;
-GRANT SELECT ON wa_opt_outs TO wa_app;
-GRANT INSERT, UPDATE, DELETE ON wa_conversation_windows TO wa_admin;

@@ -66,9 +66,3 @@ $$;
 COMMENT ON FUNCTION expire_wa_conversations() IS
 'A job: open conversations of every organization in which nothing happened for 24 hours become expired, up '
 'to 10000 a call; returns how many.';
-
-REVOKE ALL ON FUNCTION _wa_next_conversation_states(text), tg_wa_conversation_windows__state(),
-expire_wa_conversations() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION expire_wa_conversations() TO wa_admin;
-GRANT EXECUTE ON FUNCTION _wa_next_conversation_states(text) TO wa_app, wa_admin;
-GRANT UPDATE (state) ON wa_conversation_windows TO wa_app;

@@ -14,8 +14,6 @@ RETURN CASE
 END;
 COMMENT ON FUNCTION _wa_check_string(jsonb, text, int, boolean) IS
 'What is wrong with a string of at most p_max characters; NULL when fine. A required one must not be blank.';
-REVOKE ALL ON FUNCTION _wa_check_string(jsonb, text, int, boolean) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_check_string(jsonb, text, int, boolean) TO wa_admin, wa_app, wa_dispatcher;
 
 CREATE FUNCTION _wa_check_text(p_content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -26,8 +24,6 @@ RETURN coalesce(
 );
 COMMENT ON FUNCTION _wa_check_text(jsonb) IS
 'What is wrong with the content of a text message; NULL when fine.';
-REVOKE ALL ON FUNCTION _wa_check_text(jsonb) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_check_text(jsonb) TO wa_admin, wa_app, wa_dispatcher;
 
 CREATE FUNCTION _wa_check_link(p_value jsonb, p_key text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -38,8 +34,6 @@ RETURN coalesce(
 );
 COMMENT ON FUNCTION _wa_check_link(jsonb, text) IS
 'What is wrong with a URL that Meta or the customer shall open; NULL when fine.';
-REVOKE ALL ON FUNCTION _wa_check_link(jsonb, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_check_link(jsonb, text) TO wa_admin, wa_app, wa_dispatcher;
 
 CREATE FUNCTION _wa_check_media(p_type text, p_content jsonb, p_key text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -61,8 +55,6 @@ RETURN CASE
 END;
 COMMENT ON FUNCTION _wa_check_media(text, jsonb, text) IS
 'What is wrong with an image, video, document, audio or sticker (by id or by link); NULL when fine.';
-REVOKE ALL ON FUNCTION _wa_check_media(text, jsonb, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_check_media(text, jsonb, text) TO wa_admin, wa_app, wa_dispatcher;
 
 CREATE FUNCTION _wa_check_coordinate(p_value jsonb, p_key text, p_limit int) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -76,8 +68,6 @@ RETURN CASE
 END;
 COMMENT ON FUNCTION _wa_check_coordinate(jsonb, text, int) IS
 'What is wrong with a latitude or longitude (number, or number in a string); NULL when fine.';
-REVOKE ALL ON FUNCTION _wa_check_coordinate(jsonb, text, int) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_check_coordinate(jsonb, text, int) TO wa_admin, wa_app, wa_dispatcher;
 
 CREATE FUNCTION _wa_check_location(p_content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -89,8 +79,6 @@ RETURN coalesce(
 );
 COMMENT ON FUNCTION _wa_check_location(jsonb) IS
 'What is wrong with the content of a location message; NULL when fine.';
-REVOKE ALL ON FUNCTION _wa_check_location(jsonb) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_check_location(jsonb) TO wa_admin, wa_app, wa_dispatcher;
 
 CREATE FUNCTION _wa_check_reaction(p_content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -102,8 +90,6 @@ RETURN coalesce(
 );
 COMMENT ON FUNCTION _wa_check_reaction(jsonb) IS
 'What is wrong with the content of a reaction; NULL when fine.';
-REVOKE ALL ON FUNCTION _wa_check_reaction(jsonb) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_check_reaction(jsonb) TO wa_admin, wa_app, wa_dispatcher;
 
 CREATE FUNCTION _wa_check_contacts(p_content jsonb) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path FROM CURRENT
@@ -143,8 +129,6 @@ END;
 $$;
 COMMENT ON FUNCTION _wa_check_contacts(jsonb) IS
 'What is wrong with the content of a contacts message; NULL when fine.';
-REVOKE ALL ON FUNCTION _wa_check_contacts(jsonb) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_check_contacts(jsonb) TO wa_admin, wa_app, wa_dispatcher;
 
 -- 1024 is the limit of a whole body; a single value cannot be longer.
 CREATE FUNCTION _wa_check_template_text(p_value text) RETURNS text
@@ -159,8 +143,6 @@ RETURN CASE
 END;
 COMMENT ON FUNCTION _wa_check_template_text(text) IS
 'What is wrong with the text of a template parameter; NULL when fine.';
-REVOKE ALL ON FUNCTION _wa_check_template_text(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_check_template_text(text) TO wa_admin, wa_app, wa_dispatcher;
 
 CREATE FUNCTION _wa_template_placeholders(p_text text) RETURNS text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -177,5 +159,3 @@ END;
 COMMENT ON FUNCTION _wa_template_placeholders(text) IS
 'The distinct placeholders of a template text: numbers in their order, names in order of appearance; {} for '
 'none.';
-REVOKE ALL ON FUNCTION _wa_template_placeholders(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_template_placeholders(text) TO wa_admin, wa_app, wa_dispatcher;

@@ -11,5 +11,3 @@ return data_directory_mark()
 $plpython$;
 COMMENT ON FUNCTION _wa_data_directory_mark() IS
 'Internal: differs between a data directory and a copy of its files.';
--- The owner of the schema calls it, who may be any role.
-GRANT EXECUTE ON FUNCTION _wa_data_directory_mark() TO PUBLIC;

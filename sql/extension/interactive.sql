@@ -15,8 +15,6 @@ END;
 COMMENT ON FUNCTION _wa_check_header(jsonb, text[]) IS
 'What is wrong with the header of an interactive message that may be of some types only; NULL when fine or '
 'absent.';
-REVOKE ALL ON FUNCTION _wa_check_header(jsonb, text[]) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_check_header(jsonb, text[]) TO wa_admin, wa_app, wa_dispatcher;
 
 CREATE FUNCTION _wa_check_buttons(p_buttons jsonb) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path FROM CURRENT
@@ -60,8 +58,6 @@ END;
 $$;
 COMMENT ON FUNCTION _wa_check_buttons(jsonb) IS
 'What is wrong with the reply buttons of an interactive message; NULL when fine.';
-REVOKE ALL ON FUNCTION _wa_check_buttons(jsonb) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_check_buttons(jsonb) TO wa_admin, wa_app, wa_dispatcher;
 
 -- Lists have sections of rows, product lists have sections of products: same frame, other elements.
 CREATE FUNCTION _wa_check_sections(p_sections jsonb, p_element text, p_max_elements int) RETURNS text
@@ -126,8 +122,6 @@ END;
 $$;
 COMMENT ON FUNCTION _wa_check_sections(jsonb, text, int) IS
 'What is wrong with the sections of a list (rows) or product list (product_items); NULL when fine.';
-REVOKE ALL ON FUNCTION _wa_check_sections(jsonb, text, int) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_check_sections(jsonb, text, int) TO wa_admin, wa_app, wa_dispatcher;
 
 CREATE FUNCTION _wa_check_flow(p_parameters jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -146,8 +140,6 @@ RETURN CASE
 END;
 COMMENT ON FUNCTION _wa_check_flow(jsonb) IS
 'What is wrong with the action parameters of a flow message; NULL when fine.';
-REVOKE ALL ON FUNCTION _wa_check_flow(jsonb) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_check_flow(jsonb) TO wa_admin, wa_app, wa_dispatcher;
 
 CREATE FUNCTION _wa_check_action(p_type text, p_action jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -181,8 +173,6 @@ END;
 COMMENT ON FUNCTION _wa_check_action(text, jsonb) IS
 'What is wrong with the action of an interactive message of a type; NULL when fine or the type is not '
 'known.';
-REVOKE ALL ON FUNCTION _wa_check_action(text, jsonb) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_check_action(text, jsonb) TO wa_admin, wa_app, wa_dispatcher;
 
 CREATE FUNCTION _wa_check_interactive(p_content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -210,8 +200,6 @@ RETURN coalesce(
 COMMENT ON FUNCTION _wa_check_interactive(jsonb) IS
 'What is wrong with the content of an interactive message; NULL when fine. Types not known here pass with '
 'body and action.';
-REVOKE ALL ON FUNCTION _wa_check_interactive(jsonb) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_check_interactive(jsonb) TO wa_admin, wa_app, wa_dispatcher;
 
 -- PL/pgSQL, because an SQL function that cannot be inlined starts an executor at each call: four times the
 -- cost.
@@ -250,5 +238,3 @@ $$;
 COMMENT ON FUNCTION _wa_check_content(text, jsonb) IS
 'What is wrong with the content of a message of a type, the object that the Cloud API takes beside "type"; '
 'NULL when fine.';
-REVOKE ALL ON FUNCTION _wa_check_content(text, jsonb) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_check_content(text, jsonb) TO wa_admin, wa_app, wa_dispatcher;

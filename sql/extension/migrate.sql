@@ -59,6 +59,124 @@ COMMENT ON FUNCTION _wa_lock_migration() IS
 'Internal: waits for its turn to change the schema, up to wa.lock_timeout, which holds from then on.';
 
 
+CREATE FUNCTION _wa_object_ids()
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path FROM CURRENT
+AS $ids$
+    SELECT coalesce(string_agg(o.oid::text, ','), '')
+    FROM (
+        SELECT p.oid, p.pronamespace AS namespace FROM pg_catalog.pg_proc AS p
+        UNION ALL
+        SELECT c.oid, c.relnamespace FROM pg_catalog.pg_class AS c
+    ) AS o
+    WHERE o.namespace = quote_ident(current_schema())::regnamespace
+$ids$;
+COMMENT ON FUNCTION _wa_object_ids() IS
+'Internal: the functions and relations of the schema, for wa.objects_before.';
+
+
+CREATE FUNCTION _wa_give_rights(p_matrix text)
+RETURNS void
+LANGUAGE plpgsql
+VOLATILE
+SET search_path FROM CURRENT
+AS $rights$
+DECLARE
+    c_roles CONSTANT text [] := ARRAY['wa_admin', 'wa_app', 'wa_dispatcher', 'wa_receiver', 'wa_analyst'];
+    v_schema    regnamespace := quote_ident(current_schema())::regnamespace;
+    v_before    oid [] := string_to_array(current_setting('wa.objects_before', true), ',');
+    v_statement text;
+BEGIN
+    FOR v_statement IN
+        WITH named AS (
+            SELECT split_part(x.object, ' ', 2) AS name
+            FROM _wa_scripts AS s CROSS JOIN LATERAL unnest(s.objects) AS x (object)
+            UNION
+            SELECT 'wa_migrations'
+        ),
+        ours AS (
+            SELECT 'FUNCTION' AS kind, p.oid, p.proname AS name, p.oid::regprocedure::text AS full_name,
+                coalesce(p.proacl, acldefault('f', p.proowner)) AS acl, p.proowner AS owner
+            FROM pg_catalog.pg_proc AS p
+            LEFT JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_proc'::regclass
+                AND d.objid = p.oid AND d.deptype = 'e'
+            LEFT JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
+            WHERE p.pronamespace = v_schema AND p.prokind = 'f' AND pg_has_role(p.proowner, 'USAGE')
+                AND coalesce(e.extname = 'pg_whatsapp', p.proname IN (SELECT n.name FROM named AS n))
+            UNION ALL
+            SELECT 'TABLE', c.oid, c.relname, c.oid::regclass::text, c.relacl, c.relowner
+            FROM pg_catalog.pg_class AS c
+            WHERE c.relnamespace = v_schema AND c.relkind IN ('r', 'p', 'v', 'm')
+                AND pg_has_role(c.relowner, 'USAGE') AND c.relname IN (SELECT n.name FROM named AS n)
+        ),
+        owned AS (
+            SELECT o.* FROM ours AS o
+            UNION ALL
+            SELECT 'SEQUENCE', c.oid, c.relname, c.oid::regclass::text, c.relacl, c.relowner
+            FROM ours AS o
+            INNER JOIN pg_catalog.pg_depend AS d ON d.refclassid = 'pg_catalog.pg_class'::regclass
+                AND d.refobjid = o.oid AND d.deptype IN ('a', 'i') AND d.classid = d.refclassid
+            INNER JOIN pg_catalog.pg_class AS c ON c.oid = d.objid AND c.relkind = 'S'
+            WHERE o.kind = 'TABLE'
+        ),
+        cell AS (
+            SELECT m.line [1] AS name, m.line [2] AS column_name, r.role_name,
+                string_to_array(m.line [r.n + 2], NULL) AS letters
+            FROM regexp_split_to_table(p_matrix, '\n') AS l (text)
+            CROSS JOIN LATERAL regexp_match(
+                l.text, '^(\w+)(?:\(\)|\.(\w+))?\s+([rawdX]+|\.)'
+                || repeat('\s+([rawdX]+|\.)', 4) || '\s*$'
+            ) AS m (line)
+            CROSS JOIN LATERAL unnest(c_roles) WITH ORDINALITY AS r (role_name, n)
+            UNION ALL
+            SELECT m.line [1], NULL, 'PUBLIC', ARRAY['X']
+            FROM regexp_split_to_table(p_matrix, '\n') AS l (text)
+            CROSS JOIN LATERAL regexp_match(l.text, '^(\w+)\(\)\s+public\s*$') AS m (line)
+        ),
+        given AS (
+            SELECT o.kind, o.full_name, c.role_name, string_agg(
+                CASE p.letter WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
+                    WHEN 'd' THEN 'DELETE' ELSE 'EXECUTE' END
+                || coalesce(' (' || quote_ident(c.column_name) || ')', ''), ', '
+                ORDER BY c.column_name, p.letter
+            ) AS privileges
+            FROM cell AS c
+            CROSS JOIN LATERAL unnest(c.letters) AS p (letter)
+            INNER JOIN ours AS o ON o.name = c.name
+            WHERE p.letter <> '.'
+            GROUP BY o.kind, o.full_name, c.role_name, c.column_name IS NULL
+        )
+        -- Taken first; the order of the words is the order of the statements.
+        SELECT t.statement
+        FROM (
+            SELECT 1 AS step, format(
+                'REVOKE ALL ON %s %s FROM %s', o.kind, string_agg(DISTINCT o.full_name, ', '),
+                CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END
+            ) AS statement
+            FROM owned AS o
+            CROSS JOIN LATERAL aclexplode(o.acl) AS a
+            WHERE o.oid <> ALL (v_before) AND a.grantee <> o.owner
+            GROUP BY o.kind, a.grantee
+            UNION ALL
+            SELECT 2, format(
+                'GRANT %s ON %s %s TO %s', g.privileges, g.kind, string_agg(g.full_name, ', '), g.role_name
+            )
+            FROM given AS g
+            GROUP BY g.privileges, g.kind, g.role_name
+        ) AS t
+        ORDER BY t.step
+    LOOP
+        EXECUTE v_statement;
+    END LOOP;
+END;
+$rights$;
+COMMENT ON FUNCTION _wa_give_rights(text) IS
+'Internal: gives the rights of a matrix of objects and roles (sql/grants), after it has taken what PUBLIC and
+default privileges gave on our objects that are not among wa.objects_before. Takes nothing else.';
+
+
 CREATE FUNCTION plan_wa_migration()
 RETURNS TABLE (step text, action text, body text, checksum text, objects text [])
 LANGUAGE plpgsql
@@ -196,6 +314,7 @@ DECLARE
     v_detail text;
 BEGIN
     PERFORM _wa_lock_migration();
+    PERFORM set_config('wa.objects_before', _wa_object_ids(), true);
 
     FOR v_step IN SELECT * FROM plan_wa_migration() AS p WHERE p.step NOT LIKE 'packs/%/%' LOOP
         IF v_step.action IN ('create', 'migrate', 'replace') THEN
@@ -234,7 +353,6 @@ BEGIN
             COMMENT ON COLUMN wa_migrations.objects IS 'What the script creates: kind and name.';
             COMMENT ON COLUMN wa_migrations.applied_at IS 'When the step was run last.';
             COMMENT ON COLUMN wa_migrations.applied_by IS 'The login that ran it.';
-            GRANT SELECT ON wa_migrations TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
         END IF;
         INSERT INTO wa_migrations AS m (version, step, checksum, objects, applied_at, applied_by)
         VALUES (
@@ -303,5 +421,3 @@ END;
 $version$;
 COMMENT ON FUNCTION wa_version() IS
 'The version of the installed extension and that of the schema, which is NULL before migrate_wa().';
-REVOKE ALL ON FUNCTION wa_version() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION wa_version() TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;

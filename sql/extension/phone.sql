@@ -7,8 +7,6 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION _wa_python_dir() IS
 'Directory on the server that holds the Python packages shipped with pg_whatsapp.';
-REVOKE ALL ON FUNCTION _wa_python_dir() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_python_dir() TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
 -- The definitions of the included file are made once a session; after that the first two lines are all that
 -- runs. Not parallel safe: finding the directory runs a query, which PL/Python wraps in a subtransaction.
@@ -30,9 +28,6 @@ return SD["parse_phone"](p_phone, p_region, p_area_code)
 $plpython$;
 COMMENT ON FUNCTION _wa_parse_phone(text, text, text) IS
 'Reads a telephone number with the phonenumbers library: E.164, or what is wrong and what to do about it.';
-REVOKE ALL ON FUNCTION _wa_parse_phone(text, text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_parse_phone(text, text, text)
-TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
 CREATE FUNCTION wa_phonenumbers_version() RETURNS text
 LANGUAGE plpython3u STABLE PARALLEL UNSAFE SET search_path FROM CURRENT
@@ -46,9 +41,6 @@ except ImportError:
 $plpython$;
 COMMENT ON FUNCTION wa_phonenumbers_version() IS
 'Release of the phonenumbers library that this session uses, NULL where it is missing.';
-REVOKE ALL ON FUNCTION wa_phonenumbers_version() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION wa_phonenumbers_version()
-TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
 -- Complete mobile numbers of common countries, by length and first digits, that the library returns as they
 -- are. A test holds the list against the library; what is not listed is merely slower. No regular expression:
@@ -107,9 +99,6 @@ END;
 COMMENT ON FUNCTION _wa_is_canonical_phone(text) IS
 'Whether a text is a number that normalize_phone_e164 gives back unchanged, told without the library; false '
 'decides nothing.';
-REVOKE ALL ON FUNCTION _wa_is_canonical_phone(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_is_canonical_phone(text)
-TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
 CREATE FUNCTION _wa_require_phone(p_phone text, p_region text, p_area_code text) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path FROM CURRENT
@@ -132,9 +121,6 @@ END;
 $$;
 COMMENT ON FUNCTION _wa_require_phone(text, text, text) IS
 'The slow path of normalize_phone_e164: E.164, or error 22023 with the value in its detail.';
-REVOKE ALL ON FUNCTION _wa_require_phone(text, text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_require_phone(text, text, text)
-TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
 CREATE FUNCTION normalize_phone_e164(
     p_phone text, p_region text DEFAULT NULL, p_area_code text DEFAULT NULL
@@ -145,9 +131,6 @@ RETURN CASE WHEN _wa_is_canonical_phone(p_phone) THEN p_phone
 COMMENT ON FUNCTION normalize_phone_e164(text, text, text) IS
 'A telephone number as people write it, in E.164 with +. Region (ISO 3166) reads national forms, area code '
 'completes local ones (Argentina: 11). Error 22023 says what is wrong; NULL stays NULL.';
-REVOKE ALL ON FUNCTION normalize_phone_e164(text, text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION normalize_phone_e164(text, text, text)
-TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
 CREATE FUNCTION try_normalize_phone_e164(
     p_phone text, p_region text DEFAULT NULL, p_area_code text DEFAULT NULL
@@ -157,9 +140,6 @@ RETURN CASE WHEN _wa_is_canonical_phone(p_phone) THEN p_phone
     ELSE (_wa_parse_phone(p_phone, p_region, p_area_code)).e164 END;
 COMMENT ON FUNCTION try_normalize_phone_e164(text, text, text) IS
 'As normalize_phone_e164, with NULL for what is no telephone number.';
-REVOKE ALL ON FUNCTION try_normalize_phone_e164(text, text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION try_normalize_phone_e164(text, text, text)
-TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
 -- Brazil: only mobiles from before the ninth digit (6 to 9 in front) exist in both spellings. A newer mobile
 -- such as 9 5xxx-xxxx would collide with the landline 5xxx-xxxx, another subscriber. Runs for every row that
@@ -178,16 +158,12 @@ END;
 COMMENT ON FUNCTION _wa_phone_key(text) IS
 'One key for all spellings of a subscriber in E.164: Brazil with the ninth digit, Argentina with the 9, '
 'Mexico without the 1.';
-REVOKE ALL ON FUNCTION _wa_phone_key(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_phone_key(text) TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
 CREATE FUNCTION _wa_is_user_id(p_value text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN coalesce(p_value ~ '^[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}$', FALSE);
 COMMENT ON FUNCTION _wa_is_user_id(text) IS
 'Whether a text has the form of a business-scoped user id, such as US.13491208655302741918 or US.ENT.1181.';
-REVOKE ALL ON FUNCTION _wa_is_user_id(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_is_user_id(text) TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
 CREATE FUNCTION _wa_mask_phone(p_phone text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -195,5 +171,3 @@ RETURN CASE WHEN length(p_phone) > 4 THEN '******' || right(p_phone, 2)
     WHEN p_phone IS NOT NULL THEN '******' END;
 COMMENT ON FUNCTION _wa_mask_phone(text) IS
 'A telephone number or user id of which only the last two characters can be seen; its length cannot.';
-REVOKE ALL ON FUNCTION _wa_mask_phone(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_mask_phone(text) TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;

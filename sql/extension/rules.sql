@@ -9,9 +9,6 @@ RETURN coalesce(p_now < p_last_customer_at + interval '24 hours' - p_margin, FAL
 COMMENT ON FUNCTION _wa_window_open(timestamptz, timestamptz, interval) IS
 'Whether the 24-hour customer service window is open at p_now; it closes p_margin early and was never open '
 'for NULL.';
-REVOKE ALL ON FUNCTION _wa_window_open(timestamptz, timestamptz, interval) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_window_open(timestamptz, timestamptz, interval)
-TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
 CREATE FUNCTION _wa_status_rank(p_state text) RETURNS int
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -29,16 +26,12 @@ END;
 COMMENT ON FUNCTION _wa_status_rank(text) IS
 'Order of delivery states: a state changes only to one of a higher rank. NULL for a state that is not '
 'known.';
-REVOKE ALL ON FUNCTION _wa_status_rank(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_status_rank(text) TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
 CREATE FUNCTION _wa_priority_rank(p_priority text) RETURNS int
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE p_priority WHEN 'high' THEN 0 WHEN 'normal' THEN 1 WHEN 'low' THEN 2 END;
 COMMENT ON FUNCTION _wa_priority_rank(text) IS
 'Order of priorities, the most urgent first: high 0, normal 1, low 2; NULL for any other text.';
-REVOKE ALL ON FUNCTION _wa_priority_rank(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_priority_rank(text) TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
 -- Half of each delay is fixed, half by chance, so that what failed together does not come back together.
 CREATE FUNCTION _wa_backoff(p_attempt int, p_random double precision) RETURNS interval
@@ -48,9 +41,6 @@ RETURN make_interval(secs =>
 COMMENT ON FUNCTION _wa_backoff(int, double precision) IS
 'Wait before the next try after failed try number p_attempt (from 1): 5 s to 10 s, doubling, never above 15 '
 'min. p_random is a number from 0 to 1.';
-REVOKE ALL ON FUNCTION _wa_backoff(int, double precision) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_backoff(int, double precision)
-TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
 -- A list of characters rather than a class: classes depend on the database's locale.
 CREATE FUNCTION _wa_bare_word(p_text text) RETURNS text
@@ -59,26 +49,18 @@ RETURN CASE WHEN length(p_text) <= 40
     THEN upper(btrim(p_text, E' \t\r\n\u00a0.,;:!?¡¿"''`´«»“”‘’()[]{}<>*_~-–—…') COLLATE "C") END;
 COMMENT ON FUNCTION _wa_bare_word(text) IS
 'A short text in capitals without blanks and punctuation around it; NULL for a long one.';
-REVOKE ALL ON FUNCTION _wa_bare_word(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_bare_word(text) TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
 CREATE FUNCTION _wa_is_opt_out_word(p_text text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN coalesce(_wa_bare_word(p_text) IN ('STOP', 'UNSUBSCRIBE', 'CANCEL', 'END', 'QUIT'), FALSE);
 COMMENT ON FUNCTION _wa_is_opt_out_word(text) IS
 'Whether a whole typed text says no more messages: STOP, UNSUBSCRIBE, CANCEL, END or QUIT.';
-REVOKE ALL ON FUNCTION _wa_is_opt_out_word(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_is_opt_out_word(text)
-TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
 CREATE FUNCTION _wa_is_opt_in_word(p_text text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN coalesce(_wa_bare_word(p_text) = 'START', FALSE);
 COMMENT ON FUNCTION _wa_is_opt_in_word(text) IS
 'Whether a whole typed text takes an opt-out back: START.';
-REVOKE ALL ON FUNCTION _wa_is_opt_in_word(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_is_opt_in_word(text)
-TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
 -- RFC 9562 section 6.2, method 3: the 12 bits behind the milliseconds hold the fraction of the millisecond.
 -- p_at stands once only, so that a call with clock_timestamp() can be inlined.
@@ -88,8 +70,6 @@ RETURN (overlay(lpad(to_hex((date_part('epoch', p_at) * 4096000)::bigint), 15, '
     || right(gen_random_uuid()::text, 17))::uuid;
 COMMENT ON FUNCTION _wa_uuid7(timestamptz) IS
 'A version 7 UUID for a time: sorts by that time to the microsecond, by chance within one.';
-REVOKE ALL ON FUNCTION _wa_uuid7(timestamptz) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_uuid7(timestamptz) TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
 
 CREATE FUNCTION _wa_to_timestamp(p_value jsonb) RETURNS timestamptz
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -100,5 +80,3 @@ RETURN CASE WHEN jsonb_typeof(p_value) IN ('string', 'number')
 COMMENT ON FUNCTION _wa_to_timestamp(jsonb) IS
 'A time that a webhook gives in Unix seconds, as string or number; NULL unless it lies between 2009 and '
 '2100.';
-REVOKE ALL ON FUNCTION _wa_to_timestamp(jsonb) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_to_timestamp(jsonb) TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;

@@ -14,8 +14,6 @@ $plpython$;
 COMMENT ON FUNCTION verify_wa_signature(bytea, text, text[]) IS
 'Whether an X-Hub-Signature-256 header signs these raw bytes with one of the app secrets; compared in '
 'constant time, false for anything malformed.';
-REVOKE ALL ON FUNCTION verify_wa_signature(bytea, text, text[]) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION verify_wa_signature(bytea, text, text[]) TO wa_admin, wa_receiver;
 
 CREATE FUNCTION _wa_hmac_sha256_hex(p_body bytea, p_secret text) RETURNS text
 LANGUAGE plpython3u IMMUTABLE STRICT PARALLEL SAFE
@@ -29,8 +27,6 @@ $plpython$;
 COMMENT ON FUNCTION _wa_hmac_sha256_hex(bytea, text) IS
 'HMAC-SHA256 of some bytes under a secret, in hexadecimal: what Meta sends behind sha256= in its signature '
 'header.';
-REVOKE ALL ON FUNCTION _wa_hmac_sha256_hex(bytea, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_hmac_sha256_hex(bytea, text) TO wa_admin;
 
 CREATE FUNCTION _wa_split_webhook(p_body bytea) RETURNS TABLE (
     atom int,
@@ -57,8 +53,6 @@ $plpython$;
 COMMENT ON FUNCTION _wa_split_webhook(bytea) IS
 'The atoms (messages, statuses, events) of one webhook body in processing order. Never raises: what cannot '
 'be read is a row with its error.';
-REVOKE ALL ON FUNCTION _wa_split_webhook(bytea) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_split_webhook(bytea) TO wa_admin, wa_receiver;
 
 CREATE FUNCTION _wa_split_webhooks(p_ids bigint[], p_bodies bytea[]) RETURNS TABLE (
     log_id bigint,
@@ -87,5 +81,3 @@ return split_batch(p_ids, p_bodies)
 $plpython$;
 COMMENT ON FUNCTION _wa_split_webhooks(bigint[], bytea[]) IS
 'As _wa_split_webhook for a batch: body n belongs to id n, which leads its rows.';
-REVOKE ALL ON FUNCTION _wa_split_webhooks(bigint[], bytea[]) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_split_webhooks(bigint[], bytea[]) TO wa_admin, wa_receiver;

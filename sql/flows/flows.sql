@@ -76,9 +76,3 @@ COMMENT ON FUNCTION tg_siren_events__keep() IS
 
 CREATE OR REPLACE TRIGGER siren_events__keep BEFORE INSERT OR UPDATE ON siren_events
 FOR EACH ROW EXECUTE FUNCTION tg_siren_events__keep();
-
-REVOKE ALL ON FUNCTION _wa_given_phone(uuid, text), tg_wa_automation_flows__keep(),
-tg_siren_templates__keep(), tg_siren_events__keep() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_given_phone(uuid, text) TO wa_app, wa_admin;
-GRANT SELECT, INSERT, UPDATE, DELETE ON wa_automation_flows, siren_templates, siren_events
-TO wa_app, wa_admin;

@@ -154,12 +154,3 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION _wa_overdue_jobs() IS 'Internal: names of the jobs that are overdue by three intervals.';
-
-REVOKE ALL ON FUNCTION _wa_job_function(text), run_wa_job(text, boolean), run_due_wa_job(), _wa_overdue_jobs()
-FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION run_wa_job(text, boolean) TO wa_admin;
-GRANT EXECUTE ON FUNCTION run_due_wa_job() TO wa_dispatcher, wa_admin;
-GRANT EXECUTE ON FUNCTION _wa_overdue_jobs() TO wa_app, wa_admin;
--- Not what a job calls: who may change that, runs with the owner's rights.
-GRANT SELECT, UPDATE (schedule, is_enabled, description) ON wa_jobs TO wa_admin;
-GRANT SELECT ON wa_job_runs, wa_job_health TO wa_admin;

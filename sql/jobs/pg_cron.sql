@@ -138,7 +138,3 @@ $$;
 COMMENT ON FUNCTION unschedule_wa_jobs() IS
 'Stops the recurring work; answers with the jobs that were scheduled. Schedules and switches in wa_jobs '
 'stay.';
-
-REVOKE ALL ON FUNCTION _wa_cron_install(), _wa_cron_jobs(), _wa_sync_cron(), schedule_wa_jobs(),
-unschedule_wa_jobs() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION schedule_wa_jobs(), unschedule_wa_jobs() TO wa_admin;

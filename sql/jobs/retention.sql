@@ -269,9 +269,3 @@ $$;
 COMMENT ON FUNCTION clean_wa_rate_windows(integer) IS
 'Deletes what was charged to pair rates and messaging limits more than two days ago, and what deleted '
 'numbers left behind; returns how many rows. The job "rate_windows" calls it.';
-
-REVOKE ALL ON FUNCTION _wa_uuid7_floor(timestamptz), _wa_delete_queue_rows(timestamptz, integer),
-_wa_delete_statuses(timestamptz, integer), _wa_delete_events(timestamptz, integer),
-_wa_delete_messages(timestamptz, integer), _wa_delete_webhook_logs(timestamptz, integer),
-_wa_delete_audit(timestamptz, integer), run_wa_retention(integer), clean_wa_rate_windows(integer) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION run_wa_retention(integer), clean_wa_rate_windows(integer) TO wa_admin;

@@ -137,8 +137,3 @@ COMMENT ON FUNCTION tg_wa_jobs__plan() IS
 
 CREATE OR REPLACE TRIGGER plan BEFORE INSERT OR UPDATE OF schedule, is_enabled, scheduled_at ON wa_jobs
 FOR EACH ROW EXECUTE FUNCTION tg_wa_jobs__plan();
-
-REVOKE ALL ON FUNCTION _wa_job_time_zone(), _wa_cron_values(text, integer, integer, text[]),
-_wa_next_job_time(text, timestamptz), _wa_job_is_overdue(text, timestamptz), tg_wa_jobs__plan() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_job_time_zone(), _wa_cron_values(text, integer, integer, text[]),
-_wa_next_job_time(text, timestamptz), _wa_job_is_overdue(text, timestamptz) TO wa_admin;

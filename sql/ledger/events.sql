@@ -91,9 +91,3 @@ $$;
 COMMENT ON FUNCTION ack_wa_events(text, bigint) IS
 'Acknowledges all events up to a position; returns the position that is acknowledged now. It never moves '
 'back.';
-
-REVOKE ALL ON FUNCTION _wa_place_events(uuid), read_wa_events(text, integer), ack_wa_events(text, bigint)
-FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION read_wa_events(text, integer), ack_wa_events(text, bigint) TO wa_admin, wa_app;
-GRANT SELECT ON wa_events, wa_event_consumers TO wa_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON wa_events, wa_event_consumers TO wa_admin;

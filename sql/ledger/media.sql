@@ -303,17 +303,3 @@ $$;
 COMMENT ON FUNCTION cleanup_expired_wa_media(integer) IS
 'Deletes links that expired, the bytes of files that expired, and files that are older than their '
 'organization keeps messages, at most so many of each; returns how many. The job "cleanup" calls it.';
-
-REVOKE ALL ON FUNCTION _wa_read_sha256(text), claim_wa_media(integer, interval),
-fail_wa_media(uuid, uuid, text, boolean), store_wa_media(uuid, uuid, bytea, text),
-_wa_create_media_signature(uuid, uuid, integer, integer), create_wa_media_signature(bigint, integer, integer),
-create_wa_media_signature(uuid, integer, integer), verify_wa_media_signature(uuid, text),
-open_wa_media(uuid, text), cleanup_expired_wa_media(integer) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION claim_wa_media(integer, interval), fail_wa_media(uuid, uuid, text, boolean),
-store_wa_media(uuid, uuid, bytea, text) TO wa_dispatcher;
-GRANT EXECUTE ON FUNCTION verify_wa_media_signature(uuid, text), open_wa_media(uuid, text) TO wa_receiver;
-GRANT EXECUTE ON FUNCTION create_wa_media_signature(bigint, integer, integer),
-create_wa_media_signature(uuid, integer, integer) TO wa_app, wa_admin;
-GRANT EXECUTE ON FUNCTION cleanup_expired_wa_media(integer) TO wa_admin;
-GRANT SELECT, DELETE, UPDATE (expires_at) ON wa_media TO wa_app, wa_admin;
-GRANT SELECT, DELETE ON wa_media_signatures TO wa_app, wa_admin;

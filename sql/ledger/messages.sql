@@ -31,6 +31,3 @@ $$;
 COMMENT ON FUNCTION get_wa_message_history(text, integer) IS
 'The latest messages with a phone number (any usual form) or user id, in both directions, newest first; none '
 'for a customer who is not known.';
-
-REVOKE ALL ON FUNCTION _wa_messages_of(uuid, bigint[]), get_wa_message_history(text, integer) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION get_wa_message_history(text, integer) TO wa_admin, wa_app;

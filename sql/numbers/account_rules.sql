@@ -188,8 +188,3 @@ $$;
 
 COMMENT ON FUNCTION _wa_resume_account(uuid, bigint[], text) IS
 'Internal: ends the pause that was set for this reason; one set for another reason stays.';
-
-REVOKE ALL ON FUNCTION _wa_tier_limit(text), _wa_event_numbers(uuid, wa_account_events),
-_wa_is_overtaken(uuid, wa_account_events), _wa_apply_account_event(uuid, wa_account_events),
-_wa_apply_account_update(uuid, wa_account_events, bigint[]), _wa_set_messaging_limit(uuid, bigint[], text),
-_wa_pause_account(uuid, bigint[], text), _wa_resume_account(uuid, bigint[], text) FROM PUBLIC;

@@ -165,15 +165,3 @@ $$;
 COMMENT ON FUNCTION get_wa_phone_number_status(text) IS
 'Quality rating, messaging limit and state of a business number, as Meta last told them, and whether it is '
 'paused.';
-
-REVOKE ALL ON FUNCTION register_wa_phone_number(text, text, text, text, integer, boolean),
-_wa_register_number(uuid, text, text, text, text, integer, boolean), _wa_assign_numbers(uuid),
-_wa_token_fingerprint(uuid, text),
-_wa_pause_number(uuid, bigint, text, text, timestamptz), resume_wa_number(text),
-get_wa_phone_number_status(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION register_wa_phone_number(text, text, text, text, integer, boolean),
-resume_wa_number(text)
-TO wa_admin;
-GRANT EXECUTE ON FUNCTION get_wa_phone_number_status(text) TO wa_admin, wa_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON wa_phone_numbers, wa_portfolios TO wa_admin;
-GRANT SELECT ON wa_phone_numbers, wa_portfolios TO wa_app;

@@ -141,11 +141,3 @@ COMMENT ON FUNCTION tg_wa_installations__audit() IS
 CREATE OR REPLACE TRIGGER wa_installations__audit AFTER UPDATE ON wa_installations
 FOR EACH ROW WHEN (OLD.is_sending_enabled IS DISTINCT FROM NEW.is_sending_enabled)
 EXECUTE FUNCTION tg_wa_installations__audit();
-
-REVOKE ALL ON FUNCTION trigger_wa_panic(text, uuid, text, interval), _wa_panic_organizations(uuid),
-resolve_wa_panic(uuid, text), _wa_expire_panics(timestamptz), tg_wa_panic_modes__audit(),
-tg_wa_installations__audit() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION trigger_wa_panic(text, uuid, text, interval), _wa_panic_organizations(uuid),
-resolve_wa_panic(uuid, text) TO wa_app, wa_admin;
-GRANT SELECT, INSERT (organization_id, number_id, reason, metadata, auto_resolve_at),
-UPDATE (active, resolved_at, resolved_by) ON wa_panic_modes TO wa_app, wa_admin;

@@ -219,17 +219,6 @@ $$;
 COMMENT ON FUNCTION sleep_wa_dispatcher() IS
 'True: producers will NOTIFY wa_queue from now on; look once more, then wait. False: poll.';
 
-REVOKE ALL ON FUNCTION _wa_database_identity(), _wa_require_installation(), adopt_wa_database(text),
-set_wa_sending(boolean, text), _wa_require_version(text),
-start_wa_dispatcher(uuid, text, integer, text), stop_wa_dispatcher(uuid),
-_wa_gate(), wake_wa_dispatcher(), sleep_wa_dispatcher() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION adopt_wa_database(text), set_wa_sending(boolean, text), _wa_require_installation()
-TO wa_admin;
-GRANT EXECUTE ON FUNCTION start_wa_dispatcher(uuid, text, integer, text), stop_wa_dispatcher(uuid),
-_wa_gate(), wake_wa_dispatcher(), sleep_wa_dispatcher() TO wa_dispatcher, wa_admin;
-GRANT SELECT, UPDATE ON wa_installations TO wa_admin;
-GRANT SELECT ON wa_dispatchers TO wa_admin;
-
 INSERT INTO wa_installations (system_identifier, database_oid, timeline_id, data_directory_mark)
 SELECT i.system_identifier, i.database_oid, i.timeline_id, i.data_directory_mark
 FROM _wa_database_identity() i

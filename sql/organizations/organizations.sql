@@ -144,18 +144,6 @@ $$;
 COMMENT ON FUNCTION add_wa_organization_role(uuid, name) IS
 'Lets a role, and every member of it, work for an organization. For wa_admin.';
 
-REVOKE ALL ON FUNCTION _wa_sole_organization(), _wa_caller(), _wa_choose_organization(name, uuid[]),
-current_wa_organization(), _wa_caller_organization(), _wa_visible_organizations(),
-create_wa_organization(text, uuid, text), add_wa_organization_role(uuid, name) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_sole_organization(), _wa_choose_organization(name, uuid[]),
-current_wa_organization(), _wa_caller_organization(), _wa_visible_organizations()
-TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
-GRANT EXECUTE ON FUNCTION create_wa_organization(text, uuid, text), add_wa_organization_role(uuid, name)
-TO wa_admin;
-GRANT SELECT ON wa_organization_roles TO wa_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON wa_organization_roles, wa_organizations TO wa_admin;
-GRANT SELECT ON wa_organizations TO wa_app;
-
 INSERT INTO wa_organizations (name, is_default, rate_limit_per_minute)
 SELECT 'default', true, NULL
 WHERE NOT EXISTS (SELECT FROM wa_organizations);

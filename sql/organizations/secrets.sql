@@ -110,13 +110,3 @@ $$;
 
 COMMENT ON FUNCTION get_wa_webhook_secrets() IS
 'For the receiver: every valid app secret and verify token, encrypted.';
-
-REVOKE ALL ON FUNCTION set_wa_secret(text, text, bytea, text, text, boolean), list_wa_secrets(),
-get_wa_credentials(), get_wa_webhook_secrets() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION set_wa_secret(text, text, bytea, text, text, boolean),
-list_wa_secrets() TO wa_admin;
-GRANT EXECUTE ON FUNCTION get_wa_credentials() TO wa_dispatcher;
-GRANT EXECUTE ON FUNCTION get_wa_webhook_secrets() TO wa_receiver;
-GRANT SELECT (
-    organization_id, id, name, phone_number_id, key_id, fingerprint, is_active, created_at, created_by
-), UPDATE (is_active) ON wa_secrets TO wa_admin;

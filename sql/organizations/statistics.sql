@@ -45,5 +45,3 @@ $$;
 COMMENT ON FUNCTION _wa_analyze_refilled(regclass[], bigint) IS
 'Internal: analyses those of the tables that have more than ten times the rows that statistics know of, by '
 'the count of the server or of the caller.';
-
-REVOKE ALL ON FUNCTION _wa_analyze_grown(regclass[]), _wa_analyze_refilled(regclass[], bigint) FROM PUBLIC;

@@ -6,7 +6,7 @@
 
 CREATE OR REPLACE FUNCTION _wa_pack_of(p_script text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN substring(p_script FROM '^packs/([a-z0-9]+)/\w+\.sql$');
+RETURN substring(p_script FROM '^packs/([a-z0-9]+)/\w+(?:\.sql)?$');
 
 COMMENT ON FUNCTION _wa_pack_of(text) IS 'Internal: the pack that a script belongs to.';
 
@@ -85,6 +85,7 @@ AS $$
 DECLARE
     v_step record;
 BEGIN
+    PERFORM set_config('wa.objects_before', _wa_object_ids(), true);
     FOR v_step IN SELECT * FROM _wa_plan_pack(p_name) LOOP
         IF v_step.action IN ('create', 'replace') THEN
             EXECUTE v_step.body;
@@ -141,11 +142,3 @@ COMMENT ON FUNCTION install_wa_pack(text) IS
 'Creates the tables and functions of an optional pack in the extension''s schema, never over an object that '
 'the host already has; answers with a row per step. All or nothing, safe to repeat; migrate_wa() keeps the '
 'pack up to date from then on. For wa_admin.';
-
-REVOKE ALL ON FUNCTION _wa_pack_of(text), _wa_installed_packs(), _wa_plan_pack(text), _wa_run_pack(text),
-install_wa_pack(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION install_wa_pack(text) TO wa_admin;
--- Whoever may look at wa_migrations can have the plan of a migration shown.
-GRANT EXECUTE ON FUNCTION _wa_pack_of(text), _wa_installed_packs(), _wa_plan_pack(text)
-TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;
-GRANT SELECT ON wa_packs TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst;

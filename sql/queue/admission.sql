@@ -291,14 +291,3 @@ EXECUTE FUNCTION tg_wa_outbound_queue__recheck();
 
 CREATE OR REPLACE TRIGGER remove BEFORE DELETE ON wa_outbound_queue
 FOR EACH ROW EXECUTE FUNCTION tg_wa_outbound_queue__delete();
-
-REVOKE ALL ON FUNCTION tg_wa_outbound_queue__prepare(), tg_wa_outbound_queue__enqueue(),
-tg_wa_outbound_queue__change(), tg_wa_outbound_queue__recheck(), tg_wa_outbound_queue__delete(),
-_wa_queue_class(text, boolean), _wa_is_metered(uuid, text),
-_wa_notify_dispatchers() FROM PUBLIC;
-GRANT SELECT, INSERT ON wa_outbound_queue TO wa_app;
-GRANT UPDATE (scheduled_at, expires_at, priority, status, reference, metadata, customer_id, on_refusal,
-on_unknown)
-ON wa_outbound_queue TO wa_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON wa_outbound_queue TO wa_admin;
-GRANT SELECT ON wa_queue_due, wa_queue_inflight TO wa_admin;

@@ -185,10 +185,3 @@ $$;
 
 COMMENT ON FUNCTION _wa_cancel_due(uuid, bigint[], text, text) IS
 'Internal: cancels what waits for contacts that opted out, by scope; returns how many.';
-
-REVOKE ALL ON FUNCTION _wa_select_queued(uuid, uuid[], text, text, text[]),
-cancel_wa_messages(uuid[], text, text), reschedule_wa_messages(timestamptz, uuid[], text, text),
-retry_wa_messages(uuid[], text, text), _wa_cancel_due(uuid, bigint[], text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION cancel_wa_messages(uuid[], text, text),
-reschedule_wa_messages(timestamptz, uuid[], text, text), retry_wa_messages(uuid[], text, text) TO wa_app,
-wa_admin;

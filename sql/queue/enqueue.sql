@@ -94,12 +94,3 @@ $$;
 COMMENT ON FUNCTION enqueue_wa_messages(jsonb) IS
 'Queues an array of messages given as objects with the columns of wa_outbound_queue. A verdict per element: '
 'its id and status, or refused with SQLSTATE, error and hint; bad ones do not stop good ones.';
-
-REVOKE ALL ON FUNCTION enqueue_wa_message(
-    text, text, text, jsonb, text, text, jsonb, text, timestamptz, timestamptz, text, text, text, jsonb, text,
-    text, text, text, jsonb, text, text
-), enqueue_wa_messages(jsonb) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION enqueue_wa_message(
-    text, text, text, jsonb, text, text, jsonb, text, timestamptz, timestamptz, text, text, text, jsonb, text,
-    text, text, text, jsonb, text, text
-), enqueue_wa_messages(jsonb) TO wa_app, wa_admin;

@@ -111,8 +111,3 @@ RETURN CASE p_code
 END;
 
 COMMENT ON FUNCTION _wa_refusal_hint(text) IS 'Internal: the way out of a refusal.';
-
-REVOKE ALL ON FUNCTION _wa_refusal(boolean, boolean, boolean, boolean),
-_wa_counts_when_queued(text, timestamptz, text, bigint, timestamptz),
-_wa_judge(uuid, uuid[], bigint[], bigint[], uuid[], interval, timestamptz),
-_wa_refusal_text(text), _wa_refusal_sqlstate(text), _wa_refusal_hint(text) FROM PUBLIC;

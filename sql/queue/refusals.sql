@@ -288,11 +288,3 @@ $$;
 COMMENT ON FUNCTION _wa_queue_the_rest(uuid, uuid[]) IS
 'Internal: raises for the malformed ones of the given rows that are not due yet; queues the others, then '
 'refuses what may not be sent.';
-
-REVOKE ALL ON FUNCTION
-_wa_check_queue_row(uuid, text, text, bigint, text, text, jsonb, text, text, text, jsonb, uuid),
-_wa_check_fallback(uuid, text, text, text, jsonb),
-_wa_is_plain_text(text), _wa_queue_rows(uuid, uuid[]),
-_wa_raise_bad_rows(bigint, bigint, text[], text, text, text),
-_wa_refuse_rows(wa_organizations, uuid[], bigint), _wa_queue_the_rest(uuid, uuid[]),
-_wa_warn_of_wait(uuid, uuid[]) FROM PUBLIC;

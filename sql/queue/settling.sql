@@ -205,7 +205,3 @@ $$;
 
 COMMENT ON FUNCTION _wa_settle_from_echo(uuid, uuid[], integer[], text[]) IS
 'Internal: settles rows in flight, or of unknown outcome, whose callback data a status webhook brought back.';
-
-REVOKE ALL ON FUNCTION _wa_finish_messages(uuid, uuid[], text[], text[], text[], text[]),
-_wa_fail_messages(uuid, uuid[], text, text), _wa_settle_from_echo(uuid, uuid[], integer[], text[])
-FROM PUBLIC;

@@ -158,9 +158,3 @@ $$;
 
 COMMENT ON FUNCTION _wa_window_add(timestamptz[], integer[], timestamptz, interval, integer) IS
 'Internal: the log of a sliding window with one more taking, without what has left the window.';
-
-REVOKE ALL ON FUNCTION claim_wa_messages(uuid, integer), _wa_lane_state(uuid, bigint),
-_wa_busy_lanes(timestamptz), _wa_window_used(timestamptz[], integer[], timestamptz, interval),
-_wa_window_free_at(timestamptz[], timestamptz, interval),
-_wa_window_add(timestamptz[], integer[], timestamptz, interval, integer) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION claim_wa_messages(uuid, integer) TO wa_dispatcher;

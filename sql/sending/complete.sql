@@ -325,10 +325,3 @@ $$;
 COMMENT ON FUNCTION _wa_await_outcome(uuid, uuid[], text[]) IS
 'Internal: marks rows whose outcome is unknown; a status webhook settles them, or maintain_wa_dispatch() '
 'after the grace.';
-
-REVOKE ALL ON FUNCTION complete_wa_messages(uuid, jsonb), _wa_accepted_wamid(jsonb), _wa_read_result(jsonb),
-_wa_complete_organization(uuid, jsonb), _wa_release_in_order(uuid, bigint[]), _wa_refund_pairs(uuid, uuid[]),
-_wa_hold_for_delivery(uuid, bigint[], timestamptz),
-_wa_release_after_status(uuid, bigint[]), _wa_requeue(uuid, uuid[], timestamptz[], text[], boolean),
-_wa_await_outcome(uuid, uuid[], text[]) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION complete_wa_messages(uuid, jsonb) TO wa_dispatcher;

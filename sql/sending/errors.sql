@@ -105,8 +105,3 @@ $$;
 COMMENT ON FUNCTION classify_wa_error(integer, integer) IS
 'The rule for an error code of the provider: that of wa_error_rules, else one by HTTP status. '
 'A 5xx answer without an error code leaves the outcome unknown.';
-
-REVOKE ALL ON FUNCTION classify_wa_error(integer, integer) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION classify_wa_error(integer, integer) TO wa_admin, wa_app;
-GRANT SELECT ON wa_error_rules TO wa_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON wa_error_rules TO wa_admin;

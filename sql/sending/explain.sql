@@ -262,9 +262,3 @@ FROM _wa_queue_health() h;
 COMMENT ON VIEW wa_queue_health IS
 'One row per business number: what is due, scheduled, held (why and until when) and in flight, how many '
 'dispatchers run, and which jobs of the installation are overdue.';
-
-REVOKE ALL ON FUNCTION _wa_explain(wa_outbound_queue), explain_wa_message(uuid), _wa_visible_message(uuid),
-preview_wa_request(uuid), _wa_queue_health() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION explain_wa_message(uuid), preview_wa_request(uuid), _wa_queue_health() TO wa_app,
-wa_admin;
-GRANT SELECT ON wa_queue_health TO wa_app, wa_admin;

@@ -280,9 +280,3 @@ $$;
 COMMENT ON FUNCTION release_wa_claims(uuid, uuid[]) IS
 'Hands back what a dispatcher was granted but does not hold, because the answer of its claim was lost; call '
 'it before the next claim. Returns how many.';
-
-REVOKE ALL ON FUNCTION _wa_answer_errors(uuid, jsonb, timestamptz), maintain_wa_dispatch(uuid),
-_wa_give_up_waiting(uuid, uuid[], timestamptz), get_wa_next_due(), release_wa_claims(uuid, uuid[])
-FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION maintain_wa_dispatch(uuid), get_wa_next_due(), release_wa_claims(uuid, uuid[])
-TO wa_dispatcher;

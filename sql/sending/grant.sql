@@ -383,13 +383,3 @@ END;
 
 COMMENT ON FUNCTION _wa_request_components(text, jsonb, jsonb, jsonb, wa_templates) IS
 'Internal: the components of a message that goes as a template, its own or its fall-back; NULL for another.';
-
-REVOKE ALL ON FUNCTION _wa_weigh_due(
-    wa_organizations, wa_phone_numbers, uuid, uuid[], bigint[], uuid[], smallint[], timestamptz
-),
-_wa_tier_usage(uuid, text, integer, timestamptz), tg_wa_portfolios__forget_usage(),
-_wa_grant(
-    wa_organizations, wa_phone_numbers, uuid, uuid[], bigint[], uuid[], smallint[], boolean[], timestamptz
-),
-_wa_build_request(uuid, integer, text, text, text, jsonb, text, wa_templates, jsonb),
-_wa_request_components(text, jsonb, jsonb, jsonb, wa_templates) FROM PUBLIC;

@@ -398,14 +398,3 @@ COMMENT ON FUNCTION _wa_set_aside(
     wa_organizations, wa_phone_numbers, uuid[], text[], uuid[], timestamptz[], text[], uuid[]
 ) IS
 'Internal: fails, holds or turns into their fall-back template the picked rows that are not granted.';
-
-REVOKE ALL ON FUNCTION _wa_lane_block(uuid, bigint, timestamptz),
-_wa_pick_due(
-    uuid, bigint, timestamptz, timestamptz[], uuid[], double precision[], double precision, integer, integer
-),
-_wa_claim_lane(uuid, bigint, uuid, integer), _wa_write_lane_state(wa_lane_states, wa_lane_states),
-_wa_charge_organization(wa_rate_limits, uuid, timestamptz, integer),
-_wa_write_rate(uuid, text, text, bigint, timestamptz[], integer[]),
-_wa_set_aside(
-    wa_organizations, wa_phone_numbers, uuid[], text[], uuid[], timestamptz[], text[], uuid[]
-) FROM PUBLIC;

@@ -153,6 +153,3 @@ $$;
 COMMENT ON FUNCTION _wa_template_buttons(wa_templates, jsonb) IS
 'Internal: the components of the buttons. An array fills the buttons that need a value, in order, unless an '
 'element names its index; an object goes by index.';
-
-REVOKE ALL ON FUNCTION _wa_template_header_parameter(text, jsonb), _wa_template_button(text, integer, jsonb),
-_wa_template_buttons(wa_templates, jsonb) FROM PUBLIC;

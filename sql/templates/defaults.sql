@@ -128,6 +128,3 @@ COMMENT ON FUNCTION install_wa_default_templates() IS
 'Adds the templates to begin with, as drafts in English: appointments, invoices, payments, welcome, orders, '
 'events. One whose name you have already, in any language, is left as it is. Safe to repeat; a row for each, '
 'is_new where it was added.';
-
-REVOKE ALL ON FUNCTION _wa_default_templates(), install_wa_default_templates() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_default_templates(), install_wa_default_templates() TO wa_app, wa_admin;

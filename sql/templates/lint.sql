@@ -268,9 +268,3 @@ $$;
 
 COMMENT ON FUNCTION lint_wa_template(uuid) IS
 'The same for a row: SELECT t.name, l.* FROM wa_templates t CROSS JOIN lint_wa_template(t.id) l.';
-
-REVOKE ALL ON FUNCTION _wa_template_words(text), _wa_has_example_url(jsonb),
-_wa_lint_template_text(wa_templates), _wa_lint_template_lengths(wa_templates),
-_wa_lint_template_buttons(wa_templates), _wa_lint_template_declaration(wa_templates),
-_wa_lint_template(wa_templates), lint_wa_template(text, text), lint_wa_template(uuid) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION lint_wa_template(text, text), lint_wa_template(uuid) TO wa_app, wa_admin;

@@ -381,10 +381,3 @@ $$;
 COMMENT ON FUNCTION _wa_check_template_params(uuid, text, text, text, jsonb) IS
 'Internal: the template that a row means and what is wrong with its values (WA002 to WA008); sqlstate NULL '
 'when nothing is.';
-
-REVOKE ALL ON FUNCTION _wa_template_value_problem(jsonb, text),
-_wa_template_values(jsonb, integer, text[], text), _wa_template_text_parameters(jsonb, text[]),
-_wa_are_plain_params(jsonb, integer), _wa_spread_template_values(wa_templates, jsonb),
-_wa_build_template(wa_templates, jsonb), _wa_are_template_components(jsonb),
-_wa_template_components(wa_templates, jsonb), _wa_unknown_template_problem(uuid, text, text, text),
-_wa_check_template_params(uuid, text, text, text, jsonb) FROM PUBLIC;

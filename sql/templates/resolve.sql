@@ -277,11 +277,3 @@ $$;
 COMMENT ON FUNCTION preview_wa_template(text, jsonb, text) IS
 'What the customer would read: header, body, footer and buttons with the values filled in, as '
 'template_params takes them; without values, with the examples that Meta''s review gets. Sends nothing.';
-
-REVOKE ALL ON FUNCTION _wa_require_template(uuid, text, text), _wa_template_slots(wa_templates),
-_wa_fold_template_values(wa_templates, jsonb), resolve_wa_template_params(text, jsonb, text),
-_wa_fill_template_text(text, jsonb), _wa_template_component_values(jsonb, text, text[]),
-_wa_render_template(wa_templates, jsonb), _wa_template_samples(wa_templates),
-preview_wa_template(text, jsonb, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION resolve_wa_template_params(text, jsonb, text),
-preview_wa_template(text, jsonb, text) TO wa_app, wa_admin;

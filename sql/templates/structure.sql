@@ -129,7 +129,3 @@ $$;
 
 COMMENT ON FUNCTION _wa_refuse_template(wa_templates, text) IS
 'Internal: refuses a template that is none (WA020).';
-
-REVOKE ALL ON FUNCTION _wa_template_structure_problem(wa_templates),
-_wa_template_parameters_problem(jsonb, text[]), _wa_template_buttons_problem(jsonb),
-_wa_refuse_template(wa_templates, text) FROM PUBLIC;

@@ -197,10 +197,3 @@ COMMENT ON FUNCTION record_wa_template_submission(uuid, text, integer, jsonb) IS
 'Records Meta''s answer to a request of get_wa_template_submissions() and says what it was: submitted; '
 'edited or exists (read the template back with upsert_wa_templates()); refused, with the reason in the row; '
 'failed, which is not the template''s fault.';
-
-REVOKE ALL ON FUNCTION _wa_template_text_example(text, boolean, text[], text[]),
-_wa_template_request_button(jsonb, text), _wa_template_request(wa_templates),
-_wa_authentication_components(wa_templates), get_wa_template_submissions(text, text[]),
-record_wa_template_submission(uuid, text, integer, jsonb) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION get_wa_template_submissions(text, text[]),
-record_wa_template_submission(uuid, text, integer, jsonb) TO wa_app, wa_admin;

@@ -319,15 +319,3 @@ $$;
 
 COMMENT ON FUNCTION _wa_apply_template_event(wa_templates, text, jsonb) IS
 'Internal: writes what one webhook value of a known kind says about a template.';
-
-REVOKE ALL ON FUNCTION _wa_sync_organizations(text), _wa_template_category(text),
-begin_wa_template_sync(text), advance_wa_template_sync(text, text, integer), finish_wa_template_sync(text),
-upsert_wa_templates(text, jsonb), _wa_find_provider_template(uuid, text, text, text, text),
-_wa_template_event_kind(jsonb), _wa_template_event_buttons(jsonb),
-_wa_apply_template_events(uuid, text, timestamptz[], jsonb[]),
-_wa_apply_template_event(wa_templates, text, jsonb) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION _wa_sync_organizations(text), _wa_template_category(text),
-begin_wa_template_sync(text), advance_wa_template_sync(text, text, integer), finish_wa_template_sync(text),
-upsert_wa_templates(text, jsonb),
-_wa_find_provider_template(uuid, text, text, text, text) TO wa_app, wa_admin;
-GRANT SELECT, INSERT, UPDATE ON wa_template_syncs TO wa_app, wa_admin;

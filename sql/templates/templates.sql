@@ -333,13 +333,3 @@ $$;
 
 COMMENT ON FUNCTION _wa_pick_template(uuid, text, text, text) IS
 'Internal: the row of the template that a name and language mean, see _wa_template_of(). No row: unknown.';
-
-REVOKE ALL ON FUNCTION _wa_template_approval(text), _wa_template_component(jsonb, text),
-_wa_template_components_of(text, text, text, text, jsonb, jsonb), _wa_template_button_parameters(jsonb),
-_wa_sorted_placeholders(text), tg_wa_templates__derive(), _wa_pick_template(uuid, text, text, text),
-_wa_best_template(uuid, text, text, text, text, timestamptz),
-_wa_template_of(uuid, text, text, text, text, timestamptz),
-_wa_template_rank(text, text, text, boolean, boolean),
-_wa_is_template_sendable(text, timestamptz, timestamptz, timestamptz),
-_wa_template_problem(wa_templates, timestamptz) FROM PUBLIC;
-GRANT SELECT, INSERT, UPDATE, DELETE ON wa_templates TO wa_app, wa_admin;

@@ -108,9 +108,3 @@ $$;
 
 COMMENT ON FUNCTION _wa_apply_preferences(uuid, bigint[]) IS
 'Internal: a customer''s choice to stop or resume marketing messages becomes an opt-out or consent.';
-
-REVOKE ALL ON FUNCTION _wa_apply_account_events(uuid, _wa_webhook_atoms[]),
-_wa_apply_preferences(uuid, bigint[])
-FROM PUBLIC;
-GRANT SELECT ON wa_account_events TO wa_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON wa_account_events TO wa_admin;

@@ -193,7 +193,3 @@ $$;
 
 COMMENT ON FUNCTION _wa_call_customer(jsonb, jsonb, text) IS
 'Internal: who the customer of a call is, and whether the customer made it.';
-
-REVOKE ALL ON FUNCTION _wa_apply_echoes(uuid, _wa_webhook_atoms[]),
-_wa_apply_calls(uuid, _wa_webhook_atoms[]),
-_wa_call_customer(jsonb, jsonb, text) FROM PUBLIC;

@@ -315,8 +315,3 @@ $$;
 
 COMMENT ON FUNCTION _wa_apply_system_messages(uuid, bigint[]) IS
 'Internal: what system messages say of a customer: a new number, a new user id, a new identity key.';
-
-REVOKE ALL ON FUNCTION _wa_message_text(text, jsonb), _wa_read_message(jsonb),
-_wa_apply_messages(uuid, _wa_webhook_atoms[]),
-_wa_update_profiles(uuid, _wa_webhook_atoms[], bigint[]), _wa_heed_keywords(uuid, bigint[]),
-_wa_mark_amended(uuid, bigint[]), _wa_apply_system_messages(uuid, bigint[]) FROM PUBLIC;

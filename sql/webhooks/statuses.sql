@@ -347,11 +347,3 @@ $$;
 
 COMMENT ON FUNCTION _wa_learn_recipients(uuid, bigint[]) IS
 'Internal: joins the numbers and user ids that statuses name together.';
-
-REVOKE ALL ON FUNCTION _wa_settle_echoes(uuid, _wa_webhook_atoms[]),
-_wa_apply_statuses(uuid, _wa_webhook_atoms[]), _wa_statuses_of(uuid, bigint[]),
-_wa_advance_messages(uuid, bigint[]),
-_wa_attach_early_statuses(uuid, bigint[]), _wa_attach_orphan_statuses(timestamptz),
-_wa_react_to_failures(uuid, bigint[]), _wa_learn_recipients(uuid, bigint[]) FROM PUBLIC;
-GRANT SELECT ON wa_messages, wa_message_statuses TO wa_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON wa_messages, wa_message_statuses TO wa_admin;

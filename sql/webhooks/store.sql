@@ -320,19 +320,3 @@ $$;
 COMMENT ON FUNCTION record_wa_webhook_rejection(text, text) IS
 'Counts a webhook request with a wrong or missing signature: one audit_log row per source and minute, in '
 'the default organization.';
-
-REVOKE ALL ON _wa_webhook_atoms FROM PUBLIC;
-REVOKE ALL ON FUNCTION _wa_number_atoms(_wa_webhook_atoms[]), ingest_wa_webhooks(bytea[], text[], text),
-ingest_wa_webhook(bytea, text, text),
-process_wa_webhooks(integer), replay_wa_webhooks(bigint[]),
-_wa_process_logs(bigint[]),
-_wa_read_atoms(bigint[]),
-_wa_apply_atoms_safely(uuid, _wa_webhook_atoms[]), _wa_apply_atoms(uuid, _wa_webhook_atoms[]),
-record_wa_webhook_rejection(text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION ingest_wa_webhooks(bytea[], text[], text), ingest_wa_webhook(bytea, text, text),
-process_wa_webhooks(integer), record_wa_webhook_rejection(text, text) TO wa_admin, wa_receiver;
-GRANT EXECUTE ON FUNCTION replay_wa_webhooks(bigint[]) TO wa_admin;
-GRANT EXECUTE ON FUNCTION process_wa_webhooks(integer) TO wa_dispatcher;
-GRANT SELECT ON wa_webhook_logs, wa_webhook_errors TO wa_admin;
--- A trail: added to, never changed.
-GRANT SELECT, INSERT ON audit_log TO wa_admin, wa_app;

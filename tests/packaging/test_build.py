@@ -68,6 +68,13 @@ def test_build_refuses_a_body_that_would_end_early(product: Product) -> None:
         product.assemble("7.0.0")
 
 
+@pytest.mark.parametrize("line", ["orders r r r r", "orders() r r x r r", "[a", "orders.note r . . ."])
+def test_build_refuses_grants_that_it_cannot_read(product: Product, line: str) -> None:
+    product.write_grants(f"[orders]\n{line}\n")
+    with pytest.raises(product.build.BuildError, match="not an object and five cells"):
+        product.assemble("7.0.0")
+
+
 def test_build_refuses_a_listed_file_that_is_absent_and_one_listed_twice(product: Product) -> None:
     product.manifest.append("orders/absent.sql")
     with pytest.raises(product.build.BuildError, match=r"absent\.sql"):

@@ -22,11 +22,12 @@ FUNCTIONS = """
     JOIN pg_language AS l ON l.oid = p.prolang
     WHERE p.pronamespace = 'public'::regnamespace
 """
-# The first tells nothing of use to a stranger, and the schema's owner, any role, needs it. The others run
-# with the caller's own rights: who may not create in the schema gets nowhere with them.
+# sql/grants says why of each.
 FUNCTIONS_OPEN_TO_ALL = [
     "_wa_data_directory_mark()",
+    "_wa_give_rights(text)",
     "_wa_lock_migration()",
+    "_wa_object_ids()",
     "_wa_taken_objects(text[])",
     "migrate_wa()",
     "plan_wa_migration()",
@@ -115,6 +116,44 @@ def test_nothing_is_open_to_all(db: Database) -> None:
         """
     )
     assert {(row["name"], row["privilege"]) for row in relations} <= RELATIONS_OPEN_TO_ALL
+
+
+def test_the_rights_are_those_of_sql_grants(db: Database) -> None:
+    """Each line names something that is there, and nothing is granted without a line."""
+    columns = ("wa_admin", "wa_app", "wa_dispatcher", "wa_receiver", "wa_analyst")
+    words = {"r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE", "X": "EXECUTE"}
+    stated: set[tuple[str, str, str]] = set()
+    for line in (CHECKOUT / "sql/grants").read_text().splitlines():
+        name, *cells = line.split()[:6] or [""]
+        if cells == ["public"]:
+            stated.add((name, "PUBLIC", "EXECUTE"))
+        elif len(cells) == 5 and not line.startswith("#"):
+            stated |= {
+                (name, role, words[letter])
+                for role, letters in zip(columns, cells, strict=True)
+                for letter in letters.replace(".", "")
+            }
+    granted = db.query(
+        """
+        SELECT o.name, a.grantee, o.owner, a.privilege_type AS privilege,
+            CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS role
+        FROM (
+            SELECT c.relname AS name, c.relowner AS owner, c.relacl AS acl FROM pg_class AS c
+            WHERE c.relnamespace = 'public'::regnamespace AND c.relname <> '_wa_scripts'
+            UNION ALL
+            SELECT c.relname || '.' || t.attname, c.relowner, t.attacl
+            FROM pg_class AS c JOIN pg_attribute AS t ON t.attrelid = c.oid
+            WHERE c.relnamespace = 'public'::regnamespace
+            UNION ALL
+            SELECT p.proname || '()', p.proowner, coalesce(p.proacl, acldefault('f', p.proowner))
+            FROM pg_proc AS p WHERE p.pronamespace = 'public'::regnamespace
+        ) AS o
+        CROSS JOIN LATERAL aclexplode(o.acl) AS a
+        WHERE a.grantee <> o.owner
+        """
+    )
+    assert len(granted) > 500
+    assert {(row["name"], row["role"], row["privilege"]) for row in granted} == stated
 
 
 def test_internal_functions_are_for_us_only(db: Database) -> None:

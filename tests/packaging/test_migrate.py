@@ -233,3 +233,55 @@ def test_a_waiting_reader_makes_an_upgrade_give_up_in_time(
             steps(connection)
         reader.rollback()
         assert steps(connection)[0] == ("migrations/7.0.0--7.1.0.sql", "migrate")
+
+
+def rights(database: Database) -> set[tuple[str, str]]:
+    """Who has what on objects of the stand-in product, besides their owner."""
+    rows = database.query(
+        """
+        SELECT o.name, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS role
+        FROM (
+            SELECT relname AS name, relowner AS owner, relacl AS acl FROM pg_class
+            UNION ALL
+            SELECT proname, proowner, coalesce(proacl, acldefault('f', proowner)) FROM pg_proc
+        ) AS o
+        CROSS JOIN LATERAL aclexplode(o.acl) AS a
+        WHERE o.name ~ 'wa_order|farmers' AND a.grantee <> o.owner
+        """
+    )
+    return {(row["name"], row["role"]) for row in rows}
+
+
+def test_new_objects_have_the_stated_rights_whatever_the_host_gives_by_default(
+    product: Product, bare_db: Database, make_role: Callable[..., str]
+) -> None:
+    product.write_grants("[orders]\nwa_orders r . . . .\ncount_wa_orders() X X . . .\n")
+    product.write("orders/tables.sql", "CREATE TABLE wa_orders (id bigint GENERATED ALWAYS AS IDENTITY);\n")
+    product.write(
+        "orders/orders.sql",
+        "CREATE OR REPLACE FUNCTION count_wa_orders() RETURNS bigint LANGUAGE sql STABLE\n"
+        "BEGIN ATOMIC SELECT count(*) FROM wa_orders; END;\n",
+    )
+    product.release("7.0.0")
+    web = make_role()
+    for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):
+        bare_db.query(f"ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON {kind} TO {web}")
+    bare_db.query("CREATE TABLE farmers (id integer)")
+    bare_db.query("CREATE EXTENSION pg_whatsapp VERSION '7.0.0' CASCADE")
+    bare_db.query("SELECT migrate_wa()")
+    stated = {("wa_orders", "wa_admin"), ("count_wa_orders", "wa_admin"), ("count_wa_orders", "wa_app")}
+    assert rights(bare_db) == {("farmers", web), *stated}
+
+    # What a DBA grants stays; what a step makes anew does not get it by itself.
+    bare_db.query(f"GRANT SELECT ON wa_orders TO {web}")
+    bare_db.query("GRANT EXECUTE ON FUNCTION count_wa_orders() TO PUBLIC")
+    product.write(
+        "orders/more.sql",
+        "CREATE OR REPLACE FUNCTION ask_wa_orders() RETURNS void LANGUAGE sql STABLE AS 'SELECT';\n",
+    )
+    product.write("migrations/7.0.0--7.1.0.sql", "SELECT;\n")
+    product.release("7.1.0")
+    bare_db.query("ALTER EXTENSION pg_whatsapp UPDATE TO '7.1.0'")
+    bare_db.query("SELECT migrate_wa()")
+    theirs = {("farmers", web), ("wa_orders", web), ("count_wa_orders", "PUBLIC")}
+    assert rights(bare_db) == {*theirs, *stated}

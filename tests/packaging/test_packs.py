@@ -27,6 +27,7 @@ def product(product: Product) -> Product:
     """The stand-in with a pack."""
     for path in ("packs/tables.sql", "packs/packs.sql"):
         product.write(path, (CHECKOUT / "sql" / path).read_text())
+    product.write_grants("[packs]\ninstall_wa_pack() X . . . .\n")
     product.write(TABLES, "CREATE TABLE shops (id integer);\n")
     product.write(API, FUNCTION.format("*"))
     product.write("packs/garden/tables.sql", "CREATE TABLE gardens (id integer);\n")
@@ -128,7 +129,9 @@ def test_a_later_release_brings_installed_packs_along(
         with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=r"of version 7\.0\.0"):
             install(connection)
         new = [(TABLES, "covered"), (API, "replace"), ("packs/shop/tables_staff.sql", "create")]
-        planned = connection.execute("SELECT step, action FROM plan_wa_migration() WHERE step LIKE 'packs/%/%'")
+        planned = connection.execute(
+            "SELECT step, action FROM plan_wa_migration() WHERE step LIKE 'packs/%/%'"
+        )
         assert planned.fetchall() == new
         assert pack_steps(connection) == new
         assert connection.execute("SELECT count(*), count_shops() FROM shops").fetchone() == (1, 0)
@@ -169,4 +172,7 @@ def test_packs_survive_dump_and_restore(make_database: Callable[..., Database], 
     with original.connect() as before, copy.connect() as after:
         assert contents(after) == contents(before)
         assert {action for _, action in steps(after)} == {"unchanged"}
-        assert install(after, "profiles") == [("packs/profiles/tables.sql", "unchanged")]
+        assert install(after, "profiles") == [
+            ("packs/profiles/tables.sql", "unchanged"),
+            ("packs/profiles/grants", "unchanged"),
+        ]

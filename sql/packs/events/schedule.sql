@@ -298,9 +298,3 @@ FOR EACH STATEMENT EXECUTE FUNCTION tg_ai_events__change();
 CREATE OR REPLACE TRIGGER remove AFTER DELETE ON ai_events
 REFERENCING OLD TABLE AS old_rows
 FOR EACH STATEMENT EXECUTE FUNCTION tg_ai_events__remove();
-
-REVOKE ALL ON FUNCTION _wa_event_reminders(ai_events),
-_wa_shift_local(timestamptz, timestamptz, text, timestamptz, text), _wa_check_event_zones(ai_events[]),
-_wa_plan_event_tasks(ai_events[]), _wa_move_event(ai_events, ai_events),
-_wa_change_events(ai_events[], ai_events[]), tg_ai_events__place(), tg_ai_events__publish(),
-tg_ai_events__change(), tg_ai_events__remove() FROM PUBLIC;

@@ -347,10 +347,3 @@ $$;
 COMMENT ON FUNCTION run_wa_event_tasks(integer) IS
 'Executes the tasks that are due, of all organizations, at most so many; returns how many. Reminders that '
 'were not run in time are cancelled. Any number of sessions may call it at once.';
-
-REVOKE ALL ON FUNCTION _wa_event_reference(uuid, uuid), _wa_local_day_end(timestamptz, text),
-_wa_queue_event_task(wa_organizations, ai_events, ai_tasks, wa_templates), _wa_execute_event_task(ai_tasks),
-_wa_cancel_event_messages(uuid[], text[]), _wa_change_event_tasks(ai_tasks[]), tg_ai_tasks__execute(),
-tg_ai_tasks__remove(), run_wa_event_tasks(integer) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION run_wa_event_tasks(integer) TO wa_admin, wa_dispatcher;
-GRANT SELECT, INSERT, UPDATE, DELETE ON ai_events, orders, attendees, ai_tasks TO wa_app, wa_admin;

@@ -22,5 +22,3 @@ CREATE POLICY admin ON profiles TO wa_admin USING (true) WITH CHECK (true);
 COMMENT ON TABLE profiles IS 'People who work with the system, with their role.';
 COMMENT ON COLUMN profiles.role_id IS 'What the person does: admin, user or any other word of the host.';
 COMMENT ON COLUMN profiles.phone IS 'In E.164, if it is to be compared with other tables.';
-
-GRANT SELECT, INSERT, UPDATE, DELETE ON profiles TO wa_app, wa_admin;
