@@ -3,9 +3,15 @@
 WaError
 ├── ConfigError          a setting is missing or wrong
 │   └── SecretKeyError   the master key is missing or malformed
-├── DatabaseError        the database refused, and said why
-│   ├── NotAdoptedError       this database may not send (WA401)
-│   └── VersionMismatchError  this program and the schema do not fit (WA402)
+├── DatabaseError        the database refused, and said why; below by the groups of wa_sqlstates
+│   ├── InputError            what was given makes no sense (WA001 to WA099, 22023, ...)
+│   ├── PolicyError           WhatsApp's rules forbid it: window, consent, template (WA1..)
+│   ├── StateError            too late, or not in this state (WA2..)
+│   ├── TenantError           for whom: no organization, several, a foreign one (WA3..)
+│   ├── InstallationError     which database, which release (WA4..)
+│   │   ├── NotAdoptedError       this database may not send (WA401)
+│   │   └── VersionMismatchError  this program and the schema do not fit (WA402)
+│   └── RightsError           the role may not do this (WA5.., 42501)
 ├── UnavailableError  no connection, after waiting for one
 ├── SealError            a stored secret cannot be opened with the keys at hand
 └── ProviderError        the provider answered with an error, outside of sending
@@ -55,16 +61,68 @@ class DatabaseError(WaError):
         self.sqlstate = sqlstate
 
 
-class NotAdoptedError(DatabaseError):
+class InputError(DatabaseError):
+    """What was given makes no sense to the database."""
+
+
+class PolicyError(DatabaseError):
+    """WhatsApp's rules forbid it: the window, consent or the template's state."""
+
+
+class StateError(DatabaseError):
+    """Too late, or not in this state."""
+
+
+class TenantError(DatabaseError):
+    """No organization, several and none chosen, or a foreign one."""
+
+
+class InstallationError(DatabaseError):
+    """This database, or its release, is not the one that it takes."""
+
+
+class RightsError(DatabaseError):
+    """The role may not do this."""
+
+
+class NotAdoptedError(InstallationError):
     """This database may not send (WA401): a copy, or a standby that was promoted."""
 
 
-class VersionMismatchError(DatabaseError):
+class VersionMismatchError(InstallationError):
     """This program and the schema do not fit together (WA402)."""
 
 
-_BY_SQLSTATE = {"WA401": NotAdoptedError, "WA402": VersionMismatchError}
+# The longest beginning that fits decides. A test holds it to the groups of wa_sqlstates.
+_BY_SQLSTATE: dict[str, type[DatabaseError]] = {
+    "WA0": InputError,
+    "WA1": PolicyError,
+    "WA2": StateError,
+    "WA3": TenantError,
+    "WA4": InstallationError,
+    "WA401": NotAdoptedError,
+    "WA402": VersionMismatchError,
+    "WA5": RightsError,
+    "0A000": InputError,
+    "22": InputError,
+    "23": InputError,
+    "25001": InstallationError,
+    "2BP01": InstallationError,
+    "42501": RightsError,
+    "42704": InputError,
+    "42710": InstallationError,
+    "42883": InputError,
+    "55000": InstallationError,
+    "55P03": InstallationError,
+    "P0002": InputError,
+}
 _MISSING = {"42883": "function", "42P01": "table", "3F000": "schema"}
+
+
+def class_of(sqlstate: str | None) -> type[DatabaseError]:
+    """The exception for an SQLSTATE; DatabaseError for one that we do not raise by design."""
+    fitting = [start for start in _BY_SQLSTATE if (sqlstate or "").startswith(start)]
+    return _BY_SQLSTATE[max(fitting, key=len)] if fitting else DatabaseError
 
 
 def from_database(error: psycopg.Error, *, with_detail: bool = False) -> DatabaseError:
@@ -73,7 +131,7 @@ def from_database(error: psycopg.Error, *, with_detail: bool = False) -> Databas
     DETAIL quotes values, so it is left out unless with_detail says that it can only name objects.
     """
     state = error.sqlstate
-    kind = _BY_SQLSTATE.get(state or "", DatabaseError)
+    kind = class_of(state)
     hint = error.diag.message_hint
     if state in _MISSING and not hint:
         hint = "Is the schema migrated? bin/wa migrate creates and upgrades it."

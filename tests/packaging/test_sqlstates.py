@@ -1,0 +1,49 @@
+"""wa_sqlstates lists what the sources raise, and Python's exceptions follow its groups."""
+
+from __future__ import annotations
+
+import re
+
+from harness import CHECKOUT, Database
+from pg_whatsapp import errors
+
+# Conditions that the sources call by their names.
+NAMES = {
+    "dependent_objects_still_exist": "2BP01",
+    "duplicate_object": "42710",
+    "lock_not_available": "55P03",
+    "object_not_in_prerequisite_state": "55000",
+}
+CLASSES = {
+    "input": errors.InputError,
+    "policy": errors.PolicyError,
+    "state": errors.StateError,
+    "tenant": errors.TenantError,
+    "installation": errors.InstallationError,
+    "rights": errors.RightsError,
+}
+SOURCES = [*(CHECKOUT / "sql").rglob("*.sql"), *(CHECKOUT / "plpython").glob("*.py")]
+
+
+def raised() -> set[str]:
+    """The SQLSTATEs that stand in the sources, the table itself apart."""
+    text = "".join(path.read_text() for path in SOURCES if path.name != "sqlstates.sql")
+    found = re.findall(r"ERRCODE = '(\w+)'", text) + re.findall(r"'(WA\d{3})'", text)
+    return {NAMES.get(state, state) for state in found}
+
+
+def test_every_error_that_is_raised_is_listed_with_its_way_out(db: Database) -> None:
+    rows = db.query("SELECT sqlstate, cause, way_out FROM wa_sqlstates")
+    assert sorted(row["sqlstate"] for row in rows) == sorted(raised())
+    assert [row for row in rows if not (row["cause"] and row["way_out"].endswith("."))] == []
+
+
+def test_python_raises_the_class_of_the_group(db: Database) -> None:
+    rows = db.query("SELECT sqlstate, error_group FROM wa_sqlstates")
+    wrong = [
+        row for row in rows if not issubclass(errors.class_of(row["sqlstate"]), CLASSES[row["error_group"]])
+    ]
+    assert rows
+    assert wrong == []
+    assert errors.class_of("WA401") is errors.NotAdoptedError
+    assert errors.class_of("XX000") is errors.class_of(None) is errors.DatabaseError
