@@ -11,12 +11,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pg_whatsapp.errors import ConfigError
-
-Provider = Literal["meta", "360dialog"]
-DEFAULT_BASE_URLS: dict[str, str] = {
-    "meta": "https://graph.facebook.com",
-    "360dialog": "https://waba-v2.360dialog.io",
-}
+from pg_whatsapp.providers import PROVIDERS
 
 
 class Settings(BaseSettings):
@@ -25,7 +20,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, populate_by_name=True)
 
     database_url: SecretStr | None = Field(default=None, validation_alias="DATABASE_URL")
-    provider: Provider = Field(default="meta", validation_alias="WHATSAPP_PROVIDER")
+    provider: Literal["meta", "360dialog"] = Field(default="meta", validation_alias="WHATSAPP_PROVIDER")
     api_base_url: str | None = Field(
         default=None, validation_alias="WHATSAPP_API_BASE_URL", pattern="^https?://"
     )
@@ -54,7 +49,7 @@ class Settings(BaseSettings):
         there.
         """
         chosen = self.api_base_url if provider == self.provider else None
-        return (chosen or DEFAULT_BASE_URLS[provider]).rstrip("/")
+        return (chosen or PROVIDERS[provider].base_url).rstrip("/")
 
 
 def load() -> Settings:

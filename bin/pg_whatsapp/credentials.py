@@ -6,9 +6,10 @@ import httpx
 import psycopg
 
 from pg_whatsapp import log
-from pg_whatsapp.config import DEFAULT_BASE_URLS, Settings
+from pg_whatsapp.config import Settings
 from pg_whatsapp.db import Link
 from pg_whatsapp.errors import SealError
+from pg_whatsapp.providers import PROVIDERS
 from pg_whatsapp.secrets import SecretBox
 
 _logger = log.get("credentials")
@@ -90,7 +91,8 @@ class Credentials:
         # The token of the environment was meant for the provider of the environment.
         if token is None and from_environment is not None and provider == self._settings.provider:
             token = from_environment.get_secret_value()
-        if provider not in DEFAULT_BASE_URLS:
+        kind = PROVIDERS.get(provider)
+        if kind is None:
             self._complain(provider, "this release cannot send through the provider", provider=provider)
             return None
         if token is None:
@@ -106,13 +108,8 @@ class Credentials:
                 number, "the access token has characters that no header can hold", phone_number_id=number
             )
             return None
-        base = self._settings.base_url(provider)
-        headers = {"content-type": "application/json", "accept": "application/json"}
-        if provider == "360dialog":
-            headers["d360-api-key"] = token
-            return Endpoint(base, httpx.Headers(headers))
-        headers["authorization"] = f"Bearer {token}"
-        return Endpoint(f"{base}/{self._settings.api_version}", httpx.Headers(headers))
+        prefix = kind.prefix(self._settings.base_url(provider), self._settings.api_version)
+        return Endpoint(prefix, httpx.Headers(kind.headers(token)))
 
     def _complain(self, about: str, message: str, **facts: object) -> None:
         if about not in self._complained:

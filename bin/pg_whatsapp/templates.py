@@ -13,6 +13,7 @@ from psycopg.rows import dict_row
 from pg_whatsapp import db, log
 from pg_whatsapp.config import Settings
 from pg_whatsapp.errors import ProviderError, SealError, WaError
+from pg_whatsapp.providers import PROVIDERS
 from pg_whatsapp.secrets import SecretBox
 from pg_whatsapp.transport import parse_answer
 
@@ -288,7 +289,8 @@ class _BadCursorError(Exception):
 
 
 def _url(settings: Settings, path: str, **query: str) -> httpx.URL:
-    return httpx.URL(f"{settings.base_url('meta')}/{settings.api_version}/{path}", params=query)
+    prefix = PROVIDERS["meta"].prefix(settings.base_url("meta"), settings.api_version)
+    return httpx.URL(f"{prefix}/{path}", params=query)
 
 
 async def _fetch(
@@ -331,7 +333,7 @@ async def _call(
         request = httpx.Request(
             "GET" if body is None else "POST",
             url,
-            headers={"authorization": f"Bearer {account.token}", "accept": "application/json"},
+            headers=PROVIDERS["meta"].headers(account.token),
             json=body,
             extensions={"timeout": {"read": TIMEOUT_S}},
         )

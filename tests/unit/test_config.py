@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from pg_whatsapp import config
 from pg_whatsapp.errors import ConfigError
+from pg_whatsapp.providers import PROVIDERS
 
 
 def test_nothing_needs_to_be_set() -> None:
@@ -71,3 +74,7 @@ def test_secrets_do_not_show_when_printed(monkeypatch: pytest.MonkeyPatch) -> No
     assert "very-secret" not in repr(settings)
     assert "hunter2" not in repr(settings)
     assert settings.conninfo == "postgresql://me:hunter2@db/app"
+
+
+def test_the_environment_may_name_every_provider() -> None:
+    assert set(get_args(config.Settings.model_fields["provider"].annotation)) == set(PROVIDERS)
