@@ -40,6 +40,7 @@ BEGIN
     IF NOT coalesce(v_names @> ARRAY['country', 'category', 'currency', 'valid_from', 'rate'], false) THEN
         RAISE EXCEPTION USING ERRCODE = 'WA032',
             MESSAGE = 'the first line does not name the columns of a rate card',
+            DETAIL = format('It says: %s.', coalesce(left(array_to_string(v_names, ','), 200), 'nothing')),
             HINT = 'Begin with: country,category,currency,valid_from,rate';
     END IF;
     SELECT l.n, l.line INTO v_wrong

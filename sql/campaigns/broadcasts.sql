@@ -25,6 +25,13 @@ BEGIN
     IF v_id IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'WA030',
             MESSAGE = format('there is no broadcast list "%s"', p_list),
+            DETAIL = (
+                SELECT 'There are: ' || coalesce(string_agg(l.name, ', ' ORDER BY l.name), 'none') || '.'
+                FROM (
+                    SELECT x.name FROM wa_broadcast_lists x WHERE x.organization_id = p_org
+                    ORDER BY x.name LIMIT 10
+                ) l
+            ),
             HINT = 'INSERT INTO wa_broadcast_lists (name) VALUES (…) makes one.';
     END IF;
     RETURN v_id;

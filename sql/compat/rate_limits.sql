@@ -31,10 +31,12 @@ BEGIN
     IF NEW.user_id <> _wa_caller_organization() THEN
         RAISE EXCEPTION USING ERRCODE = '42501', TABLE = 'rate_limits',
             MESSAGE = 'only the organization that you work for can be charged',
+            DETAIL = format('user_id is %s, you work for %s.', NEW.user_id, _wa_caller_organization()),
             HINT = 'SET wa.organization_id chooses among those that you belong to.';
     ELSIF NEW.count < 1 THEN
         RAISE EXCEPTION USING ERRCODE = '23514', TABLE = 'rate_limits', COLUMN = 'count',
             MESSAGE = format('count must be positive, not %s', NEW.count),
+            DETAIL = 'count is the number of messages that somebody else sent.',
             HINT = 'A charge cannot be taken back; it is over after a minute.';
     END IF;
     -- The lock that a claim charges under: neither misses the other's charge.

@@ -27,6 +27,7 @@ BEGIN
         IF p_row -> v_column = 'null' THEN
             RAISE EXCEPTION USING ERRCODE = '23502', TABLE = p_view, COLUMN = v_column,
                 MESSAGE = format('%s.%s must not be NULL', p_view, v_column),
+                DETAIL = format('The row: %s.', left(p_row::text, 500)),
                 HINT = format('Needed: %s.', array_to_string(p_columns, ', '));
         END IF;
     END LOOP;
@@ -46,6 +47,7 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = '23514', TABLE = p_view, COLUMN = p_column,
             CONSTRAINT = format('%s_%s_check', p_view, p_column),
             MESSAGE = format('%s.%s must not be "%s"', p_view, p_column, p_value),
+            DETAIL = format('%s of %s takes %s values.', p_column, p_view, cardinality(p_allowed)),
             HINT = format('Allowed: %s.', array_to_string(p_allowed, ', '));
     END IF;
 END
@@ -68,6 +70,7 @@ BEGIN
     IF v_fixed IS NOT NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'WA202', TABLE = p_view,
             MESSAGE = format('cannot change %s of %s', v_fixed, p_view),
+            DETAIL = format('The row: %s.', left(p_old::text, 500)),
             HINT = p_hint;
     END IF;
 END

@@ -76,6 +76,7 @@ BEGIN
     IF NEW.user_id <> current_wa_organization() THEN
         RAISE EXCEPTION USING ERRCODE = '42501', TABLE = 'whatsapp_config',
             MESSAGE = 'user_id is not the organization that you work for',
+            DETAIL = format('user_id is %s, you work for %s.', NEW.user_id, current_wa_organization()),
             HINT = 'SET wa.organization_id to it; create_wa_organization(name, id) makes one with your own id.';
     END IF;
     FOR v_token IN
@@ -88,6 +89,7 @@ BEGIN
     LOOP
         RAISE EXCEPTION USING ERRCODE = 'WA502', TABLE = 'whatsapp_config', COLUMN = v_token.column_name,
             MESSAGE = format('%s was not sealed by our key and is not stored', v_token.column_name),
+            DETAIL = 'Only the fingerprint of a stored secret may be written here, which changes nothing.',
             HINT = format('Leave it out; store it with: bin/wa secrets set %s --number %s', v_token.name,
                 NEW.phone_number_id);
     END LOOP;
@@ -97,6 +99,10 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = '23505', TABLE = 'whatsapp_config',
             CONSTRAINT = 'whatsapp_config_user_id_key',
             MESSAGE = format('organization %s has its configuration', NEW.user_id),
+            DETAIL = (
+                SELECT format('Its default number is %s.', c.phone_number_id) FROM whatsapp_config c
+                WHERE c.user_id = NEW.user_id
+            ),
             HINT = 'register_wa_phone_number() adds numbers and changes them; whatsapp_configurations shows all.';
     END IF;
     PERFORM register_wa_phone_number(NEW.phone_number_id, '', NEW.business_account_id);

@@ -29,6 +29,7 @@ BEGIN
     IF NEW.tenant_id <> current_wa_organization() THEN
         RAISE EXCEPTION USING ERRCODE = '42501', TABLE = 'whatsapp_opt_ins',
             MESSAGE = 'tenant_id is not the organization that you work for',
+            DETAIL = format('tenant_id is %s, you work for %s.', NEW.tenant_id, current_wa_organization()),
             HINT = 'SET wa.organization_id chooses among those that you belong to.';
     END IF;
     PERFORM opt_in_wa_contact(NEW.phone_number, NEW.scope, NEW.source, NEW.proof);

@@ -104,6 +104,8 @@ BEGIN
     IF NEW.status <> 'queued' OR NEW.retry_count <> 0 OR NEW.sent_at IS NOT NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'WA202', TABLE = 'whatsapp_queue',
             MESSAGE = 'a new message is queued, never tried and not sent',
+            DETAIL = format('Given: status %s, retry_count %s, sent_at %s.', NEW.status, NEW.retry_count,
+                coalesce(NEW.sent_at::text, 'NULL')),
             HINT = 'Leave out status, retry_count and sent_at: the dispatcher (bin/wa dispatch) fills them.';
     END IF;
     INSERT INTO wa_outbound_queue (
@@ -140,6 +142,7 @@ BEGIN
     IF NEW.status IN ('sending', 'sent') AND NEW.status <> OLD.status THEN
         RAISE EXCEPTION USING ERRCODE = 'WA202', TABLE = 'whatsapp_queue',
             MESSAGE = format('status "%s" is set by the dispatcher alone', NEW.status),
+            DETAIL = format('The message is %s.', OLD.status),
             HINT = 'Run bin/wa dispatch instead of a worker of your own: it claims, sends and records.';
     END IF;
     PERFORM _wa_refuse_changes(
@@ -154,6 +157,7 @@ BEGIN
     ) THEN
         RAISE EXCEPTION USING ERRCODE = 'WA201', TABLE = 'whatsapp_queue',
             MESSAGE = format('message %s is with the provider and cannot be queued again', OLD.id),
+            DETAIL = format('Its status is %s.', OLD.status),
             HINT = 'Insert a new row to send it once more.';
     END IF;
     UPDATE wa_outbound_queue q SET

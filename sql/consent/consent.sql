@@ -34,6 +34,7 @@ BEGIN
     IF p_scope IS NULL OR p_scope NOT IN ('marketing', 'all') THEN
         RAISE EXCEPTION USING ERRCODE = '22023',
             MESSAGE = format('scope must be marketing or all, not "%s"', p_scope),
+            DETAIL = 'An opt-out has one scope, an opt-in too.',
             HINT = 'marketing covers MARKETING templates, all covers every message.';
     END IF;
 END

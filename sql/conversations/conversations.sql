@@ -273,6 +273,10 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'WA010',
         MESSAGE = format('no business number with the id "%s"', p_phone_number_id),
+        DETAIL = (
+                SELECT 'There are: ' || coalesce(string_agg(n.phone_number_id, ', '), 'none') || '.'
+                FROM wa_phone_numbers n WHERE n.organization_id = v_org
+            ),
         HINT = 'SELECT phone_number_id, display_phone FROM wa_phone_numbers;';
     END IF;
     RETURN _wa_can_send_freeform(v_org, _wa_find_contact(v_org, p_phone), v_number_id, p_now);
@@ -307,6 +311,7 @@ BEGIN
     ) THEN
         RAISE EXCEPTION USING ERRCODE = '42501',
         MESSAGE = 'only wa_admin may open a window by hand',
+        DETAIL = format('You are %s.', session_user),
         HINT = 'A message of the customer opens it; to try things out, let the simulator write as one.';
     END IF;
     v_contact_id := _wa_find_contact(v_org.id, p_phone);
@@ -322,6 +327,7 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'WA010',
         MESSAGE = 'the organization has no business number',
+        DETAIL = format('The organization is %s.', v_org.id),
         HINT = 'SELECT register_wa_phone_number(phone_number_id, display_phone, waba_id);';
     END IF;
     IF p_from_customer AND NOT v_number.is_test THEN

@@ -20,6 +20,7 @@ BEGIN
     IF NEW.state <> ALL (v_next) THEN
         RAISE EXCEPTION USING ERRCODE = 'WA203',
             MESSAGE = format('conversation %s is %s and cannot become %s', OLD.id, OLD.state, NEW.state),
+            DETAIL = format('It became %s at %s.', OLD.state, OLD.state_changed_at),
             HINT = format('From %s it may become: %s.', OLD.state, array_to_string(v_next, ', '));
     END IF;
     NEW.state_changed_at := clock_timestamp();

@@ -52,6 +52,7 @@ EXCEPTION
         RAISE EXCEPTION USING
             ERRCODE = 'lock_not_available',
             MESSAGE = 'another migrate_wa() is at work in this database',
+            DETAIL = format('Waited for %s.', current_setting('lock_timeout')),
             HINT = 'Call again when its transaction has ended; wa.lock_timeout says how long to wait.';
 END;
 $lock$;
@@ -205,6 +206,7 @@ BEGIN
         RAISE EXCEPTION USING
             ERRCODE = 'object_not_in_prerequisite_state',
             MESSAGE = format('schema version %s is newer than the extension''s %s', v_current, v_target),
+            DETAIL = 'The extension''s scripts know nothing of what the schema has.',
             HINT = 'Install the newer files, then ALTER EXTENSION pg_whatsapp UPDATE.';
     END IF;
 
@@ -274,6 +276,7 @@ BEGIN
                 RAISE EXCEPTION USING
                     ERRCODE = 'object_not_in_prerequisite_state',
                     MESSAGE = format('there is no migration from version %s to %s', v_current, v_target),
+                    DETAIL = format('The extension is of version %s.', v_target),
                     HINT = 'Upgrade by way of a release that still has it.';
             END IF;
             RETURN NEXT;

@@ -56,6 +56,7 @@ BEGIN
         IF NOT FOUND THEN
             RAISE EXCEPTION USING ERRCODE = '22023',
                 MESSAGE = format('there is no job "%s"', p_name),
+                DETAIL = 'wa_jobs has no row of that name.',
                 HINT = (SELECT 'There are: ' || string_agg(j.name, ', ' ORDER BY j.name) FROM wa_jobs j);
         END IF;
         RETURN NEXT;
@@ -66,6 +67,7 @@ BEGIN
         IF _wa_job_function(v_job.function_name) IS NULL THEN
             RAISE EXCEPTION USING ERRCODE = '42883',
                 MESSAGE = format('the function %s() is not there', v_job.function_name),
+                DETAIL = format('The job "%s" calls it.', v_job.name),
                 HINT = CASE WHEN v_job.pack IS NULL THEN 'bin/wa migrate'
                     ELSE format('SELECT * FROM install_wa_pack(%L);', v_job.pack) END;
         END IF;

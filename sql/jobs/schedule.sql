@@ -95,6 +95,7 @@ BEGIN
     IF v_next IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = '22023',
             MESSAGE = format('"%s" is not a schedule, or never comes', p_schedule),
+            DETAIL = 'It has neither five fields that a time fits, nor a number of seconds.',
             HINT = 'Five fields: minute, hour, day of month, month, day of week, for example */5 * * * *; or '
                 '10 seconds.';
     END IF;

@@ -41,7 +41,10 @@ DECLARE
     v_acked bigint;
 BEGIN
     IF coalesce(p_consumer, '') = '' THEN
-        RAISE EXCEPTION USING ERRCODE = '22023', MESSAGE = 'the consumer must have a name';
+        RAISE EXCEPTION USING ERRCODE = '22023',
+            MESSAGE = 'the consumer must have a name',
+            DETAIL = format('Given: %L.', p_consumer),
+            HINT = 'Any text will do; each consumer reads all events once.';
     END IF;
     PERFORM _wa_place_events(v_org);
     INSERT INTO wa_event_consumers (organization_id, consumer) VALUES (v_org, p_consumer) ON CONFLICT
@@ -82,6 +85,10 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = '22023',
         MESSAGE = format('no consumer "%s"', p_consumer),
+        DETAIL = (
+            SELECT 'There are: ' || coalesce(string_agg(c.consumer, ', ' ORDER BY c.consumer), 'none') || '.'
+            FROM wa_event_consumers c WHERE c.organization_id = v_org
+        ),
         HINT = 'A consumer is made by its first read_wa_events().';
     END IF;
     RETURN v_last;

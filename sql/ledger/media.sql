@@ -74,7 +74,9 @@ DECLARE
     v_media wa_media;
 BEGIN
     IF p_content IS NULL THEN
-        RAISE EXCEPTION USING ERRCODE = '22004', MESSAGE = 'there are no bytes to store',
+        RAISE EXCEPTION USING ERRCODE = '22004',
+            MESSAGE = 'there are no bytes to store',
+            DETAIL = format('The file is %s.', p_media_id),
             HINT = 'fail_wa_media() says that a file could not be fetched.';
     END IF;
     -- The lock makes the second of two who fetched the same file find it stored.
@@ -113,6 +115,7 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = '22023',
             MESSAGE = format('a link cannot be opened %s times within %s minutes',
                 coalesce(p_max_access::text, 'NULL'), coalesce(p_ttl_minutes::text, 'NULL')),
+            DETAIL = 'p_max_access and p_ttl_minutes are counts.',
             HINT = 'Both are at least 1.';
     END IF;
     -- Two UUIDs hold 244 bits from the server's strong random numbers: nobody guesses them, so that a plain
@@ -133,6 +136,7 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'WA031',
             MESSAGE = 'there is no such file, or its bytes are gone',
+            DETAIL = format('The file is %s.', coalesce(p_media_id::text, 'NULL')),
             HINT = 'SELECT id, message_id, status, error FROM wa_media;';
     END IF;
 END

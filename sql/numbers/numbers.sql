@@ -28,11 +28,13 @@ BEGIN
     IF coalesce(p_phone_number_id, '') = '' OR coalesce(p_waba_id, '') = '' THEN
         RAISE EXCEPTION USING ERRCODE = '22023',
             MESSAGE = 'phone_number_id and waba_id must not be empty',
+            DETAIL = format('Given: phone_number_id %L, waba_id %L.', p_phone_number_id, p_waba_id),
             HINT = 'Both are shown in the WhatsApp manager under API setup.';
     END IF;
     IF p_provider NOT IN ('meta', '360dialog') THEN
         RAISE EXCEPTION USING ERRCODE = '0A000',
             MESSAGE = format('provider "%s" is not supported by this release', p_provider),
+            DETAIL = format('The number is %s.', p_phone_number_id),
             HINT = 'Supported: meta, 360dialog.';
     END IF;
     INSERT INTO wa_portfolios (organization_id, portfolio_id) VALUES (p_org, p_waba_id)
@@ -59,6 +61,7 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = '23505',
             MESSAGE = format('phone number id %s is registered by another organization', p_phone_number_id),
+            DETAIL = format('You work for %s.', p_org),
             HINT = 'A business number belongs to one organization; remove it there first.';
     END IF;
     INSERT INTO wa_lanes (organization_id, number_id) VALUES (p_org, v_id) ON CONFLICT DO NOTHING;
@@ -130,6 +133,10 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'WA010',
             MESSAGE = format('no business number with the id "%s"', p_phone_number_id),
+            DETAIL = (
+                SELECT 'There are: ' || coalesce(string_agg(n.phone_number_id, ', '), 'none') || '.'
+                FROM wa_phone_numbers n
+            ),
             HINT = 'SELECT phone_number_id, pause_scope, pause_reason FROM wa_phone_numbers;';
     END IF;
     RETURN true;
@@ -157,6 +164,10 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'WA010',
             MESSAGE = format('no business number with the id "%s"', p_phone_number_id),
+            DETAIL = (
+                SELECT 'There are: ' || coalesce(string_agg(n.phone_number_id, ', '), 'none') || '.'
+                FROM wa_phone_numbers n
+            ),
             HINT = 'SELECT phone_number_id, display_phone FROM wa_phone_numbers;';
     END IF;
 END

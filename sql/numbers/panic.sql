@@ -13,6 +13,7 @@ BEGIN
     IF coalesce(btrim(p_reason), '') = '' THEN
         RAISE EXCEPTION USING ERRCODE = '22023',
             MESSAGE = 'a panic needs a reason',
+            DETAIL = format('Given: %L.', p_reason),
             HINT = 'Say what happened, for whoever has to decide when to resume.';
     END IF;
     IF p_phone_number_id IS NULL THEN
@@ -28,6 +29,7 @@ BEGIN
     IF v_stops = 0 THEN
         RAISE EXCEPTION USING ERRCODE = 'WA010',
             MESSAGE = format('nothing was stopped: no business number with the id "%s"', p_phone_number_id),
+            DETAIL = format('%s organizations were looked through.', cardinality(v_visible)),
             HINT = 'Without p_phone_number_id every number of the organization is stopped.';
     END IF;
     RETURN v_stops;
@@ -51,6 +53,7 @@ BEGIN
     IF p_organization_id <> ALL (v_visible) THEN
         RAISE EXCEPTION USING ERRCODE = 'WA302',
             MESSAGE = format('role "%s" does not belong to organization %s', current_user, p_organization_id),
+            DETAIL = format('It works for: %s.', array_to_string(v_visible, ', ')),
             HINT = 'Name one of your own organizations, or none for all of them.';
     END IF;
     RETURN ARRAY[p_organization_id];

@@ -26,6 +26,7 @@ BEGIN
     IF pg_is_in_recovery() THEN
         RAISE EXCEPTION USING ERRCODE = 'WA401',
             MESSAGE = 'this server is a standby: nothing is sent from it',
+            DETAIL = 'pg_is_in_recovery() is true.',
             HINT = 'Connect to the primary. Once this server has taken over and the original sends no more: '
                 'bin/wa adopt.';
     END IF;
@@ -62,6 +63,7 @@ BEGIN
     IF p_pending NOT IN ('fail', 'keep') THEN
         RAISE EXCEPTION USING ERRCODE = '22023',
             MESSAGE = format('p_pending must be fail or keep, not "%s"', p_pending),
+            DETAIL = 'It says what becomes of messages that were queued when this copy was taken.',
             HINT = 'keep is right only when the original stopped sending before this copy was taken.';
     END IF;
     SELECT * INTO v_here FROM _wa_database_identity();
@@ -143,6 +145,7 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'WA402',
         MESSAGE = format('bin/wa is release %s, the schema is release %s: they do not work together',
             p_version, v_schema),
+        DETAIL = 'Their first two numbers must be the same.',
         HINT = CASE WHEN p_version ~ '^\d+\.\d+\.'
             AND (string_to_array(split_part(p_version, '+', 1), '.'))[1:2]::int []
                 < (string_to_array(v_schema, '.'))[1:2]::int []

@@ -35,10 +35,13 @@ BEGIN
         IF v_is_admin OR cardinality(p_organizations) > 1 THEN
             RAISE EXCEPTION USING ERRCODE = 'WA301',
                 MESSAGE = format('role "%s" may work for several organizations and none is chosen', p_role),
+                DETAIL = CASE WHEN v_is_admin THEN 'A wa_admin may work for each.'
+                    ELSE format('They are: %s.', array_to_string(p_organizations, ', ')) END,
                 HINT = 'SET wa.organization_id = ''<uuid>'' (in a transaction: SET LOCAL).';
         END IF;
         RAISE EXCEPTION USING ERRCODE = 'WA302',
             MESSAGE = format('role "%s" belongs to no organization', p_role),
+            DETAIL = 'wa_organization_roles names neither the role nor one that it is a member of.',
             HINT = 'Ask a wa_admin: SELECT add_wa_organization_role(organization_id, role_name).';
     END IF;
     BEGIN
@@ -46,6 +49,7 @@ BEGIN
     EXCEPTION WHEN invalid_text_representation THEN
         RAISE EXCEPTION USING ERRCODE = 'WA303',
             MESSAGE = format('wa.organization_id is not a UUID: "%s"', v_setting),
+            DETAIL = 'It is a setting of the session, of the role or of the database.',
             HINT = 'SET wa.organization_id to the id of one of your organizations, or RESET it.';
     END;
     IF v_is_admin OR v_chosen = ANY (p_organizations)
@@ -55,6 +59,8 @@ BEGIN
     END IF;
     RAISE EXCEPTION USING ERRCODE = 'WA302',
         MESSAGE = format('role "%s" does not belong to organization %s', p_role, v_chosen),
+        DETAIL = format('It belongs to: %s.',
+            coalesce(nullif(array_to_string(p_organizations, ', '), ''), 'none')),
         HINT = 'Choose one of your own organizations, or ask a wa_admin for add_wa_organization_role().';
 END
 $$;
@@ -134,6 +140,7 @@ BEGIN
     IF to_regrole(quote_ident(p_role_name)) IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = '42704',
             MESSAGE = format('role "%s" does not exist', p_role_name),
+            DETAIL = 'pg_roles has no role of that name, small and capital letters told apart.',
             HINT = 'CREATE ROLE it first.';
     END IF;
     INSERT INTO wa_organization_roles (organization_id, role_name) VALUES (p_organization_id, p_role_name)

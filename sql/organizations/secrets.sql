@@ -18,11 +18,13 @@ BEGIN
             MESSAGE = format(
                 'business number %s is not registered for organization %s', p_phone_number_id, v_org
             ),
+            DETAIL = 'Another organization has it.',
             HINT = 'SET wa.organization_id to the organization of the number; the ciphertext is bound to it.';
     END IF;
     IF length(p_ciphertext) < 28 THEN
         RAISE EXCEPTION USING ERRCODE = '22023',
             MESSAGE = 'the secret does not look encrypted',
+            DETAIL = format('It has %s bytes; nonce and tag alone have 28.', length(p_ciphertext)),
             HINT = 'Use bin/wa secrets set; a plain value must never reach the database.';
     END IF;
     IF NOT p_keep_previous THEN

@@ -125,6 +125,7 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
             MESSAGE = format('the schema is of version %s, the extension of %s', v_version.schema_version,
                 v_version.extension_version),
+            DETAIL = 'Packs are made for one version of the schema.',
             HINT = 'SELECT * FROM migrate_wa() first; it also brings installed packs to the new version.';
     END IF;
     RETURN QUERY SELECT * FROM _wa_run_pack(p_name);
@@ -133,6 +134,7 @@ BEGIN
         FROM _wa_scripts s WHERE s.kind = 'pack';
         RAISE EXCEPTION USING ERRCODE = '22023',
             MESSAGE = format('there is no pack "%s"', p_name),
+            DETAIL = 'A pack is a folder of sql/packs in the sources of this release.',
             HINT = format('There are: %s.', v_packs);
     END IF;
 END

@@ -213,6 +213,7 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'WA202',
             MESSAGE = format('cannot change %s of a queued message',
                 coalesce(v_fixed, format('status to "%s"', NEW.status))),
+            DETAIL = format('Message %s.', OLD.id),
             HINT = 'Times, priority and status = ''cancelled'' may be changed; else cancel it, insert anew.';
     END IF;
     IF (OLD.status, OLD.scheduled_at, OLD.expires_at, OLD.priority, OLD.on_unknown)
@@ -223,6 +224,7 @@ BEGIN
     IF OLD.status <> 'pending' THEN
         RAISE EXCEPTION USING ERRCODE = 'WA201',
             MESSAGE = format('message %s is %s: only pending ones can be changed', OLD.id, OLD.status),
+            DETAIL = format('Since %s.', coalesce(OLD.processed_at, OLD.claimed_at)),
             HINT = CASE WHEN OLD.status IN ('failed', 'cancelled') THEN 'retry_wa_messages() queues it again.'
                 ELSE 'It is with the provider already.' END;
     END IF;
@@ -265,6 +267,7 @@ BEGIN
     IF OLD.status = 'sending' THEN
         RAISE EXCEPTION USING ERRCODE = 'WA201',
             MESSAGE = format('message %s is being sent and cannot be deleted', OLD.id),
+            DETAIL = format('Claimed at %s.', OLD.claimed_at),
             HINT = 'Wait until its outcome is known.';
     END IF;
     DELETE FROM wa_queue_due WHERE organization_id = OLD.organization_id AND queue_id = OLD.id;

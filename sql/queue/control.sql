@@ -9,6 +9,7 @@ BEGIN
     IF num_nonnulls(p_ids, p_reference, p_phone) <> 1 THEN
         RAISE EXCEPTION USING ERRCODE = '22023',
             MESSAGE = 'give either ids, a reference or a phone',
+            DETAIL = format('%s of the three were given.', num_nonnulls(p_ids, p_reference, p_phone)),
             HINT = 'For example: cancel_wa_messages(reference => ''order-42'').';
     END IF;
     IF p_ids IS NOT NULL THEN
@@ -75,6 +76,7 @@ DECLARE
 BEGIN
     IF $1 IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = '22004', MESSAGE = 'scheduled_at must not be NULL',
+            DETAIL = 'It is the time to which the messages move.',
             HINT = 'Give the time, for example now() + interval ''1 hour''.';
     END IF;
     -- An expiry that was reckoned from the old time moves along.

@@ -56,6 +56,7 @@ BEGIN
     IF jsonb_typeof($1) IS DISTINCT FROM 'array' THEN
         RAISE EXCEPTION USING ERRCODE = '22023',
             MESSAGE = format('messages must be a JSON array, not %s', coalesce(jsonb_typeof($1), 'NULL')),
+            DETAIL = format('It begins: %s.', coalesce(left($1::text, 60), 'NULL')),
             HINT = 'For example: [{"phone": "+15551234567", "text_body": "Hello"}].';
     END IF;
     -- A savepoint a row, so that a bad one does not take the good ones with it; plain INSERT is the fast way.

@@ -24,6 +24,7 @@ BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION USING ERRCODE = '25001',
             MESSAGE = format('claims need read committed, not %s', current_setting('transaction_isolation')),
+            DETAIL = 'default_transaction_isolation of the role, the database or the session says so.',
             HINT = 'Counters are read after their lock, in a new snapshot.';
     END IF;
     PERFORM _wa_require_installation();

@@ -156,6 +156,7 @@ BEGIN
     IF v_message.id IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'P0002',
             MESSAGE = format('no queued message with the id %s', p_id),
+            DETAIL = 'It is not there, or belongs to another organization.',
             HINT = 'RETURNING id of your INSERT gives it.';
     END IF;
     RETURN v_message;

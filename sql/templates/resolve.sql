@@ -11,7 +11,10 @@ BEGIN
     SELECT * INTO v_template FROM _wa_pick_template(p_org, p_name, p_language, NULL);
     IF NOT FOUND THEN
         v_problem := _wa_unknown_template_problem(p_org, p_name, p_language, NULL);
-        RAISE EXCEPTION USING ERRCODE = 'WA002', MESSAGE = v_problem[1], HINT = v_problem[2];
+        RAISE EXCEPTION USING ERRCODE = 'WA002',
+            MESSAGE = v_problem[1],
+            DETAIL = format('Asked for: %s, language %s.', p_name, coalesce(p_language, 'any')),
+            HINT = v_problem[2];
     END IF;
     RETURN v_template;
 END
@@ -115,6 +118,7 @@ DECLARE
 BEGIN
     IF jsonb_typeof(p_context) IS DISTINCT FROM 'object' THEN
         RAISE EXCEPTION USING ERRCODE = 'WA021', MESSAGE = v_what || ': the context is not a JSON object',
+            DETAIL = format('It is: %s.', coalesce(jsonb_typeof(p_context), 'NULL')),
             HINT = 'For example: ''{"customer": {"name": "Ann"}}''.';
     END IF;
     SELECT jsonb_object_agg(f.name, f.value) FILTER (WHERE f.value IS NOT NULL),
@@ -145,7 +149,9 @@ BEGIN
     v_params := _wa_fold_template_values(v_template, coalesce(v_values, '{}'));
     SELECT b.problem INTO v_problem FROM _wa_build_template(v_template, v_params) b;
     IF v_problem IS NOT NULL THEN
-        RAISE EXCEPTION USING ERRCODE = v_problem[1], MESSAGE = format('%s: %s', v_what, v_problem[2]),
+        RAISE EXCEPTION USING ERRCODE = v_problem[1],
+            MESSAGE = format('%s: %s', v_what, v_problem[2]),
+            DETAIL = format('Values: %s.', left(v_params::text, 500)),
             HINT = v_problem[3];
     END IF;
     RETURN v_params;
@@ -266,9 +272,10 @@ BEGIN
         coalesce(p_params, _wa_fold_template_values(v_template, _wa_template_samples(v_template)))
     ) b;
     IF v_problem IS NOT NULL THEN
-        RAISE EXCEPTION USING ERRCODE = v_problem[1], MESSAGE = format(
-            'template "%s" (%s): %s', v_template.name, v_template.language, v_problem[2]
-        ), HINT = v_problem[3];
+        RAISE EXCEPTION USING ERRCODE = v_problem[1],
+            MESSAGE = format('template "%s" (%s): %s', v_template.name, v_template.language, v_problem[2]),
+            DETAIL = format('Values: %s.', coalesce(left(p_params::text, 500), 'those of the examples')),
+            HINT = v_problem[3];
     END IF;
     RETURN _wa_render_template(v_template, v_components);
 END

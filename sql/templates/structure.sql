@@ -121,6 +121,7 @@ BEGIN
     RAISE EXCEPTION USING
         ERRCODE = 'WA020',
         MESSAGE = format('template "%s" (%s): %s', p_template.name, p_template.language, p_problem),
+        DETAIL = format('Its body: %s', left(p_template.body_text, 200)),
         HINT = 'For example: body_text ''Hi {{1}}, thank you.'', parameters ''[{"name": "customer_name"}]'', '
         'buttons ''[{"type": "URL", "text": "Open", "url": "https://example.com/{{1}}"}]''.',
         TABLE = 'wa_templates';

@@ -47,3 +47,16 @@ def test_python_raises_the_class_of_the_group(db: Database) -> None:
     assert wrong == []
     assert errors.class_of("WA401") is errors.NotAdoptedError
     assert errors.class_of("XX000") is errors.class_of(None) is errors.DatabaseError
+
+
+def test_every_error_says_the_values_and_the_way_out() -> None:
+    """MESSAGE says what was wrong, DETAIL with which values, HINT what to do now."""
+    bare, found = [], 0
+    for path in SOURCES:
+        text = path.read_text()
+        for statement in re.finditer(r"RAISE EXCEPTION.*?;\n", text, re.DOTALL):
+            found += 1
+            if not all(re.search(rf"\b{word} = ", statement[0]) for word in ("MESSAGE", "DETAIL", "HINT")):
+                bare.append(f"{path.name}:{text.count(chr(10), 0, statement.start()) + 1}")
+    assert found > 50
+    assert bare == []

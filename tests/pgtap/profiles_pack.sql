@@ -1,7 +1,7 @@
 BEGIN;
 SELECT plan(7);
 
-SELECT is((SELECT array_agg(action) FROM install_wa_pack('profiles')), ARRAY['create'],
+SELECT is((SELECT array_agg(DISTINCT action) FROM install_wa_pack('profiles')), ARRAY['create'],
     'the pack is installed');
 CREATE ROLE wa_profiles_app IN ROLE wa_app;
 CREATE ROLE wa_profiles_other IN ROLE wa_app;

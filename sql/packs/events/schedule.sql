@@ -41,7 +41,11 @@ BEGIN
     PERFORM count(e.start_date AT TIME ZONE e.time_zone) FROM unnest(p_events) e;
 EXCEPTION
     WHEN invalid_parameter_value THEN
-        RAISE EXCEPTION USING ERRCODE = '22023', MESSAGE = sqlerrm,
+        RAISE EXCEPTION USING ERRCODE = '22023',
+            MESSAGE = sqlerrm,
+            DETAIL = format('Zones given: %s.', (
+                SELECT string_agg(DISTINCT e.time_zone, ', ') FROM unnest(p_events) e
+            )),
             HINT = 'ai_events.time_zone takes a name of pg_timezone_names, for example America/New_York.';
 END
 $$;
