@@ -1,0 +1,304 @@
+"""Only a room writes its tables, and calls between rooms go down: in our sources, shown on small trees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from room_facts import SourceError
+from room_rules import Exceptions, Rooms
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+# Two rooms, one above the other, and a pack above both. Each test adds one file.
+TREE = {
+    "extension/pure.sql": "CREATE FUNCTION pure() RETURNS integer LANGUAGE sql AS 'SELECT 1';",
+    "low/tables.sql": "-- What is kept.\nCREATE TABLE items (id integer, note text);",
+    "low/low.sql": (
+        "CREATE VIEW notes AS SELECT i.note FROM items AS i;\n"
+        "CREATE FUNCTION write_note() RETURNS void LANGUAGE sql AS 'INSERT INTO items DEFAULT VALUES';\n"
+        "CREATE FUNCTION tg_refuse() RETURNS trigger LANGUAGE plpgsql AS\n"
+        "'BEGIN IF NEW.id = 0 THEN RAISE ''zero''; END IF; RETURN NEW; END';"
+    ),
+    "high/tables.sql": "-- Orders, of items.\nCREATE TABLE orders (id integer, note text);",
+    "packs/extra/tables.sql": "-- Extras.\nCREATE TABLE extras (id integer);",
+}
+ORDER = "extension  pure\nlow  keeps items\nhigh  orders them\npacks/extra  adds extras\n"
+NONE = Exceptions()
+
+
+def rooms_of(root: Path, files: dict[str, str]) -> Rooms:
+    """The rooms of TREE with some files more."""
+    files = TREE | files
+    for path, text in files.items():
+        (root / "sql" / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / "sql" / path).write_text(text)
+    (root / "sql/manifest").write_text("\n".join(files))
+    (root / "sql/rooms").write_text(ORDER)
+    return Rooms(root)
+
+
+def body(language: str, text: str) -> str:
+    """A function of the upper room whose body starts in line 2 of the file."""
+    return f"CREATE FUNCTION meddle() RETURNS void LANGUAGE {language} AS $$\n{text}\n$$;"
+
+
+def plpgsql(text: str, declared: str = "v_name text;") -> str:
+    """A PL/pgSQL function whose text starts in line 5 of the file."""
+    return body("plpgsql", f"DECLARE\n    {declared}\nBEGIN\n{text}\nEND")
+
+
+WRITES = {
+    "insert": (body("sql", "INSERT INTO items (id) VALUES (1);"), 2, "INSERT"),
+    "upsert": (body("sql", "INSERT INTO items VALUES (1) ON CONFLICT DO NOTHING;"), 2, "INSERT"),
+    "update": (plpgsql("PERFORM pure();\nUPDATE items\nSET note = 'x';"), 6, "UPDATE"),
+    "delete": (plpgsql("IF true THEN\nDELETE FROM items;\nEND IF;"), 6, "DELETE"),
+    "merge": (
+        body("sql", "MERGE INTO items AS i USING orders AS o ON o.id = i.id WHEN MATCHED THEN DELETE;"),
+        2,
+        "MERGE",
+    ),
+    "truncate": (plpgsql("TRUNCATE orders, items;"), 5, "TRUNCATE"),
+    "copy": ("\n\nCOPY items FROM '/dev/null';", 3, "COPY"),
+    "alter": ("ALTER TABLE items ADD COLUMN more text;", 1, "ALTER TABLE"),
+    "writable CTE": (
+        body(
+            "sql",
+            "WITH gone AS (\n    DELETE FROM items RETURNING id\n) INSERT INTO orders SELECT id FROM gone;",
+        ),
+        3,
+        "DELETE",
+    ),
+    "CTE of a loop": (
+        plpgsql(
+            "FOR v_name IN\nWITH w AS (\nUPDATE items SET id = 1 RETURNING note)\nTABLE w LOOP END LOOP;"
+        ),
+        7,
+        "UPDATE",
+    ),
+    "CTE of RETURN QUERY": (
+        body("plpgsql", "BEGIN\nRETURN QUERY\nDELETE FROM items RETURNING id;\nEND").replace(
+            "RETURNS void", "RETURNS SETOF integer"
+        ),
+        4,
+        "DELETE",
+    ),
+    "CTE of an expression": (plpgsql("v_name := pure(\n); DELETE FROM items;"), 6, "DELETE"),
+    "BEGIN ATOMIC": (
+        "CREATE FUNCTION meddle() RETURNS void LANGUAGE sql\nBEGIN ATOMIC\n    DELETE FROM items;\nEND;",
+        3,
+        "DELETE",
+    ),
+    "view": (body("sql", "UPDATE notes SET note = '';"), 2, "UPDATE of notes"),
+    "EXECUTE of a literal": (
+        plpgsql("EXECUTE 'DELETE FROM items WHERE id = $1' USING 1;"),
+        5,
+        "EXECUTE DELETE",
+    ),
+    "EXECUTE of a CTE": (
+        plpgsql("EXECUTE 'WITH w AS (DELETE FROM items RETURNING id) SELECT id FROM w' INTO v_name;"),
+        5,
+        "EXECUTE DELETE",
+    ),
+    "EXECUTE of format": (
+        plpgsql("EXECUTE format('UPDATE %I SET note = %L', 'items', v_name);"),
+        5,
+        "EXECUTE UPDATE",
+    ),
+    "EXECUTE put together": (plpgsql("EXECUTE 'INSERT INTO ' || 'items VALUES (1)';"), 5, "EXECUTE INSERT"),
+    "EXECUTE in a loop": (
+        plpgsql("FOR v_name IN EXECUTE 'DELETE FROM items RETURNING note' LOOP NULL; END LOOP;"),
+        5,
+        "EXECUTE DELETE",
+    ),
+    "row variable": (
+        plpgsql("V_row.id := 1;\nINSERT INTO items SELECT v_row.*;", declared="v_row orders;"),
+        6,
+        "INSERT",
+    ),
+    "PL/Python": (body("plpython3u", "return plpy.execute('DELETE FROM items')"), 1, "EXECUTE DELETE"),
+}
+
+
+@pytest.mark.parametrize("seed", WRITES)
+def test_a_write_of_another_rooms_table_is_found(tmp_path: Path, seed: str) -> None:
+    text, line, how = WRITES[seed]
+    actor = "meddle" if "meddle" in text else "sql/high/high.sql"
+    assert rooms_of(tmp_path, {"high/high.sql": text}).complaints(NONE) == [
+        f"sql/high/high.sql:{line}: {actor} of room high writes items of room low ({how})"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("statement", "also"),
+    [
+        ("EXECUTE v_name;", []),
+        ("EXECUTE format('DELETE FROM %I', v_name);", []),
+        ("EXECUTE 'DELETE FROM it' || v_name;", []),
+        ("EXECUTE format('SELECT %I()', v_name);", []),
+        ("EXECUTE format('UPDATE items SET %s', v_name);", ["items"]),
+    ],
+)
+def test_a_write_of_no_known_table_is_found(tmp_path: Path, statement: str, also: list[str]) -> None:
+    rooms = rooms_of(tmp_path, {"high/high.sql": plpgsql(statement)})
+    assert {(fact.line, fact.target) for fact in rooms.foreign("write")} == {
+        (5, "unknown"),
+        *((5, target) for target in also),
+    }
+    assert len(rooms.complaints(NONE)) == 1 + len(also)
+    assert not rooms.complaints(Exceptions(writes={f"meddle -> {t}": "so be it" for t in ["unknown", *also]}))
+
+
+def test_statements_of_files_and_do_blocks_count(tmp_path: Path) -> None:
+    text = "DO $$\nBEGIN\n    DELETE FROM items;\nEND\n$$;\nINSERT INTO items VALUES (1);"
+    lines = rooms_of(tmp_path, {"high/high.sql": text}).complaints(NONE)
+    assert [line.split(": ")[0] for line in lines] == ["sql/high/high.sql:3", "sql/high/high.sql:6"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "NEW.note := 'x'; RETURN NEW;",
+        "SELECT 'x' INTO NEW.note; RETURN NEW;",
+        "SELECT i.* INTO NEW FROM orders AS i; RETURN NEW;",
+        "RETURN NULL;",
+    ],
+)
+def test_a_trigger_that_changes_anothers_row_is_found(tmp_path: Path, change: str) -> None:
+    trigger = "CREATE TRIGGER meddle BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION tg_meddle();"
+    function = f"CREATE FUNCTION tg_meddle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {change} END $$;"
+    text = f"{function}\n{trigger}"
+    assert rooms_of(tmp_path, {"high/high.sql": text}).complaints(NONE) == [
+        "sql/high/high.sql:2: tg_meddle of room high writes items of room low (BEFORE trigger meddle)"
+    ]
+    # After the row is written, or once a statement, the same function changes nothing.
+    later = text.replace("BEFORE", "AFTER")
+    assert not rooms_of(tmp_path, {"high/high.sql": later}).complaints(NONE)
+
+
+def test_a_pack_is_a_room(tmp_path: Path) -> None:
+    lines = rooms_of(
+        tmp_path,
+        {"packs/extra/extra.sql": body("sql", "DELETE FROM items;"), "low/more.sql": "DELETE FROM extras;"},
+    ).complaints(NONE)
+    assert lines == [
+        "sql/low/more.sql:1: sql/low/more.sql of room low writes extras of room packs/extra (DELETE)",
+        "sql/packs/extra/extra.sql:2: meddle of room packs/extra writes items of room low (DELETE)",
+    ]
+
+
+ALLOWED = {
+    "own table": body("sql", "DELETE FROM orders USING items AS i WHERE i.id = orders.id;"),
+    "call below": body("sql", "SELECT write_note();"),
+    "reading": plpgsql("SELECT i.note INTO v_name FROM items AS i FOR UPDATE;"),
+    "reading what a variable names": plpgsql("EXECUTE format('SELECT note FROM %I', v_name) INTO v_name;"),
+    "a check of the rows": (
+        "CREATE TRIGGER refuse BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION tg_refuse();"
+    ),
+    "temporary table": plpgsql("CREATE TEMPORARY TABLE mine (id integer); INSERT INTO mine VALUES (1);"),
+}
+
+
+@pytest.mark.parametrize("seed", ALLOWED)
+def test_what_a_room_may_do(tmp_path: Path, seed: str) -> None:
+    assert not rooms_of(tmp_path, {"high/high.sql": ALLOWED[seed]}).complaints(NONE)
+
+
+def test_a_view_with_an_instead_trigger_is_written_by_its_function(tmp_path: Path) -> None:
+    instead = (
+        "CREATE FUNCTION tg_notes() RETURNS trigger LANGUAGE plpgsql AS\n"
+        "'BEGIN INSERT INTO items (note) VALUES (NEW.note); RETURN NEW; END';\n"
+        "CREATE TRIGGER notes INSTEAD OF INSERT ON notes FOR EACH ROW EXECUTE FUNCTION tg_notes();"
+    )
+    files = {"low/instead.sql": instead, "high/high.sql": body("sql", "INSERT INTO notes VALUES ('x');")}
+    rooms = rooms_of(tmp_path, files)
+    assert not rooms.complaints(NONE)
+    assert [fact.key for fact in rooms.foreign("call")] == ["meddle -> tg_notes"]
+    # It stands for inserts only.
+    files["high/high.sql"] = body("sql", "DELETE FROM notes;")
+    assert len(rooms_of(tmp_path, files).complaints(NONE)) == 1
+
+
+def test_a_call_is_found_wherever_an_expression_stands(tmp_path: Path) -> None:
+    places = """
+DECLARE
+    v_record record := f1(); c_one CONSTANT integer := f2(); v_row items DEFAULT f3();
+    v_cursor CURSOR (p_key integer) FOR SELECT f4(p_key);
+    v_other refcursor; v_list integer[]; v_one integer;
+BEGIN
+    RAISE NOTICE '%', f5() USING DETAIL = f6();
+    ASSERT f7(), f8();
+    FOREACH v_one IN ARRAY f9() LOOP EXIT WHEN f10(); END LOOP;
+    CASE f11() WHEN f12() THEN NULL; ELSE PERFORM f13(); END CASE;
+    FOR i IN f14()..f15() BY f16() LOOP CONTINUE WHEN f17(); END LOOP;
+    FOR v_record IN EXECUTE 'SELECT f18($1)' USING f19() LOOP NULL; END LOOP;
+    FOR v_record IN v_cursor(f20()) LOOP NULL; END LOOP;
+    OPEN v_cursor(f21());
+    OPEN v_other FOR EXECUTE 'SELECT f22()' USING f23();
+    FETCH RELATIVE f24() FROM v_other INTO v_record;
+    IF f25() THEN NULL; ELSIF f26() THEN WHILE f27() LOOP NULL; END LOOP; END IF;
+    BEGIN PERFORM f28(); EXCEPTION WHEN others THEN CALL f29(f30()); END;
+    v_list[f31()] := f32(); v_row.id := f33();
+    RETURN NEXT f34();
+    RETURN QUERY SELECT f35();
+    RETURN QUERY EXECUTE 'SELECT f36($1)' USING f37();
+END
+"""
+    names = [f"f{number}" for number in range(1, 38)]
+    files = {
+        "low/more.sql": "\n".join(f"CREATE FUNCTION {f}() RETURNS integer RETURN 1;" for f in names),
+        "high/high.sql": body("plpgsql", places).replace("RETURNS void", "RETURNS SETOF integer"),
+    }
+    called = [fact.target for fact in rooms_of(tmp_path, files).foreign("call")]
+    assert sorted(called) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    "caller",
+    [
+        "CREATE FUNCTION climb() RETURNS void LANGUAGE sql AS 'SELECT meddle()';",
+        "CREATE FUNCTION climb() RETURNS void LANGUAGE sql BEGIN ATOMIC SELECT meddle(); END;",
+        "CREATE FUNCTION climb() RETURNS void LANGUAGE plpgsql AS 'BEGIN PERFORM 1 WHERE meddle() = 1; END';",
+        "CREATE FUNCTION climb() RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'CALL meddle()'; END $$;",
+        "CREATE VIEW climb AS SELECT meddle();",
+        "CREATE TABLE climb (id text DEFAULT meddle());",
+        "CREATE TRIGGER climb AFTER INSERT ON items EXECUTE FUNCTION meddle();",
+    ],
+)
+def test_a_circle_of_calls_is_found(tmp_path: Path, caller: str) -> None:
+    files = {"high/high.sql": body("sql", "SELECT write_note();"), "low/climb.sql": caller}
+    rooms = rooms_of(tmp_path, files)
+    (line,) = rooms.complaints(NONE)
+    assert line.startswith("sql/low/climb.sql:1: climb of room low calls meddle of room high (")
+    assert not rooms.complaints(Exceptions(calls={"climb -> meddle": "an opt-out cancels"}))
+
+
+def test_an_exception_that_nothing_needs_is_found(tmp_path: Path) -> None:
+    stale = Exceptions(
+        writes={"write_note -> items": "its own"},
+        calls={"meddle -> write_note": "down"},
+        still_to_be_moved={"writes": ["gone -> items"]},
+    )
+    rooms = rooms_of(tmp_path, {"high/high.sql": body("sql", "SELECT write_note();")})
+    assert rooms.complaints(stale) == [
+        "tests/rooms.toml: nothing needs the exception of writes 'write_note -> items' any more",
+        "tests/rooms.toml: nothing needs the exception of writes 'gone -> items' any more",
+        "tests/rooms.toml: nothing needs the exception of calls 'meddle -> write_note' any more",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"new/tables.sql": "CREATE TABLE n (id integer);"}, "differ in the rooms that there are: new"),
+        ({"high/twice.sql": "CREATE TABLE items (id integer);"}, "items is of room low already"),
+        ({"high/high.sql": body("sql", "SELECT FROM WHERE;")}, "sql/high/high.sql:1: meddle: syntax error"),
+    ],
+)
+def test_sources_that_cannot_be_judged_are_refused(tmp_path: Path, files: dict[str, str], said: str) -> None:
+    with pytest.raises(SourceError, match=said):
+        rooms_of(tmp_path, files)
+
+
+def test_the_sources_keep_to_their_rooms() -> None:
+    complaints = Rooms(CHECKOUT).complaints(Exceptions.read(CHECKOUT / "tests/rooms.toml"))
+    assert not complaints, "\n" + "\n".join(complaints)
