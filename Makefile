@@ -67,6 +67,10 @@ bench: setup
 reference: setup
 	.venv/bin/python bin/reference
 
+## rooms: draw the rooms of sql/ into docs/architecture.md from the sources
+rooms: setup
+	.venv/bin/python bin/rooms
+
 ## release-script: keep the install script of this version as released; migrations/README.md says when
 release-script: $(SCRIPT)
 	mkdir -p migrations/released
@@ -82,4 +86,4 @@ help:
 	@echo 'make: assemble the extension; make install, make uninstall: as root, honour PG_CONFIG and DESTDIR'
 	@sed -n 's/^## /make /p' Makefile
 
-.PHONY: installcheck setup demo test bench reference release-script lint help install-python uninstall-python
+.PHONY: installcheck setup demo test bench reference rooms release-script lint help install-python uninstall-python

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from room_facts import SourceError
@@ -302,3 +305,44 @@ def test_sources_that_cannot_be_judged_are_refused(tmp_path: Path, files: dict[s
 def test_the_sources_keep_to_their_rooms() -> None:
     complaints = Rooms(CHECKOUT).complaints(Exceptions.read(CHECKOUT / "tests/rooms.toml"))
     assert not complaints, "\n" + "\n".join(complaints)
+
+
+@pytest.fixture(name="program", scope="module")
+def fixture_program() -> ModuleType:
+    loader = SourceFileLoader("bin_rooms", str(CHECKOUT / "bin/rooms"))
+    spec = spec_from_loader(loader.name, loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def test_the_drawing_is_current(program: ModuleType) -> None:
+    document = program.TARGET.read_text()
+    exceptions = Exceptions.read(CHECKOUT / "tests/rooms.toml")
+    assert program.drawn(document, Rooms(CHECKOUT), exceptions) == document, "run: make rooms"
+
+
+def test_what_the_drawing_says(program: ModuleType, tmp_path: Path) -> None:
+    files = {
+        "high/high.sql": "-- Meddling. With all.\n"
+        + body("sql", "SELECT write_note(); SELECT id FROM items;")
+    }
+    document = f"before\n{program.BEGIN}\nold\n{program.END}\nafter\n"
+    exceptions = Exceptions(calls={"a -> b": "because"})
+    drawing = program.drawn(document, rooms_of(tmp_path, files), exceptions)
+    assert drawing.startswith("before\n")
+    assert drawing.endswith("\nafter\n")
+    assert "old" not in drawing
+    picture = [line.split() for line in drawing.splitlines() if line.startswith("    ")]
+    assert picture[:2] == [["high"], ["extension", "low", "packs/extra"]]
+    assert "| `low` | keeps items |  | high |" in drawing
+    assert "| `high` | orders them | low |  |" in drawing
+    assert "* `a` calls `b`: because." in drawing
+    high = drawing[drawing.index("    high/") : drawing.index("    packs/extra/")]
+    assert [line.split(None, 1) for line in high.splitlines()[1:]] == [
+        ["tables", "orders"],
+        ["reads", "items"],
+        ["tables.sql", "Orders, of items"],
+        ["high.sql", "Meddling"],
+    ]
