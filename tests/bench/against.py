@@ -74,7 +74,7 @@ def figures(ref: str) -> Iterator[dict[str, Figure]]:
         name = f"{ref} ({_git(checkout, 'rev-parse', '--short', 'HEAD')})"
         print(f"against {name}: {make_environment(checkout)}", flush=True)
         with _ground(checkout, name) as ground:
-            yield {figure: partial(_compare, name, ground, lines) for figure, lines in LINES.items()}
+            yield {figure: partial(compare, name, ground, lines) for figure, lines in LINES.items()}
 
 
 @contextmanager
@@ -90,9 +90,8 @@ def _ground(checkout: Path, name: str) -> Iterator[Ground]:
         yield ground
 
 
-def _compare(
-    name: str, ground: Ground, lines: list[tuple[str, str, Measure]], bench: Bench
-) -> Iterator[Line]:
+def compare(name: str, ground: Ground, lines: list[tuple[str, str, Measure]], bench: Bench) -> Iterator[Line]:
+    """The lines of one figure; an error names the side that it happened on."""
     for figure, unit, measure in lines:
         sides = {
             "this checkout": partial(_named, "this checkout", measure, bench, bench.ground),
@@ -146,9 +145,7 @@ def make_environment(checkout: Path) -> str:
         if done.returncode != 0:
             raise SystemExit(f"bin/setup of the other checkout: {done.stdout}{done.stderr}")
         told = "other packages, in a .venv of its own"
-    package = product_of(checkout)
-    if not package.is_relative_to(checkout):
-        raise SystemExit(f"the other checkout would run {package}")
+    check_product(checkout)
     return told
 
 
@@ -158,11 +155,12 @@ def pins(checkout: Path) -> tuple[Any, ...]:
     return project["version"], project["requires-python"], sorted(project["dependencies"])
 
 
-def product_of(checkout: Path) -> Path:
-    """Where the Python of that checkout finds the product."""
+def check_product(checkout: Path) -> None:
+    """Refuse a checkout whose Python would not find its own product."""
     done = subprocess.run(
         [checkout / ".venv/bin/python", "-c", "import pg_whatsapp; print(pg_whatsapp.__path__[0])"],
         env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-        cwd=checkout, capture_output=True, text=True, check=True,
+        cwd=checkout, capture_output=True, text=True,
     )  # fmt: skip
-    return Path(done.stdout.strip())
+    if done.returncode != 0 or not Path(done.stdout.strip()).is_relative_to(checkout):
+        raise SystemExit(f"the other checkout does not run its own product: {done.stdout}{done.stderr}")
