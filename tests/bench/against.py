@@ -70,6 +70,8 @@ LINES: dict[str, list[tuple[str, str, Measure]]] = {
 @contextmanager
 def figures(ref: str) -> Iterator[dict[str, Figure]]:
     """The figures against that commit; its checkout and its server are there meanwhile."""
+    # It would lead the other checkout's programs to this one's product.
+    os.environ.pop("PYTHONPATH", None)
     with worktree(CHECKOUT, ref) as checkout:
         name = f"{ref} ({_git(checkout, 'rev-parse', '--short', 'HEAD')})"
         print(f"against {name}: {make_environment(checkout)}", flush=True)
@@ -159,7 +161,6 @@ def check_product(checkout: Path) -> None:
     """Refuse a checkout whose Python would not find its own product."""
     done = subprocess.run(
         [checkout / ".venv/bin/python", "-c", "import pg_whatsapp; print(pg_whatsapp.__path__[0])"],
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         cwd=checkout, capture_output=True, text=True,
     )  # fmt: skip
     if done.returncode != 0 or not Path(done.stdout.strip()).is_relative_to(checkout):
