@@ -59,9 +59,10 @@ test: setup
 	.venv/bin/python -m pytest
 
 ## bench: speed beside other queues and plain tables, about an hour; ARGS="--quick", ARGS="--only drain"
+## bench AGAINST=REF: speed beside another commit, in turn, about 20 minutes; the same as ARGS="--against REF"
 bench: setup
 	.venv/bin/python -m pip install -qq --disable-pip-version-check -e '.[bench]'
-	PYTHONPATH=bin:tests .venv/bin/python -m bench $(ARGS)
+	PYTHONPATH=bin:tests .venv/bin/python -m bench $(if $(AGAINST),--against '$(AGAINST)') $(ARGS)
 
 ## reference: write docs/reference.md from the comments in the database
 reference: setup

@@ -20,9 +20,9 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 GROUPS = ("wa_admin", "wa_app", "wa_dispatcher", "wa_receiver", "wa_analyst")
 
 
-def cluster_command(*args: str) -> str:
-    """Run bin/cluster and return what it printed; fails the test with its message."""
-    done = subprocess.run([CHECKOUT / "bin/cluster", *args], capture_output=True, text=True)
+def cluster_command(*args: str, checkout: Path = CHECKOUT) -> str:
+    """Run bin/cluster of that checkout and return what it printed; fails the test with its message."""
+    done = subprocess.run([checkout / "bin/cluster", *args], capture_output=True, text=True)
     if done.returncode != 0:
         pytest.fail(done.stderr, pytrace=False)
     return done.stdout
@@ -93,7 +93,9 @@ def place_of(error: psycopg.Error, connection: psycopg.Connection[Any], schema: 
 class Server:
     """A private server; `pg` is the one that all tests share."""
 
-    def __init__(self, env: dict[str, str]) -> None:
+    def __init__(self, env: dict[str, str], checkout: Path = CHECKOUT) -> None:
+        #: Where its extension was built, and whose `wa` serves its databases.
+        self.checkout = checkout
         #: PG* variables of the superuser.
         self.env = {name: value for name, value in env.items() if name.startswith("PG")}
         self.directory = env["WA_CLUSTER"]

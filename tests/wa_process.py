@@ -12,17 +12,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from harness import Database
+from harness import CHECKOUT, Database
 from simulated import wait_until
 
-BIN = Path(__file__).resolve().parents[1] / "bin"
 KEY = "00112233445566778899aabbccddeeff" * 2
 
 
 def environment(database: Database | None, user: str | None = None, **more: str) -> dict[str, str]:
     """The environment of a child: the database, a role to log in as, and more variables."""
-    env = {**os.environ, "PYTHONPATH": str(BIN)} | (database.env if database else {}) | more
+    checkout = database.server.checkout if database else CHECKOUT
+    # It comes before what pip installed, which is the package of this checkout.
+    env = {**os.environ, "PYTHONPATH": str(checkout / "bin")} | (database.env if database else {}) | more
     return env | ({"PGUSER": user} if user else {})
+
+
+def program(checkout: Path) -> list[str | Path]:
+    """The `wa` command of a checkout."""
+    return [sys.executable, "-m", "pg_whatsapp"] if checkout == CHECKOUT else [checkout / "bin/wa"]
 
 
 def wa(
@@ -46,7 +52,7 @@ class WaProcess:
         self.log: list[dict[str, Any]] = []
         self.raw: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pg_whatsapp", "--log-format", "json", *arguments],
+            [*program(database.server.checkout), "--log-format", "json", *arguments],
             stderr=subprocess.PIPE,
             text=True,
             env=environment(database, user, **env),

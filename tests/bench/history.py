@@ -8,7 +8,7 @@ from time import monotonic
 from harness import Database
 
 from bench.drain import MESSAGES, drain_ours
-from bench.ground import CONTACTS, KNOWN
+from bench.ground import CONTACTS, KNOWN, NO_QUEUE
 from bench.rounds import Bench
 from bench.table import Line
 
@@ -129,7 +129,8 @@ def make(bench: Bench, database: Database) -> None:
     with database.connect() as connection:
         for first in range(KNOWN, contacts, KNOWN):
             last = min(first + KNOWN, contacts) - 1
-            connection.execute(CONTACTS, (first, last, last - first + 1))
+            connection.execute(CONTACTS, (first, last))
+            connection.execute(NO_QUEUE)
         connection.execute(PLAN.encode())
         connection.execute("SET session_replication_role = replica")
         for table, statement in {"wa_messages": SENT, **REST}.items():

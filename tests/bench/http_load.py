@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from time import time
 from typing import cast
 from urllib.parse import urlsplit
@@ -18,7 +18,7 @@ from wa_process import WaProcess
 from webhook_bodies import status
 
 from bench.drain import MESSAGES, transport
-from bench.ground import module_process, settle, wait_for
+from bench.ground import Ground, dispatcher, fill, module_process, settle, wait_for
 from bench.rounds import Bench
 from bench.table import Line
 
@@ -26,18 +26,8 @@ CONNECTIONS = 64
 LONGEST_S = 300
 WEBHOOKS = 20_000
 SECRET = "bench-secret"
-# Messages as they are after sending, which the statuses are about.
-SENT = """
-INSERT INTO wa_messages (
-    organization_id, queue_id, number_id, phone_number_id, contact_id, phone_e164, wa_message_id, direction,
-    message_type, content_text, status, state, sent_at
-)
-SELECT c.organization_id, _wa_uuid7(clock_timestamp()), n.id, n.phone_number_id, c.id, c.phone_e164,
-    'wamid.BENCH' || row_number() OVER (ORDER BY c.id), 'outbound', 'text', 'Hello', 'sent', 'accepted',
-    clock_timestamp()
-FROM wa_contacts c JOIN wa_phone_numbers n ON n.organization_id = c.organization_id
-ORDER BY c.id LIMIT %s
-"""
+# The sent messages that the statuses are about.
+SENT = "SELECT wa_message_id, phone, id::text FROM wa_outbound_queue WHERE status = 'sent' ORDER BY id"
 # As for drains: recorded times, so that nothing has to be asked meanwhile.
 APPLIED = """
 SELECT count(*) FILTER (WHERE status = 'processed') AS n, extract(epoch FROM max(processed_at))::float8 AS at,
@@ -117,31 +107,39 @@ def _request(host: str, path: str, body: bytes, secret: str) -> bytes:
 
 def webhooks(bench: Bench) -> Iterator[Line]:
     """One status a POST; ours until applied to its message, the idle server until it answered."""
-    at = int(time())
-    bodies = [
-        status(
-            f"wamid.BENCH{n + 1}",
-            "delivered",
-            at,
-            recipient_id=str(16502000000 + n),
-            biz_opaque_callback_data=f"q:00000000-0000-7000-8000-{n:012d}:1",
-        )
-        for n in range(bench.size(WEBHOOKS))
+    count = bench.size(WEBHOOKS)
+    made_up = [
+        (f"wamid.SINK{n:020d}", f"+{16502000000 + n}", f"00000000-0000-7000-8000-{n:012d}")
+        for n in range(count)
     ]
     values = bench.rounds(
         {
-            "receiver": lambda: _receive(bench, bodies),
-            "idle server": lambda: _idle(bench, bodies),
+            "receiver": lambda: receive(bench, bench.ground, count),
+            "idle server": lambda: _idle(_delivered(made_up)),
         }
     )
     mine, idle = values.values()
     yield Line("status webhooks until applied", mine, "POST/s", "same server, idle", idle, at_least=0.3)
 
 
-def _receive(bench: Bench, bodies: list[bytes]) -> float:
-    with bench.ground.database() as database:
+def _delivered(sent: Iterable[tuple[str, str, str]]) -> list[bytes]:
+    at = int(time())
+    return [
+        status(wamid, "delivered", at, recipient_id=phone[1:], biz_opaque_callback_data=f"q:{queue_id}:1")
+        for wamid, phone, queue_id in sent
+    ]
+
+
+def receive(bench: Bench, ground: Ground, count: int) -> float:
+    """Webhooks a second until applied, of messages that were sent to this checkout's sink before."""
+    with ground.database() as database:
+        fill(database, count)
+        with dispatcher(database, bench.ground.sink(0), "--drain") as sender:
+            sender.wait()
         with database.connect() as connection:
-            connection.execute(SENT, (len(bodies),))
+            bodies = _delivered(connection.execute(SENT).fetchall())
+        if len(bodies) != count:
+            raise RuntimeError(f"{len(bodies)} of {count} sent")
         settle(database)
         receiver = WaProcess(
             "serve", "--port", "0", database=database, user="bench_receiver", WHATSAPP_APP_SECRET=SECRET
@@ -166,7 +164,7 @@ def _applied(database: Database) -> tuple[int, float, int]:
     return row["n"], row["at"] or 0.0, row["delivered"]
 
 
-def _idle(bench: Bench, bodies: list[bytes]) -> float:
+def _idle(bodies: list[bytes]) -> float:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     with module_process("bench.idle_server", str(port)):

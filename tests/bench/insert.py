@@ -54,48 +54,52 @@ FROM generate_series(%s::bigint, %s) n
 
 def single_rows(bench: Bench) -> Iterator[Line]:
     """pgbench with text and template messages in turn, as an application role."""
-    with bench.ground.database() as database, tempfile.TemporaryDirectory() as folder:
+    with bench.ground.database() as database:
         database.query(MAKE_PLAIN)
-        scripts = []
-        for n, script in enumerate(SCRIPTS):
-            path = Path(folder, f"{n}.sql")
-            path.write_text(script)
-            scripts.append(path)
         for delay, targets in ((0, {1: 0.5, 8: 0.5, 32: 0.4}), (2000, {1: None, 8: None, 32: 0.7})):
             # A server setting that an application role may not change: it comes with the login.
             database.query(f"ALTER ROLE bench_app SET commit_delay = {delay}")
             database.query("ALTER ROLE bench_app SET commit_siblings = 0")
             for clients, target in targets.items():
-                yield from _pgbench(bench, database, scripts, delay, clients, target)
+                yield from _beside_plain(bench, database, delay, clients, target)
 
 
-def _pgbench(
-    bench: Bench, database: Database, scripts: list[Path], delay: int, clients: int, target: float | None
+def _beside_plain(
+    bench: Bench, database: Database, delay: int, clients: int, target: float | None
 ) -> Iterator[Line]:
     label = f"INSERT, {clients} clients" + (f", commit_delay {delay}" if delay else "")
 
     def run(queue: str) -> Callable[[], float]:
         def measure() -> float:
             _clear(database)
-            done = subprocess.run(
-                [
-                    database.server.bindir / "pgbench", "-n", "-c", str(clients), "-j", str(min(clients, 2)),
-                    "-T", str(bench.size(SECONDS)), "-D", f"queue={queue}",
-                    *(part for script in scripts for part in ("-f", str(script))),
-                    "-U", "bench_app", database.name,
-                ],
-                env=database.env, capture_output=True, text=True, check=True,
-            )  # fmt: skip
-            found = re.search(r"^tps = ([\d.]+)", done.stdout, re.MULTILINE)
-            if found is None or "failed transactions: 0 " not in done.stdout:
-                raise RuntimeError(f"pgbench: {done.stdout}{done.stderr}")
-            return float(found[1])
+            return insert_singly(database, clients, bench.size(SECONDS), queue)
 
         return measure
 
     values = bench.rounds({label: run(OURS), f"{label}, plain table": run(PLAIN)})
     mine, plain = values.values()
     yield Line(label, mine, "rows/s", "plain table", plain, at_least=target)
+
+
+def insert_singly(database: Database, clients: int, seconds: int, queue: str = OURS) -> float:
+    """Rows a second of that many clients of pgbench."""
+    with tempfile.TemporaryDirectory() as folder:
+        scripts = [Path(folder, f"{n}.sql") for n in range(len(SCRIPTS))]
+        for path, script in zip(scripts, SCRIPTS, strict=True):
+            path.write_text(script)
+        done = subprocess.run(
+            [
+                database.server.bindir / "pgbench", "-n", "-c", str(clients), "-j", str(min(clients, 2)),
+                "-T", str(seconds), "-D", f"queue={queue}",
+                *(part for path in scripts for part in ("-f", str(path))),
+                "-U", "bench_app", database.name,
+            ],
+            env=database.env, capture_output=True, text=True,
+        )  # fmt: skip
+    found = re.search(r"^tps = ([\d.]+)", done.stdout, re.MULTILINE)
+    if done.returncode != 0 or found is None or "failed transactions: 0 " not in done.stdout:
+        raise RuntimeError(f"pgbench: {done.stdout}{done.stderr}")
+    return float(found[1])
 
 
 def bulk(bench: Bench) -> Iterator[Line]:
@@ -108,11 +112,7 @@ def bulk(bench: Bench) -> Iterator[Line]:
         def run(queue: str, first: Callable[[], int]) -> Callable[[], float]:
             def measure() -> float:
                 _clear(database)
-                start = first()
-                with as_role(database, "bench_app") as connection:
-                    began = monotonic()
-                    connection.execute(FILL.format(queue=queue).encode(), (start, start + count - 1))
-                    return count / (monotonic() - began)
+                return insert_at_once(database, count, first(), queue)
 
             return measure
 
@@ -126,6 +126,14 @@ def bulk(bench: Bench) -> Iterator[Line]:
     for label, target in (("known contacts", 0.3), ("new contacts", 0.2)):
         figure = f"bulk INSERT of {count:,}, {label}"
         yield Line(figure, values[label], "rows/s", "plain table", values["plain table"], at_least=target)
+
+
+def insert_at_once(database: Database, count: int, first: int = 0, queue: str = OURS) -> float:
+    """Rows a second of one statement, to the contacts from `first` on."""
+    with as_role(database, "bench_app") as connection:
+        began = monotonic()
+        connection.execute(FILL.format(queue=queue).encode(), (first, first + count - 1))
+        return count / (monotonic() - began)
 
 
 def _clear(database: Database) -> None:

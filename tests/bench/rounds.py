@@ -32,9 +32,17 @@ class Bench:
         short = (f"{name} {fact}" for name, fact in facts.items() if not isinstance(fact, list))
         print(f"   {contender}: " + ", ".join(short), flush=True)
 
-    def rounds(self, contenders: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
-        """The values of each contender, one a round; every other round goes backwards."""
+    def rounds(
+        self, contenders: Mapping[str, Callable[[], float]], *, warm_up: bool = False
+    ) -> dict[str, list[float]]:
+        """The values of each contender, one a round; every other round goes backwards.
+
+        With a warm-up each is measured once before, for nothing.
+        """
         values: dict[str, list[float]] = {name: [] for name in contenders}
+        if warm_up:
+            for name, measure in contenders.items():
+                self.note(name, warm_up=round(measure(), 3))
         for run in range(self.runs):
             order = list(contenders.items())
             for name, measure in order if run % 2 == 0 else reversed(order):

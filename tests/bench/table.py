@@ -19,10 +19,19 @@ class Line:
     theirs: list[float] = field(default_factory=list)
     at_least: float | None = None
     at_most: float | None = None
+    #: Whether each round has a ratio of its own, of which the median counts.
+    is_paired: bool = False
+
+    @property
+    def ratios(self) -> list[float]:
+        """The ratio of each round; values of one round were measured one right after the other."""
+        return [mine / its for mine, its in zip(self.ours, self.theirs, strict=True)]
 
     @property
     def reached(self) -> float:
-        """Ratio of the medians, or our median where nothing stands beside it."""
+        """Ratio of the medians or median of the ratios; our median where nothing stands beside it."""
+        if self.is_paired:
+            return median(self.ratios)
         return median(self.ours) / median(self.theirs) if self.theirs else median(self.ours)
 
     @property
@@ -42,7 +51,7 @@ class Line:
     def cells(self) -> list[str]:
         """The line of the printed table."""
         verdict = "" if not self.target else "yes" if self.is_good else "NO"
-        reached = f"{self.reached:.2f}" if self.theirs else ""
+        reached = spread(self.ratios) if self.is_paired else f"{self.reached:.2f}" if self.theirs else ""
         return [
             self.figure,
             spread(self.ours, self.unit),
@@ -61,17 +70,18 @@ class Line:
             "ours": self.ours,
             "beside": self.beside,
             "theirs": self.theirs,
+            "ratios": self.ratios if self.is_paired else [],
             "reached": self.reached,
             "target": self.target,
             "is_good": self.is_good,
         }
 
 
-def spread(values: list[float], unit: str) -> str:
+def spread(values: list[float], unit: str = "") -> str:
     """Median and range of some values."""
     digits = 0 if median(values) >= 100 else 2
     middle, low, high = (f"{v:,.{digits}f}" for v in (median(values), min(values), max(values)))
-    return f"{middle} {unit}" if len(values) == 1 else f"{middle} ({low} to {high}) {unit}"
+    return (middle if len(values) == 1 else f"{middle} ({low} to {high})") + (f" {unit}" if unit else "")
 
 
 def render(lines: list[Line]) -> str:
