@@ -176,3 +176,15 @@ def test_every_link_leads_somewhere(manual: Path) -> None:
 def test_the_readme_leads_to_every_page() -> None:
     linked = {link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", README.read_text())}
     assert {str(m.relative_to(CHECKOUT)) for m in MANUALS} - {"README.md"} <= linked
+
+
+def test_who_wants_to_change_something_finds_the_file() -> None:
+    table = section(CHECKOUT / "CONTRIBUTING.md", "## I want to change X")
+    rows = re.findall(r"^\| (?!X \||-).*\|$", table, re.MULTILINE)
+    assert len(rows) >= 20
+    for row in rows:
+        files = [CHECKOUT / path for path in re.findall(r"`([\w./-]*/[\w./-]+)`", row)]
+        assert files, row
+        assert [path for path in files if not path.is_file()] == []
+        for function in re.findall(r"`(\w+)\(\)`", row):
+            assert any(f"FUNCTION {function}(" in path.read_text() for path in files), function
