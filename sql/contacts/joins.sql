@@ -197,76 +197,14 @@ BEGIN
     UPDATE wa_contact_identities SET contact_id = p_into WHERE organization_id = p_org
         AND contact_id = p_from;
 
-    UPDATE wa_conversation_windows w SET
-        last_customer_message_at = greatest(w.last_customer_message_at, f.last_customer_message_at),
-        last_business_message_at = greatest(w.last_business_message_at, f.last_business_message_at),
-        window_denied_at = greatest(w.window_denied_at, f.window_denied_at),
-        entry_point = CASE
-            WHEN w.entry_point_opened_at >= f.entry_point_opened_at OR f.entry_point_opened_at IS NULL
-                THEN w.entry_point
-            ELSE f.entry_point
-        END,
-        entry_point_opened_at = greatest(w.entry_point_opened_at, f.entry_point_opened_at),
-        entry_point_expires_at = greatest(w.entry_point_expires_at, f.entry_point_expires_at),
-        unread_count = w.unread_count + f.unread_count,
-        user_id = coalesce(w.user_id, f.user_id),
-        -- What is open in either stays open.
-        state = CASE WHEN f.state = 'active' THEN 'active'
-            WHEN f.state = 'waiting' AND w.state <> 'active' THEN 'active' ELSE w.state END,
-        created_at = least(w.created_at, f.created_at),
-        updated_at = clock_timestamp()
-    FROM wa_conversation_windows f
-    WHERE w.organization_id = p_org AND w.contact_id = p_into
-        AND f.organization_id = p_org AND f.contact_id = p_from AND f.number_id = w.number_id;
-    DELETE FROM wa_conversation_windows f
-    USING wa_conversation_windows w
-    WHERE f.organization_id = p_org AND f.contact_id = p_from
-        AND w.organization_id = p_org AND w.contact_id = p_into AND w.number_id = f.number_id;
-    UPDATE wa_conversation_windows SET contact_id = p_into WHERE organization_id = p_org
-        AND contact_id = p_from;
-
-    -- One request in force per scope is enough; the other stays as history.
-    UPDATE wa_opt_outs f SET revoked_at = clock_timestamp(), revoked_source = 'merged'
-    FROM wa_opt_outs i
-    WHERE f.organization_id = p_org AND f.contact_id = p_from AND f.revoked_at IS NULL
-        AND i.organization_id = p_org AND i.contact_id = p_into AND i.revoked_at IS NULL
-            AND i.scope = f.scope;
-    UPDATE wa_opt_outs SET contact_id = p_into WHERE organization_id = p_org AND contact_id = p_from;
-    UPDATE wa_opt_ins SET contact_id = p_into WHERE organization_id = p_org AND contact_id = p_from;
-
-    INSERT INTO wa_broadcast_members (organization_id, list_id, contact_id, added_by, added_at)
-    SELECT p_org, f.list_id, p_into, f.added_by, f.added_at
-    FROM wa_broadcast_members f WHERE f.organization_id = p_org AND f.contact_id = p_from
-    ON CONFLICT (organization_id, list_id, contact_id) DO NOTHING;
-
-    UPDATE wa_outbound_queue q SET contact_id = p_into, change_no = q.change_no + 1
-    WHERE q.organization_id = p_org AND q.contact_id = p_from AND q.id IN (
-        SELECT m.queue_id FROM wa_messages m WHERE m.organization_id = p_org AND m.contact_id = p_from
-        UNION ALL
-        SELECT d.queue_id FROM wa_queue_due d WHERE d.organization_id = p_org AND d.contact_id = p_from
-        UNION ALL
-        SELECT f.queue_id FROM wa_queue_inflight f WHERE f.organization_id = p_org AND f.contact_id = p_from
-    );
-    UPDATE wa_messages SET contact_id = p_into WHERE organization_id = p_org AND contact_id = p_from;
-    UPDATE wa_queue_due SET contact_id = p_into WHERE organization_id = p_org AND contact_id = p_from;
-    UPDATE wa_queue_inflight SET contact_id = p_into WHERE organization_id = p_org AND contact_id = p_from;
-
-    INSERT INTO wa_pair_rates AS r (
-        organization_id, number_id, contact_id, burst_started_at, burst_count, clear_at, wait_until
-    )
-    SELECT p_org, f.number_id, p_into, f.burst_started_at, f.burst_count, f.clear_at, f.wait_until
-    FROM wa_pair_rates f WHERE f.organization_id = p_org AND f.contact_id = p_from
-    ON CONFLICT (organization_id, number_id, contact_id) DO UPDATE SET
-        burst_count = r.burst_count + excluded.burst_count,
-        clear_at = greatest(r.clear_at, excluded.clear_at),
-        wait_until = greatest(r.wait_until, excluded.wait_until);
-    DELETE FROM wa_pair_rates WHERE organization_id = p_org AND contact_id = p_from;
-    INSERT INTO wa_tier_usages AS u (organization_id, portfolio_id, contact_id, last_at)
-    SELECT p_org, f.portfolio_id, p_into, f.last_at
-    FROM wa_tier_usages f WHERE f.organization_id = p_org AND f.contact_id = p_from
-    ON CONFLICT (organization_id, portfolio_id, contact_id) DO UPDATE SET
-        last_at = greatest(u.last_at, excluded.last_at);
-    DELETE FROM wa_tier_usages WHERE organization_id = p_org AND contact_id = p_from;
+    -- What the rooms above hold of either. The queue finds some of its rows by their messages, so the ledger
+    -- comes behind it.
+    PERFORM _wa_merge_conversations_of(p_org, p_from, p_into);
+    PERFORM _wa_merge_consent_of(p_org, p_from, p_into);
+    PERFORM _wa_merge_campaigns_of(p_org, p_from, p_into);
+    PERFORM _wa_merge_queue_of(p_org, p_from, p_into);
+    PERFORM _wa_merge_ledger_of(p_org, p_from, p_into);
+    PERFORM _wa_merge_sending_of(p_org, p_from, p_into);
 
     DELETE FROM wa_contacts WHERE organization_id = p_org AND id = p_from;
     UPDATE wa_contacts SET
@@ -290,5 +228,4 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_merge_contacts(uuid, bigint, bigint) IS
-'Internal: makes one contact of two; messages, windows, consent, lists, queued rows and limits move, the id '
-'that goes is audited.';
+'Internal: makes one contact of two; each room moves what it holds of the one that goes, whose id is audited.';
