@@ -116,8 +116,7 @@ BEGIN
     PERFORM _wa_require_scope(p_scope);
     v_contact_id := _wa_consent_contact(v_org, p_phone);
     v_is_new := _wa_opt_out_contacts(v_org, ARRAY[v_contact_id], p_scope, p_reason, p_source) > 0;
-    INSERT INTO audit_log (organization_id, event, entity, entity_id, meta)
-    VALUES (v_org, 'contact_opted_out', 'wa_contacts', v_contact_id::text,
+    PERFORM _wa_audit(v_org, 'contact_opted_out', 'wa_contacts', v_contact_id::text,
         jsonb_build_object('scope', p_scope, 'source', p_source, 'is_new', v_is_new));
     RETURN v_is_new;
 END
@@ -140,8 +139,7 @@ BEGIN
     PERFORM _wa_require_scope(p_scope);
     v_contact_id := _wa_consent_contact(v_org, p_phone);
     v_lifted := _wa_opt_in_contacts(v_org, ARRAY[v_contact_id], p_scope, p_source, p_proof);
-    INSERT INTO audit_log (organization_id, event, entity, entity_id, meta)
-    VALUES (v_org, 'contact_opted_in', 'wa_contacts', v_contact_id::text,
+    PERFORM _wa_audit(v_org, 'contact_opted_in', 'wa_contacts', v_contact_id::text,
         jsonb_build_object('scope', p_scope, 'source', p_source, 'opt_outs_lifted', v_lifted));
     RETURN v_lifted > 0;
 END

@@ -222,8 +222,9 @@ BEGIN
         created_at = least(created_at, v_from.created_at),
         updated_at = clock_timestamp()
     WHERE organization_id = p_org AND id = p_into;
-    INSERT INTO audit_log (organization_id, event, entity, entity_id, meta)
-    VALUES (p_org, 'contact_merged', 'wa_contacts', p_into, jsonb_build_object('from', p_from));
+    PERFORM _wa_audit(
+        p_org, 'contact_merged', 'wa_contacts', p_into::text, jsonb_build_object('from', p_from)
+    );
 END
 $$;
 

@@ -354,10 +354,9 @@ BEGIN
         state = CASE WHEN p_from_customer THEN 'active' ELSE w.state END,
         updated_at = v_now
     RETURNING w.id INTO v_id;
-    INSERT INTO audit_log (organization_id, event, entity, entity_id, meta)
-    VALUES (
+    PERFORM _wa_audit(
         v_org.id, CASE WHEN p_from_customer THEN 'window_opened_by_hand' ELSE 'conversation_updated' END,
-        'wa_conversations', v_id,
+        'wa_conversations', v_id::text,
         jsonb_build_object('user', p_user, 'contact_id', v_contact_id, 'phone_number_id',
             v_number.phone_number_id)
     );

@@ -236,8 +236,7 @@ BEGIN
             access_count = s.access_count + 1, last_accessed_at = clock_timestamp()
         WHERE s.organization_id = v_signature.organization_id AND s.id = v_signature.id;
         accesses_left := accesses_left - 1;
-        INSERT INTO audit_log (organization_id, event, entity, entity_id, meta)
-        VALUES (v_signature.organization_id, 'media_opened', 'wa_media', v_signature.media_id::text,
+        PERFORM _wa_audit(v_signature.organization_id, 'media_opened', 'wa_media', v_signature.media_id::text,
             jsonb_build_object('signature_id', v_signature.id, 'message_id', v_signature.message_id,
                 'accesses_left', accesses_left));
     END IF;

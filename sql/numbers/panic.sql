@@ -1,4 +1,4 @@
--- Emergency stops: panic per organization or number, and the record of the kill switch.
+-- Emergency stops: panic per organization or number.
 
 CREATE OR REPLACE FUNCTION trigger_wa_panic(
     p_reason text, p_organization_id uuid DEFAULT NULL, p_phone_number_id text DEFAULT NULL,
@@ -106,8 +106,7 @@ CREATE OR REPLACE FUNCTION tg_wa_panic_modes__audit() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 BEGIN
-    INSERT INTO audit_log (organization_id, event, entity, entity_id, meta)
-    VALUES (
+    PERFORM _wa_audit(
         NEW.organization_id, CASE WHEN NEW.active THEN 'panic_triggered' ELSE 'panic_resolved' END,
         'wa_panic_modes', NEW.id::text,
         jsonb_build_object(
@@ -125,22 +124,3 @@ CREATE OR REPLACE TRIGGER wa_panic_modes__audit_insert AFTER INSERT ON wa_panic_
 FOR EACH ROW EXECUTE FUNCTION tg_wa_panic_modes__audit();
 CREATE OR REPLACE TRIGGER wa_panic_modes__audit_update AFTER UPDATE ON wa_panic_modes
 FOR EACH ROW WHEN (OLD.active IS DISTINCT FROM NEW.active) EXECUTE FUNCTION tg_wa_panic_modes__audit();
-
-CREATE OR REPLACE FUNCTION tg_wa_installations__audit() RETURNS trigger
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
-AS $$
-BEGIN
-    INSERT INTO audit_log (organization_id, event, entity, meta)
-    SELECT o.id, CASE WHEN NEW.is_sending_enabled THEN 'sending_enabled' ELSE 'sending_disabled' END,
-        'wa_installations', jsonb_build_object('note', NEW.sending_note)
-    FROM wa_organizations o;
-    RETURN NULL;
-END
-$$;
-
-COMMENT ON FUNCTION tg_wa_installations__audit() IS
-'Leaves an audit row with every organization when the kill switch is thrown: it stops them all.';
-
-CREATE OR REPLACE TRIGGER wa_installations__audit AFTER UPDATE ON wa_installations
-FOR EACH ROW WHEN (OLD.is_sending_enabled IS DISTINCT FROM NEW.is_sending_enabled)
-EXECUTE FUNCTION tg_wa_installations__audit();

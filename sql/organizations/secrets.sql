@@ -35,8 +35,7 @@ BEGIN
     INSERT INTO wa_secrets (organization_id, name, phone_number_id, ciphertext, key_id, fingerprint)
     VALUES (v_org, p_name, p_phone_number_id, p_ciphertext, p_key_id, p_fingerprint)
     RETURNING id INTO v_id;
-    INSERT INTO audit_log (organization_id, event, entity, entity_id, meta)
-    VALUES (v_org, 'secret_set', 'wa_secrets', v_id::text, jsonb_build_object(
+    PERFORM _wa_audit(v_org, 'secret_set', 'wa_secrets', v_id::text, jsonb_build_object(
         'name', p_name, 'phone_number_id', p_phone_number_id, 'key_id', p_key_id,
         'kept_previous', p_keep_previous
     ));

@@ -303,18 +303,7 @@ COMMENT ON FUNCTION _wa_apply_atoms(uuid, _wa_webhook_atoms[]) IS
 CREATE OR REPLACE FUNCTION record_wa_webhook_rejection(p_source text, p_reason text) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
-    INSERT INTO audit_log AS a (organization_id, event, entity, entity_id, meta)
-    SELECT o.id, 'webhook_rejected', 'wa_webhook_logs',
-        concat_ws(' ', left(p_source, 200),
-            to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI"Z"')),
-        jsonb_build_object('source', left(p_source, 200), 'reason', left(p_reason, 200), 'count', 1)
-    FROM wa_organizations o
-    ORDER BY o.is_default DESC, o.created_at, o.id
-    LIMIT 1
-    ON CONFLICT (organization_id, entity_id) WHERE event = 'webhook_rejected' DO UPDATE SET
-        meta = a.meta || jsonb_build_object(
-            'reason', excluded.meta -> 'reason', 'count', (a.meta ->> 'count')::integer + 1
-        )
+    SELECT _wa_audit_rejection(p_source, p_reason)
 $$;
 
 COMMENT ON FUNCTION record_wa_webhook_rejection(text, text) IS

@@ -1,0 +1,53 @@
+-- The audit log: the one way in for every room, and what is counted instead of listed.
+
+CREATE OR REPLACE FUNCTION _wa_audit(p_org uuid, p_event text, p_entity text, p_entity_id text, p_meta jsonb)
+RETURNS void
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    INSERT INTO audit_log (organization_id, event, entity, entity_id, meta)
+    VALUES (p_org, p_event, p_entity, p_entity_id, p_meta)
+$$;
+
+COMMENT ON FUNCTION _wa_audit(uuid, text, text, text, jsonb) IS
+'Internal: leaves an audit row: what happened to what; who did it is the user of the session.';
+
+-- Forged webhook requests are counted, one row per source and minute: a flood must not fill the log.
+CREATE OR REPLACE FUNCTION _wa_audit_rejection(p_source text, p_reason text) RETURNS void
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    INSERT INTO audit_log AS a (organization_id, event, entity, entity_id, meta)
+    SELECT o.id, 'webhook_rejected', 'wa_webhook_logs',
+        concat_ws(' ', left(p_source, 200),
+            to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI"Z"')),
+        jsonb_build_object('source', left(p_source, 200), 'reason', left(p_reason, 200), 'count', 1)
+    FROM wa_organizations o
+    ORDER BY o.is_default DESC, o.created_at, o.id
+    LIMIT 1
+    ON CONFLICT (organization_id, entity_id) WHERE event = 'webhook_rejected' DO UPDATE SET
+        meta = a.meta || jsonb_build_object(
+            'reason', excluded.meta -> 'reason', 'count', (a.meta ->> 'count')::integer + 1
+        )
+$$;
+
+COMMENT ON FUNCTION _wa_audit_rejection(text, text) IS
+'Internal: counts a refused webhook request, in a row per source and minute of the default organization.';
+
+-- In a trigger, so that a row written by hand leaves the same trace as set_wa_sending().
+CREATE OR REPLACE FUNCTION tg_wa_installations__audit() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+BEGIN
+    INSERT INTO audit_log (organization_id, event, entity, meta)
+    SELECT o.id, CASE WHEN NEW.is_sending_enabled THEN 'sending_enabled' ELSE 'sending_disabled' END,
+        'wa_installations', jsonb_build_object('note', NEW.sending_note)
+    FROM wa_organizations o;
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION tg_wa_installations__audit() IS
+'Leaves an audit row with every organization when the kill switch is thrown: it stops them all.';
+
+CREATE OR REPLACE TRIGGER wa_installations__audit AFTER UPDATE ON wa_installations
+FOR EACH ROW WHEN (OLD.is_sending_enabled IS DISTINCT FROM NEW.is_sending_enabled)
+EXECUTE FUNCTION tg_wa_installations__audit();
