@@ -9,7 +9,6 @@ LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET plan_cache_mode = for
 AS $$
 DECLARE
     v_horizon timestamptz := _wa_quarter(p_before);
-    v_deleted integer;
 BEGIN
     IF p_before IS NULL OR p_before > clock_timestamp() - interval '2 days' THEN
         RAISE EXCEPTION USING ERRCODE = '22023',
@@ -28,25 +27,7 @@ BEGIN
         END LOOP;
         UPDATE wa_rollup_horizons h SET forgotten_before = v_horizon WHERE h.organization_id = p_org;
     END IF;
-    -- Ids grow with time: the first ones are the oldest.
-    WITH old AS MATERIALIZED (
-        SELECT f.id
-        FROM (
-            SELECT m.id, m.created_at FROM wa_messages m
-            WHERE m.organization_id = p_org ORDER BY m.id LIMIT p_limit
-        ) f
-        WHERE f.created_at < v_horizon
-    ),
-    gone AS (
-        DELETE FROM wa_messages m USING old WHERE m.organization_id = p_org AND m.id = old.id
-        RETURNING m.wa_message_id
-    ),
-    histories AS (
-        DELETE FROM wa_message_statuses s
-        WHERE s.organization_id = p_org AND s.wa_message_id IN (SELECT g.wa_message_id FROM gone g)
-    )
-    SELECT count(*) INTO v_deleted FROM gone;
-    RETURN v_deleted;
+    RETURN _wa_delete_ledger_before(p_org, v_horizon, p_limit);
 END
 $$;
 
@@ -67,3 +48,29 @@ COMMENT ON FUNCTION delete_wa_messages_before(timestamptz, integer) IS
 'Deletes the organization''s oldest messages and their statuses, those of whole quarter hours before a time '
 'and at most so many at once; returns how many. The figures of the analytics views stay as they are; a plain '
 'DELETE lowers them. A status that comes for one of that time afterwards changes no figure.';
+
+CREATE OR REPLACE FUNCTION _wa_delete_messages(p_now timestamptz, p_limit integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan
+AS $$
+DECLARE
+    v_expired record;
+    v_rows integer := 0;
+BEGIN
+    FOR v_expired IN
+        SELECT o.id, p_now - o.message_retention AS before
+        FROM wa_organizations o
+        CROSS JOIN LATERAL (
+            SELECT m.created_at FROM wa_messages m WHERE m.organization_id = o.id ORDER BY m.id LIMIT 1
+        ) m
+        WHERE m.created_at < _wa_quarter(p_now - o.message_retention)
+        ORDER BY o.id
+    LOOP
+        EXIT WHEN v_rows >= p_limit;
+        v_rows := v_rows + _wa_delete_messages_before(v_expired.id, v_expired.before, p_limit - v_rows);
+    END LOOP;
+    RETURN v_rows;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_delete_messages(timestamptz, integer) IS
+'Internal: deletes messages that are older than their organization keeps them; their figures stay.';

@@ -229,4 +229,5 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_merge_contacts(uuid, bigint, bigint) IS
-'Internal: makes one contact of two; each room moves what it holds of the one that goes, whose id is audited.';
+'Internal: makes one contact of two; each room moves what it holds of the one that goes, whose id is '
+'audited.';

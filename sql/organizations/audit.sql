@@ -51,3 +51,27 @@ COMMENT ON FUNCTION tg_wa_installations__audit() IS
 CREATE OR REPLACE TRIGGER wa_installations__audit AFTER UPDATE ON wa_installations
 FOR EACH ROW WHEN (OLD.is_sending_enabled IS DISTINCT FROM NEW.is_sending_enabled)
 EXECUTE FUNCTION tg_wa_installations__audit();
+
+CREATE OR REPLACE FUNCTION _wa_delete_audit(p_now timestamptz, p_limit integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan
+AS $$
+DECLARE
+    v_rows integer;
+BEGIN
+    WITH expired AS (
+        SELECT a.organization_id, a.id
+        FROM wa_organizations o
+        CROSS JOIN LATERAL (
+            SELECT a.organization_id, a.id FROM audit_log a
+            WHERE a.organization_id = o.id AND a.created_at < p_now - o.audit_retention LIMIT p_limit
+        ) a
+        LIMIT p_limit
+    )
+    DELETE FROM audit_log a USING expired e WHERE a.organization_id = e.organization_id AND a.id = e.id;
+    GET DIAGNOSTICS v_rows = ROW_COUNT;
+    RETURN v_rows;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_delete_audit(timestamptz, integer) IS
+'Internal: deletes audit rows where the organization set an end for them.';
