@@ -106,13 +106,10 @@ BEGIN
             HINT = 'register_wa_phone_number() adds numbers and changes them; whatsapp_configurations shows all.';
     END IF;
     PERFORM register_wa_phone_number(NEW.phone_number_id, '', NEW.business_account_id);
-    -- Meta is the authority: what it has told stays.
-    UPDATE wa_portfolios p SET
-        messaging_limit = 'TIER_' || upper(regexp_replace(substr(NEW.rate_limit_tier, 6), '000$', 'K')),
-        tier_limit = nullif(substr(NEW.rate_limit_tier, 6), 'unlimited')::integer,
-        updated_at = clock_timestamp()
-    WHERE p.organization_id = NEW.user_id AND p.portfolio_id = NEW.business_account_id
-        AND p.messaging_limit IS NULL AND NEW.rate_limit_tier IS NOT NULL;
+    PERFORM _wa_expect_messaging_limit(
+        NEW.user_id, NEW.business_account_id,
+        'TIER_' || upper(regexp_replace(substr(NEW.rate_limit_tier, 6), '000$', 'K'))
+    );
     SELECT c.* INTO NEW FROM whatsapp_config c WHERE c.user_id = NEW.user_id;
     RETURN NEW;
 END

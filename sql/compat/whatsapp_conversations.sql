@@ -22,8 +22,7 @@ BEGIN
         'COMPLETED', 'EXPIRED');
     PERFORM _wa_refuse_changes('whatsapp_conversations', to_jsonb(OLD), to_jsonb(NEW),
         'Only state is set by hand; the rest follows from the messages.', 'state');
-    UPDATE wa_conversation_windows w SET state = lower(NEW.state)
-    WHERE w.organization_id = OLD.tenant_id AND w.id = OLD.id;
+    PERFORM _wa_set_conversation_state(OLD.tenant_id, OLD.id, lower(NEW.state));
     SELECT v.* INTO NEW FROM whatsapp_conversations v WHERE v.tenant_id = OLD.tenant_id AND v.id = OLD.id;
     RETURN NEW;
 END

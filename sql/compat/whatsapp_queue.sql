@@ -134,6 +134,7 @@ SET enable_mergejoin = off
 AS $$
 DECLARE
     v_cancels boolean := OLD.status <> 'failed' AND NEW.status = 'failed';
+    v_queued wa_outbound_queue;
 BEGIN
     PERFORM _wa_require_columns('whatsapp_queue', to_jsonb(NEW), 'priority', 'scheduled_for', 'status');
     PERFORM _wa_require_value('whatsapp_queue', 'priority', NEW.priority::text,
@@ -160,24 +161,20 @@ BEGIN
             DETAIL = format('Its status is %s.', OLD.status),
             HINT = 'Insert a new row to send it once more.';
     END IF;
-    UPDATE wa_outbound_queue q SET
-        status = CASE WHEN v_cancels THEN 'cancelled' ELSE q.status END,
-        scheduled_at = CASE WHEN NEW.scheduled_for <> OLD.scheduled_for THEN NEW.scheduled_for
-            ELSE q.scheduled_at END,
-        -- An expiry that was reckoned from the old time moves along.
-        expires_at = CASE
-            WHEN NEW.scheduled_for = OLD.scheduled_for OR q.expires_at = 'infinity' THEN q.expires_at
-            ELSE q.expires_at + (NEW.scheduled_for - OLD.scheduled_for)
-        END,
-        priority = CASE WHEN NEW.priority <> OLD.priority THEN _wa_priority_word(NEW.priority)
-            ELSE q.priority END,
-        reference = CASE WHEN NEW.event_id IS DISTINCT FROM OLD.event_id THEN 'event:' || NEW.event_id
-            ELSE q.reference END,
-        metadata = q.metadata - '{event_id,priority}'::text[]
-        || _wa_queue_metadata(NEW.event_id, NEW.priority)
+    -- Locked before it is read, so that nothing that was written meanwhile is lost.
+    SELECT q.* INTO v_queued FROM wa_outbound_queue q
+    WHERE q.organization_id = OLD.user_id AND q.id = OLD.id
+    FOR NO KEY UPDATE;
+    PERFORM _wa_change_queued(
+        OLD.user_id, OLD.id, v_cancels,
+        CASE WHEN NEW.scheduled_for <> OLD.scheduled_for THEN NEW.scheduled_for END,
+        CASE WHEN NEW.priority <> OLD.priority THEN _wa_priority_word(NEW.priority) END,
+        CASE WHEN NEW.event_id IS DISTINCT FROM OLD.event_id THEN 'event:' || NEW.event_id
+            ELSE v_queued.reference END,
+        v_queued.metadata - '{event_id,priority}'::text[] || _wa_queue_metadata(NEW.event_id, NEW.priority)
         || CASE WHEN v_cancels THEN jsonb_strip_nulls(jsonb_build_object('error_message', NEW.error_message))
             ELSE '{}' END
-    WHERE q.organization_id = OLD.user_id AND q.id = OLD.id;
+    );
     SELECT v.* INTO NEW FROM whatsapp_queue v WHERE v.user_id = OLD.user_id AND v.id = OLD.id;
     RETURN NEW;
 END

@@ -36,6 +36,8 @@ COMMENT ON COLUMN whatsapp_templates.variables IS 'Names of the body''s values i
 CREATE OR REPLACE FUNCTION tg_whatsapp_templates__write() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
+DECLARE
+    v_template wa_templates;
 BEGIN
     -- Of two columns that say the same the one that was written counts.
     IF TG_OP = 'INSERT' THEN
@@ -60,27 +62,26 @@ BEGIN
     PERFORM _wa_require_value('whatsapp_templates', 'category', NEW.category, 'MARKETING', 'UTILITY',
         'AUTHENTICATION');
     PERFORM _wa_require_value('whatsapp_templates', 'status', NEW.status, 'pending', 'approved', 'rejected');
+    v_template.organization_id := NEW.user_id;
+    v_template.id := NEW.id;
+    v_template.name := NEW.template_name;
+    v_template.language := coalesce(NEW.language, 'en');
+    v_template.category := NEW.category;
+    v_template.approval_status := coalesce(NEW.status, 'pending');
+    v_template.body_text := NEW.template_body;
+    v_template.provider_template_id := NEW.meta_template_id;
+    v_template.header_text := NEW.header;
+    v_template.footer_text := NEW.footer;
+    v_template.buttons := coalesce(NEW.buttons, '[]');
+    v_template.created_at := NEW.created_at;
     IF TG_OP = 'INSERT' THEN
-        INSERT INTO wa_templates AS t (
-            organization_id, id, name, language, category, approval_status, body_text, parameters,
-            provider_template_id, created_at, header_text, footer_text, buttons
-        )
-        VALUES (
-            NEW.user_id, coalesce(NEW.id, gen_random_uuid()), NEW.template_name, coalesce(NEW.language, 'en'),
-            NEW.category, coalesce(NEW.status, 'pending'), NEW.template_body, coalesce(NEW.variables, '[]'),
-            NEW.meta_template_id, coalesce(NEW.created_at, clock_timestamp()), NEW.header, NEW.footer,
-            coalesce(NEW.buttons, '[]')
-        )
-        RETURNING t.id INTO NEW.id;
+        v_template.parameters := coalesce(NEW.variables, '[]');
+        NEW.id := _wa_add_template(v_template);
     ELSE
-        UPDATE wa_templates t SET
-            name = NEW.template_name, language = coalesce(NEW.language, 'en'), category = NEW.category,
-            approval_status = coalesce(NEW.status, 'pending'), body_text = NEW.template_body,
-            parameters = CASE WHEN NEW.variables IS DISTINCT FROM OLD.variables
-                THEN coalesce(NEW.variables, '[]') ELSE t.parameters END,
-            provider_template_id = NEW.meta_template_id, header_text = NEW.header, footer_text = NEW.footer,
-            buttons = coalesce(NEW.buttons, '[]')
-        WHERE t.organization_id = OLD.user_id AND t.id = OLD.id;
+        -- Names alone do not show types and examples: those stay with names that nobody touched.
+        v_template.parameters := CASE WHEN NEW.variables IS DISTINCT FROM OLD.variables
+            THEN coalesce(NEW.variables, '[]') END;
+        PERFORM _wa_change_template(v_template);
     END IF;
     SELECT v.* INTO NEW FROM whatsapp_templates v WHERE v.user_id = NEW.user_id AND v.id = NEW.id;
     RETURN NEW;

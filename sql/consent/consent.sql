@@ -1,4 +1,4 @@
--- Consent: who asked not to be written to, who agreed, and what that stops.
+-- Consent: who asked not to be written to, and who agreed. The queue acts on it (queue/opt_outs.sql).
 
 CREATE OR REPLACE FUNCTION _wa_consent_contact(p_org uuid, p_phone text) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -83,25 +83,6 @@ $$;
 COMMENT ON FUNCTION _wa_opt_in_contacts(uuid, bigint[], text, text, jsonb) IS
 'Internal: records consent and lifts the opt-outs that it covers (all lifts every one, marketing only that '
 'scope); returns how many were lifted.';
-
--- In a trigger, so that a row written by hand has the same effect as the function.
-CREATE OR REPLACE FUNCTION tg_wa_opt_outs__cancel_queued() RETURNS trigger
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
-AS $$
-BEGIN
-    PERFORM _wa_cancel_due(o.organization_id, array_agg(o.contact_id), o.scope, 'the contact opted out')
-    FROM added o
-    WHERE o.revoked_at IS NULL
-    GROUP BY o.organization_id, o.scope;
-    RETURN NULL;
-END
-$$;
-
-COMMENT ON FUNCTION tg_wa_opt_outs__cancel_queued() IS
-'Cancels what is queued to a contact and covered by the scope, in the transaction of the opt-out.';
-
-CREATE OR REPLACE TRIGGER wa_opt_outs__cancel_queued AFTER INSERT ON wa_opt_outs
-REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION tg_wa_opt_outs__cancel_queued();
 
 CREATE OR REPLACE FUNCTION opt_out_wa_contact(
     p_phone text, p_scope text DEFAULT 'marketing', p_reason text DEFAULT NULL, p_source text DEFAULT 'admin'

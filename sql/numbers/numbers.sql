@@ -65,7 +65,7 @@ BEGIN
             HINT = 'A business number belongs to one organization; remove it there first.';
     END IF;
     INSERT INTO wa_lanes (organization_id, number_id) VALUES (p_org, v_id) ON CONFLICT DO NOTHING;
-    UPDATE wa_organizations SET default_number_id = v_id WHERE id = p_org AND default_number_id IS NULL;
+    PERFORM _wa_offer_default_number(p_org, v_id);
     PERFORM _wa_assign_numbers(p_org);
     RETURN v_id;
 END

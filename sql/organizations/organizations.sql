@@ -154,3 +154,12 @@ COMMENT ON FUNCTION add_wa_organization_role(uuid, name) IS
 INSERT INTO wa_organizations (name, is_default, rate_limit_per_minute)
 SELECT 'default', true, NULL
 WHERE NOT EXISTS (SELECT FROM wa_organizations);
+
+CREATE OR REPLACE FUNCTION _wa_offer_default_number(p_org uuid, p_number_id bigint) RETURNS void
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    UPDATE wa_organizations SET default_number_id = p_number_id WHERE id = p_org AND default_number_id IS NULL
+$$;
+
+COMMENT ON FUNCTION _wa_offer_default_number(uuid, bigint) IS
+'Internal: makes a number the default of an organization that has none.';

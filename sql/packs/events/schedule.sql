@@ -135,7 +135,7 @@ BEGIN
     -- What tasks that ran have waiting names the old time, so it is taken back, and a new task writes to those
     -- people: at once, or at its new time. A reminder whose new time lies ahead is planned anew for everyone.
     v_references := ARRAY(
-        SELECT _wa_cancel_event_messages(array_agg(t.organizer_id),
+        SELECT _wa_cancel_referenced(array_agg(t.organizer_id),
             array_agg(_wa_event_reference(t.event_id, t.id)))
         FROM ai_tasks t
         WHERE t.organizer_id = p_new.organizer_id AND t.event_id = p_new.id
@@ -160,22 +160,15 @@ BEGIN
         AND p_new.start_date > v_now AND _wa_local_day_end(s.due_at, p_new.time_zone) > v_now
         AND NOT (t.metadata ? 'reminder_days' AND s.due_at > v_now);
 
-    -- Messages queued for the event without a task. A move must not fail because one may no longer go.
-    UPDATE wa_outbound_queue q
-    SET status = CASE WHEN s.due_at > v_now THEN q.status ELSE 'cancelled' END,
-        scheduled_at = CASE WHEN s.due_at > v_now THEN s.due_at ELSE q.scheduled_at END,
-        expires_at = CASE WHEN s.due_at > v_now AND q.expires_at < 'infinity'
-            THEN q.expires_at + (s.due_at - q.scheduled_at) ELSE q.expires_at END,
-        on_refusal = 'record'
-    FROM (
-        SELECT x.id, _wa_shift_local(
-            x.scheduled_at, p_old.start_date, p_old.time_zone, p_new.start_date, p_new.time_zone
-        ) AS due_at
-        FROM wa_outbound_queue x
-        WHERE x.organization_id = p_new.organizer_id AND x.reference = _wa_event_reference(p_new.id)
-            AND x.status = 'pending' AND x.scheduled_at > v_now
-    ) s
-    WHERE q.organization_id = p_new.organizer_id AND q.id = s.id AND q.status = 'pending';
+    -- Messages queued for the event without a task.
+    PERFORM _wa_move_queued(p_new.organizer_id, array_agg(q.id), array_agg(s.due_at), v_now)
+    FROM wa_outbound_queue q
+    CROSS JOIN LATERAL _wa_shift_local(
+        q.scheduled_at, p_old.start_date, p_old.time_zone, p_new.start_date, p_new.time_zone
+    ) s (due_at)
+    WHERE q.organization_id = p_new.organizer_id AND q.reference = _wa_event_reference(p_new.id)
+        AND q.status = 'pending' AND q.scheduled_at > v_now
+    HAVING count(*) > 0;
 END
 $$;
 
@@ -229,7 +222,7 @@ BEGIN
         SET status = 'cancelled',
             metadata = coalesce(t.metadata, '{}') || '{"reason": "the event is cancelled"}'
         WHERE t.event_id = ANY (v_cancelled) AND t.status = 'pending';
-        PERFORM _wa_cancel_event_messages(array_agg(r.organizer_id), array_agg(r.reference))
+        PERFORM _wa_cancel_referenced(array_agg(r.organizer_id), array_agg(r.reference))
         FROM (
             SELECT n.organizer_id, _wa_event_reference(n.id) AS reference
             FROM unnest(p_new) n WHERE n.id = ANY (v_cancelled)
@@ -278,7 +271,7 @@ CREATE OR REPLACE FUNCTION tg_ai_events__remove() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 BEGIN
-    PERFORM _wa_cancel_event_messages(array_agg(o.organizer_id), array_agg(_wa_event_reference(o.id)))
+    PERFORM _wa_cancel_referenced(array_agg(o.organizer_id), array_agg(_wa_event_reference(o.id)))
     FROM old_rows o
     HAVING count(*) > 0;
     RETURN NULL;

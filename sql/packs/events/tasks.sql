@@ -216,25 +216,6 @@ COMMENT ON FUNCTION _wa_execute_event_task(ai_tasks) IS
 'Internal: carries a task out and ends it as completed, with counts, or failed, with the reason, in its '
 'metadata.';
 
--- Not cancel_wa_messages(): events of several organizations may be changed at once. A row that is being
--- claimed is waited for and, being no longer pending, left alone. Rows are found by key in a large queue.
-CREATE OR REPLACE FUNCTION _wa_cancel_event_messages(p_organizations uuid[], p_references text[])
-RETURNS SETOF text
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-AS $$
-BEGIN
-    RETURN QUERY
-    UPDATE wa_outbound_queue q SET status = 'cancelled'
-    FROM (SELECT DISTINCT u.org, u.ref FROM unnest(p_organizations, p_references) u (org, ref)) r
-    WHERE q.organization_id = r.org AND q.reference = r.ref AND q.status = 'pending'
-    RETURNING q.reference;
-END
-$$;
-
-COMMENT ON FUNCTION _wa_cancel_event_messages(uuid[], text[]) IS
-'Internal: cancels what waits under references of organizations; answers with a reference per message.';
-
 -- Each task ends by itself: one that fails must not undo the others of the statement.
 CREATE OR REPLACE FUNCTION _wa_change_event_tasks(p_tasks ai_tasks[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET enable_nestloop = on
@@ -247,7 +228,7 @@ BEGIN
             PERFORM _wa_execute_event_task(v_task);
         END IF;
     END LOOP;
-    PERFORM _wa_cancel_event_messages(
+    PERFORM _wa_cancel_referenced(
         array_agg(t.organizer_id), array_agg(_wa_event_reference(t.event_id, t.id))
     )
     FROM unnest(p_tasks) t WHERE t.status = 'cancelled';
@@ -282,7 +263,7 @@ CREATE OR REPLACE FUNCTION tg_ai_tasks__remove() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 BEGIN
-    PERFORM _wa_cancel_event_messages(
+    PERFORM _wa_cancel_referenced(
         array_agg(o.organizer_id), array_agg(_wa_event_reference(o.event_id, o.id))
     )
     FROM old_rows o

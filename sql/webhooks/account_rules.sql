@@ -1,18 +1,6 @@
 -- What events of accounts and numbers change. An event that comes late does not undo a newer one about the
 -- same thing.
 
-CREATE OR REPLACE FUNCTION _wa_tier_limit(p_limit text) RETURNS integer
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN CASE
-    WHEN p_limit = 'TIER_NOT_SET' THEN 250
-    WHEN p_limit ~ '^(TIER_)?[0-9]{1,6}[KM]?$' THEN (regexp_replace(p_limit, '[^0-9]', '', 'g'))::integer
-        * CASE right(p_limit, 1) WHEN 'K' THEN 1000 WHEN 'M' THEN 1000000 ELSE 1 END
-END;
-
-COMMENT ON FUNCTION _wa_tier_limit(text) IS
-'Internal: a messaging limit as a number of recipients (TIER_2K or 2000: 2000; never used: 250); NULL for '
-'unlimited.';
-
 CREATE OR REPLACE FUNCTION _wa_event_numbers(p_org uuid, p_event wa_account_events) RETURNS bigint[]
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 AS $$
@@ -69,31 +57,26 @@ BEGIN
             PERFORM _wa_set_messaging_limit(p_org, v_numbers, coalesce(
                 v_value ->> 'max_daily_conversations_per_business', v_value ->> 'current_limit'
             ));
-            UPDATE wa_phone_numbers SET
-                quality_rating = CASE p_event.event WHEN 'FLAGGED' THEN 'RED' ELSE 'UNKNOWN' END,
-                updated_at = clock_timestamp()
-            WHERE organization_id = p_org AND id = ANY (v_numbers)
-                AND p_event.event IN ('FLAGGED', 'UNFLAGGED');
+            PERFORM _wa_set_quality(
+                p_org, v_numbers, CASE p_event.event WHEN 'FLAGGED' THEN 'RED' WHEN 'UNFLAGGED' THEN 'UNKNOWN' END
+            );
         WHEN 'business_capability_update' THEN
             PERFORM _wa_set_messaging_limit(p_org, v_numbers, coalesce(
                 v_value ->> 'max_daily_conversations_per_business',
                 v_value ->> 'max_daily_conversation_per_phone'
             ));
         WHEN 'phone_number_name_update' THEN
-            UPDATE wa_phone_numbers SET
-                verified_name = CASE
-                    WHEN v_value ->> 'decision' = 'APPROVED'
-                        THEN coalesce(v_value ->> 'requested_verified_name', verified_name)
-                    ELSE verified_name
-                END,
-                name_status = v_value ->> 'decision', updated_at = clock_timestamp()
-            WHERE organization_id = p_org AND id = ANY (v_numbers);
+            PERFORM _wa_set_verified_name(
+                p_org, v_numbers, v_value ->> 'decision', v_value ->> 'requested_verified_name'
+            );
         WHEN 'business_username_update' THEN
-            UPDATE wa_phone_numbers SET
-                username = CASE v_value ->> 'status' WHEN 'deleted' THEN NULL ELSE v_value ->> 'username' END,
-                updated_at = clock_timestamp()
-            WHERE organization_id = p_org AND id = ANY (v_numbers)
-                AND v_value ->> 'status' IN ('approved', 'deleted');
+            CASE v_value ->> 'status'
+                WHEN 'approved' THEN
+                    PERFORM _wa_set_number_username(p_org, v_numbers, v_value ->> 'username');
+                WHEN 'deleted' THEN
+                    PERFORM _wa_set_number_username(p_org, v_numbers, NULL);
+                ELSE NULL;
+            END CASE;
         WHEN 'account_review_update' THEN
             CASE v_value ->> 'decision'
                 WHEN 'REJECTED' THEN
@@ -132,17 +115,15 @@ BEGIN
                     p_event.occurred_at + interval '24 hours') AS ends_at
             FROM jsonb_path_query(p_event.payload, '$.restriction_info[*]') r
         LOOP
-            UPDATE wa_phone_numbers SET
-                templates_blocked_until = CASE v_restriction.type
+            PERFORM _wa_restrict_numbers(
+                p_org, p_numbers,
+                CASE v_restriction.type
                     WHEN 'RESTRICTED_BIZ_INITIATED_MESSAGING' THEN v_restriction.ends_at
-                        ELSE templates_blocked_until
                 END,
-                replies_blocked_until = CASE v_restriction.type
+                CASE v_restriction.type
                     WHEN 'RESTRICTED_CUSTOMER_INITIATED_MESSAGING' THEN v_restriction.ends_at
-                        ELSE replies_blocked_until
-                END,
-                updated_at = clock_timestamp()
-            WHERE organization_id = p_org AND id = ANY (p_numbers);
+                END
+            );
         END LOOP;
     END IF;
 END
@@ -151,40 +132,3 @@ $$;
 COMMENT ON FUNCTION _wa_apply_account_update(uuid, wa_account_events, bigint[]) IS
 'Internal: bans pause an account, reinstatement resumes it, restrictions block templates or replies until '
 'they end.';
-
-CREATE OR REPLACE FUNCTION _wa_set_messaging_limit(p_org uuid, p_numbers bigint[], p_limit text) RETURNS void
-LANGUAGE sql VOLATILE SET search_path FROM CURRENT
-AS $$
-    UPDATE wa_portfolios p SET messaging_limit = p_limit, tier_limit = _wa_tier_limit(p_limit),
-        updated_at = clock_timestamp()
-    WHERE p.organization_id = p_org AND p_limit IS NOT NULL AND p.portfolio_id IN (
-        SELECT n.portfolio_id FROM wa_phone_numbers n WHERE n.organization_id = p_org
-            AND n.id = ANY (p_numbers)
-    )
-$$;
-
-COMMENT ON FUNCTION _wa_set_messaging_limit(uuid, bigint[], text) IS
-'Internal: the messaging limit of the portfolios of these numbers; NULL changes nothing.';
-
-CREATE OR REPLACE FUNCTION _wa_pause_account(p_org uuid, p_numbers bigint[], p_reason text) RETURNS void
-LANGUAGE sql VOLATILE SET search_path FROM CURRENT
-AS $$
-    SELECT _wa_pause_number(p_org, n.id, 'account', p_reason, NULL)
-    FROM unnest(p_numbers) n (id)
-$$;
-
-COMMENT ON FUNCTION _wa_pause_account(uuid, bigint[], text) IS
-'Internal: pauses the accounts of these numbers until resumed.';
-
-CREATE OR REPLACE FUNCTION _wa_resume_account(p_org uuid, p_numbers bigint[], p_reason text) RETURNS void
-LANGUAGE sql VOLATILE SET search_path FROM CURRENT
-AS $$
-    UPDATE wa_phone_numbers SET pause_scope = NULL, pause_reason = NULL, paused_at = NULL,
-        paused_until = NULL,
-        updated_at = clock_timestamp()
-    WHERE organization_id = p_org AND id = ANY (p_numbers) AND pause_scope = 'account'
-        AND pause_reason = p_reason
-$$;
-
-COMMENT ON FUNCTION _wa_resume_account(uuid, bigint[], text) IS
-'Internal: ends the pause that was set for this reason; one set for another reason stays.';
