@@ -258,6 +258,9 @@ def arguments(names: list[str], types: list[str], text: str, mine: Tenant, queue
         "timestamp with time zone": "2030-01-01", "bytea": b"{}",
         "bytea[]": [b"{}"],
         "jsonb": json.dumps([{"id": queue_id, "org": mine.id, "phone": mine.phone, "text_body": "x"}]),
+        "wa_templates": json.dumps({
+            "organization_id": mine.id, "id": queue_id, "name": f"{mine.secret}_UTILITY", "body_text": "x",
+        }),
     }  # fmt: skip
     values = []
     for place, kind in enumerate(types):
@@ -292,7 +295,12 @@ def calls(function: dict[str, Any], mine: Tenant) -> Iterator[tuple[sql.Composed
         if (key := repr(values)) in seen:
             continue
         seen.add(key)
-        slots = sql.SQL(", ").join(sql.SQL("%s::{}").format(sql.SQL(kind)) for kind in types)
+        slots = sql.SQL(", ").join(
+            sql.SQL("jsonb_populate_record(NULL::{}, %s)" if kind.startswith("wa_") else "%s::{}").format(
+                sql.SQL(kind)
+            )
+            for kind in types
+        )
         source = "SELECT * FROM {}({})" if function["is_set"] else "SELECT {}({})"
         yield sql.SQL(source).format(sql.Identifier("public", function["name"]), slots), values
 
