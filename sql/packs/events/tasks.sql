@@ -15,6 +15,118 @@ COMMENT ON FUNCTION _wa_local_day_end(timestamptz, text) IS
 'Internal: when the calendar day of a moment ends in a time zone. A planned reminder, which may say '
 'tomorrow, is not sent after its own day.';
 
+CREATE OR REPLACE FUNCTION _wa_event_tickets(p_org wa_organizations, p_event_id uuid, p_filter jsonb)
+RETURNS TABLE (id uuid, created_at timestamptz, info jsonb, phone text)
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT a.id, a.created_at, i.info,
+        CASE WHEN _wa_is_user_id(p.phone) THEN p.phone
+            ELSE try_normalize_phone_e164(p.phone, p_org.default_region, p_org.default_area_code)
+        END
+    FROM orders o
+    JOIN attendees a ON a.organizer_id = p_org.id AND a.order_id = o.id
+    CROSS JOIN LATERAL (
+        SELECT a.attendee_info || jsonb_strip_nulls(jsonb_build_object('ticket_type', a.ticket_type))
+    ) i (info)
+    CROSS JOIN LATERAL (SELECT btrim(a.attendee_info ->> 'phone')) p (phone)
+    WHERE o.organizer_id = p_org.id AND o.event_id = p_event_id
+        AND o.status NOT IN ('cancelled', 'refunded')
+        AND p.phone <> '' AND i.info @> coalesce(p_filter, '{}');
+END
+$$;
+
+COMMENT ON FUNCTION _wa_event_tickets(wa_organizations, uuid, jsonb) IS
+'Internal: the valid tickets of an event that a filter meets and that name a phone, with it in E.164 or as a '
+'user id; NULL where it is no phone number.';
+
+CREATE OR REPLACE FUNCTION _wa_task_reached(p_org uuid, p_task ai_tasks) RETURNS TABLE (phone_key text)
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_references text[] := _wa_event_reference(p_task.event_id, p_task.id) || ARRAY(
+        SELECT _wa_event_reference(p_task.event_id, r.id::uuid)
+        FROM jsonb_array_elements_text(p_task.metadata -> 'replaces') r (id)
+    );
+BEGIN
+    RETURN QUERY
+    SELECT DISTINCT _wa_phone_key(q.phone) FROM wa_outbound_queue q
+    WHERE q.organization_id = p_org AND q.reference = ANY (v_references) AND q.status <> 'cancelled';
+END
+$$;
+
+COMMENT ON FUNCTION _wa_task_reached(uuid, ai_tasks) IS
+'Internal: whom a task, or one that it replaces, wrote to already.';
+
+-- What a ticket says of itself goes before the task's own words, and never before what the event is.
+CREATE OR REPLACE FUNCTION _wa_event_context(
+    p_event ai_events, p_task ai_tasks, OUT base jsonb, OUT facts jsonb
+)
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_time text := to_char(p_event.start_date AT TIME ZONE p_event.time_zone, 'YYYY-MM-DD HH12:MI AM');
+BEGIN
+    base := jsonb_build_object('update_message', 'starts at ' || v_time) || coalesce(p_task.metadata, '{}');
+    facts := jsonb_build_object('event_name', p_event.name, 'event_time', v_time)
+        || jsonb_strip_nulls(jsonb_build_object('event_location', p_event.location))
+        || jsonb_build_object('task', p_task.metadata, 'event', jsonb_build_object(
+            'name', p_event.name, 'time', v_time, 'location', p_event.location,
+            'update_message', base -> 'update_message'
+        ));
+END
+$$;
+
+COMMENT ON FUNCTION _wa_event_context(ai_events, ai_tasks) IS
+'Internal: what every message of a task may take its values from: what a ticket may say otherwise, and what '
+'it may not.';
+
+CREATE OR REPLACE FUNCTION _wa_attendee_context(
+    p_base jsonb, p_info jsonb, p_facts jsonb, p_takes_three boolean
+) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_name text := nullif(btrim(p_info ->> 'name'), '');
+BEGIN
+    RETURN p_base || p_info || p_facts || jsonb_build_object('attendee', p_info)
+        || jsonb_strip_nulls(jsonb_build_object('attendee_name', v_name))
+        || CASE WHEN p_takes_three THEN jsonb_build_object(
+            '1', v_name, '2', p_facts -> 'event_name', '3', p_facts -> 'event_time'
+        ) ELSE '{}' END;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_attendee_context(jsonb, jsonb, jsonb, boolean) IS
+'Internal: what one attendee''s message may take its values from; by number, too, for a template that takes '
+'the documented three.';
+
+-- Meta takes one line; a value that would be refused must not take the other messages with it.
+CREATE OR REPLACE FUNCTION _wa_attendee_values(
+    p_slots jsonb, p_context jsonb, OUT given jsonb, OUT missing text
+)
+LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    SELECT coalesce(jsonb_object_agg(x.name, x.value) FILTER (WHERE x.value <> ''), '{}'),
+        string_agg(DISTINCT x.name, ', ') FILTER (WHERE x.value IS NULL OR x.value = '')
+    INTO given, missing
+    FROM (
+        SELECT s.name, left(btrim(regexp_replace(
+            coalesce(p_context #>> string_to_array(s.path, '.'), p_context ->> s.name), '\s+', ' ', 'g'
+        )), 1024) AS value
+        FROM jsonb_to_recordset(p_slots) s (name text, path text)
+        -- OFFSET: made once, not again wherever it is used.
+        OFFSET 0
+    ) x;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_attendee_values(jsonb, jsonb) IS
+'Internal: the values of a template by name, from a context, and the names of those that it does not have.';
+
 -- What may be wrong with one attendee is found here and recorded, so that one insert takes all others.
 CREATE OR REPLACE FUNCTION _wa_queue_event_task(
     p_org wa_organizations, p_event ai_events, p_task ai_tasks, p_template wa_templates
@@ -22,89 +134,42 @@ CREATE OR REPLACE FUNCTION _wa_queue_event_task(
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
-    v_now timestamptz := clock_timestamp();
-    v_time text := to_char(p_event.start_date AT TIME ZONE p_event.time_zone, 'YYYY-MM-DD HH12:MI AM');
-    v_reference text := _wa_event_reference(p_event.id, p_task.id);
-    v_references text[] := v_reference || ARRAY(
-        SELECT _wa_event_reference(p_event.id, r.id::uuid)
-        FROM jsonb_array_elements_text(p_task.metadata -> 'replaces') r (id)
-    );
-    v_slots jsonb := (
-        SELECT jsonb_agg(jsonb_build_object('name', s.name, 'path', coalesce(
-            p_template.variable_mapping ->> s.name,
-            CASE WHEN s.part = 'body' THEN p_template.variable_mapping ->> s.place::text END
-        )))
-        FROM _wa_template_slots(p_template) s
-    );
-    -- The usual template takes values in its body only, which is the quick way in.
-    v_names text[] := (
-        SELECT CASE WHEN bool_and(s.part = 'body') THEN array_agg(s.name ORDER BY s.place) END
-        FROM _wa_template_slots(p_template) s
-    );
-    v_end timestamptz := CASE WHEN p_task.metadata ? 'reminder_days'
+    v_slots jsonb;
+    v_names text[];
+    -- A template that declares no names takes the documented three in their order.
+    v_takes_three CONSTANT boolean := p_template.parameters = '[]'
+        AND cardinality(p_template.body_placeholders) = 3;
+    v_context record := _wa_event_context(p_event, p_task);
+    v_expires_at timestamptz := CASE WHEN p_task.metadata ? 'reminder_days'
         THEN least(_wa_local_day_end(p_task.scheduled_for, p_event.time_zone), p_event.start_date) END;
-    v_base jsonb;
-    v_event jsonb;
     v_ids uuid[];
     v_result jsonb;
 BEGIN
-    v_base := jsonb_build_object('update_message', 'starts at ' || v_time) || coalesce(p_task.metadata, '{}');
-    v_event := jsonb_build_object('name', p_event.name, 'time', v_time, 'location', p_event.location,
-        'update_message', v_base -> 'update_message');
+    -- The usual template takes values in its body only, which is the quick way in: by their order.
+    SELECT jsonb_agg(jsonb_build_object('name', s.name, 'path', coalesce(
+            p_template.variable_mapping ->> s.name,
+            CASE WHEN s.part = 'body' THEN p_template.variable_mapping ->> s.place::text END
+        ))),
+        CASE WHEN bool_and(s.part = 'body') THEN array_agg(s.name ORDER BY s.place) END
+    INTO v_slots, v_names
+    FROM _wa_template_slots(p_template) s;
+
     WITH ticket AS MATERIALIZED (
-        SELECT a.id, a.created_at, i.info,
-            CASE WHEN _wa_is_user_id(p.phone) THEN p.phone
-                ELSE try_normalize_phone_e164(p.phone, p_org.default_region, p_org.default_area_code)
-            END AS phone
-        FROM orders o
-        JOIN attendees a ON a.organizer_id = p_org.id AND a.order_id = o.id
-        CROSS JOIN LATERAL (
-            SELECT a.attendee_info || jsonb_strip_nulls(jsonb_build_object('ticket_type', a.ticket_type))
-        ) i (info)
-        CROSS JOIN LATERAL (SELECT btrim(a.attendee_info ->> 'phone')) p (phone)
-        WHERE o.organizer_id = p_org.id AND o.event_id = p_event.id
-            AND o.status NOT IN ('cancelled', 'refunded')
-            AND p.phone <> '' AND i.info @> coalesce(p_task.recipient_filter, '{}')
+        SELECT * FROM _wa_event_tickets(p_org, p_event.id, p_task.recipient_filter)
     ),
     person AS (
         SELECT DISTINCT ON (_wa_phone_key(t.phone)) t.* FROM ticket t WHERE t.phone IS NOT NULL
         ORDER BY _wa_phone_key(t.phone), t.created_at, t.id
     ),
-    written AS (
-        SELECT DISTINCT _wa_phone_key(q.phone) AS phone_key FROM wa_outbound_queue q
-        WHERE q.organization_id = p_org.id AND q.reference = ANY (v_references) AND q.status <> 'cancelled'
-    ),
     message AS (
         SELECT p.id, p.phone, v.given, v.missing
         FROM person p
-        CROSS JOIN LATERAL (SELECT nullif(btrim(p.info ->> 'name'), '')) a (name)
-        CROSS JOIN LATERAL (
-            SELECT v_base || p.info
-                || jsonb_build_object('event_name', p_event.name, 'event_time', v_time)
-                || jsonb_strip_nulls(jsonb_build_object(
-                    'attendee_name', a.name, 'event_location', p_event.location
-                ))
-                -- A template that declares no names takes the documented three in their order.
-                || CASE WHEN p_template.parameters = '[]' AND cardinality(p_template.body_placeholders) = 3
-                    THEN jsonb_build_object('1', a.name, '2', p_event.name, '3', v_time) ELSE '{}' END
-                || jsonb_build_object('event', v_event, 'attendee', p.info, 'task', p_task.metadata)
-            -- OFFSET: made once a person, not again wherever it is used.
-            OFFSET 0
-        ) c (context)
-        CROSS JOIN LATERAL (
-            -- Meta takes one line; a value that would be refused must not take the other messages with it.
-            SELECT coalesce(jsonb_object_agg(x.name, x.value) FILTER (WHERE x.value <> ''), '{}') AS given,
-                string_agg(DISTINCT x.name, ', ') FILTER (WHERE x.value IS NULL OR x.value = '') AS missing
-            FROM (
-                SELECT s.name, left(btrim(regexp_replace(
-                    coalesce(c.context #>> string_to_array(s.path, '.'), c.context ->> s.name),
-                    '\s+', ' ', 'g'
-                )), 1024) AS value
-                FROM jsonb_to_recordset(v_slots) s (name text, path text)
-                OFFSET 0
-            ) x
+        CROSS JOIN LATERAL _wa_attendee_values(
+            v_slots, _wa_attendee_context(v_context.base, p.info, v_context.facts, v_takes_three)
         ) v
-        WHERE NOT EXISTS (SELECT FROM written w WHERE w.phone_key = _wa_phone_key(p.phone))
+        WHERE NOT EXISTS (
+            SELECT FROM _wa_task_reached(p_org.id, p_task) r WHERE r.phone_key = _wa_phone_key(p.phone)
+        )
     ),
     queued AS (
         -- The key: however often and from wherever a task is executed, an attendee gets its message once.
@@ -117,7 +182,8 @@ BEGIN
                 ELSE (SELECT jsonb_agg(m.given -> n.name ORDER BY n.place)
                     FROM unnest(v_names) WITH ORDINALITY n (name, place))
             END,
-            CASE WHEN v_end > v_now THEN v_end END, format('%s:%s', p_task.id, m.id), v_reference,
+            CASE WHEN v_expires_at > clock_timestamp() THEN v_expires_at END,
+            format('%s:%s', p_task.id, m.id), _wa_event_reference(p_event.id, p_task.id),
             jsonb_build_object('event_id', p_event.id, 'task_id', p_task.id, 'attendee_id', m.id), 'record'
         FROM message m
         WHERE m.missing IS NULL
@@ -141,21 +207,32 @@ BEGIN
             FROM (SELECT * FROM problem ORDER BY id LIMIT 100) p
         )
     ) INTO v_ids, v_result;
-    -- Refusals, of people who opted out, are recorded once the insert is done.
-    RETURN v_result || (
-        SELECT jsonb_build_object(
-            'queued', count(*) FILTER (WHERE q.status <> 'failed'),
-            'refused', count(*) FILTER (WHERE q.status = 'failed')
-        )
-        FROM wa_outbound_queue q
-        WHERE q.organization_id = p_org.id AND q.id = ANY (v_ids)
-    );
+    RETURN v_result || _wa_count_queued(p_org.id, v_ids);
 END
 $$;
 
 COMMENT ON FUNCTION _wa_queue_event_task(wa_organizations, ai_events, ai_tasks, wa_templates) IS
 'Internal: queues a task''s message for every person with a ticket and a phone, one each, except those that '
 'it, or a task that it replaces, wrote to. Answers with counts and the attendees that were left out.';
+
+-- In a statement after the insert's: refusals, of people who opted out, are recorded once that is done.
+CREATE OR REPLACE FUNCTION _wa_count_queued(p_org uuid, p_ids uuid[]) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    RETURN (
+        SELECT jsonb_build_object(
+            'queued', count(*) FILTER (WHERE q.status <> 'failed'),
+            'refused', count(*) FILTER (WHERE q.status = 'failed')
+        )
+        FROM wa_outbound_queue q
+        WHERE q.organization_id = p_org AND q.id = ANY (p_ids)
+    );
+END
+$$;
+
+COMMENT ON FUNCTION _wa_count_queued(uuid, uuid[]) IS
+'Internal: how many of the messages that were inserted wait, and how many were refused.';
 
 CREATE OR REPLACE FUNCTION _wa_execute_event_task(p_task ai_tasks) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT

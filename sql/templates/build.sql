@@ -1,0 +1,283 @@
+-- A template's values become the components of the request. The usual case, a body with plain values, has a
+-- short way in _wa_build_template(): claims take it.
+
+CREATE OR REPLACE FUNCTION _wa_spread_template_values(
+    p_template wa_templates, p_values jsonb, OUT header jsonb, OUT body jsonb, OUT buttons jsonb
+)
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_is_object CONSTANT boolean := jsonb_typeof(p_values) = 'object';
+    v_slots bigint;
+    v_taken text[];
+    v_body jsonb;
+BEGIN
+    body := p_values;
+    IF NOT v_is_object AND jsonb_array_length(p_values) <= cardinality(p_template.body_placeholders) THEN
+        RETURN;
+    END IF;
+    SELECT count(*),
+        jsonb_agg(v.value) FILTER (WHERE v.part = 'header' AND v.value IS NOT NULL),
+        jsonb_object_agg(v.place, v.value) FILTER (WHERE v.part = 'button' AND v.value IS NOT NULL),
+        array_agg(v.name) FILTER (WHERE v.part <> 'body' AND v.name <> ALL (p_template.body_placeholders)),
+        jsonb_agg(v.value ORDER BY v.place) FILTER (WHERE v.part = 'body')
+    INTO v_slots, header, buttons, v_taken, v_body
+    FROM (
+        SELECT s.part, s.place, s.name,
+            CASE WHEN v_is_object THEN p_values -> s.name ELSE p_values -> (s.turn::integer - 1) END AS value
+        FROM _wa_template_slots(p_template) WITH ORDINALITY s (part, place, name, example, turn)
+    ) v;
+    IF v_is_object THEN
+        body := p_values - coalesce(v_taken, '{}');
+    ELSIF v_slots = jsonb_array_length(p_values) THEN
+        body := coalesce(v_body, '[]');
+    ELSE
+        header := NULL;
+        buttons := NULL;
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_spread_template_values(wa_templates, jsonb) IS
+'Internal: values for the whole template, by name or one after the other, as those of its parts. Names and '
+'places run on from the body to the header and to the buttons.';
+
+CREATE OR REPLACE FUNCTION _wa_allot_template_values(
+    p_template wa_templates, p_values jsonb, p_names text[],
+    OUT header jsonb, OUT body jsonb, OUT buttons jsonb
+)
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    -- An object of parts, unless a value of the body has the name of a part.
+    IF jsonb_typeof(p_values) = 'object' AND p_values - '{header,body,buttons}'::text[] = '{}'
+        AND (jsonb_typeof(p_values -> 'body') IN ('array', 'object')
+            OR NOT p_names && ARRAY['header', 'body', 'buttons'])
+    THEN
+        header := p_values -> 'header';
+        body := p_values -> 'body';
+        buttons := p_values -> 'buttons';
+    ELSIF p_template.header_placeholders = '{}' AND coalesce(p_template.header_format, 'TEXT') = 'TEXT'
+        AND p_template.button_parameters = '[]'
+    THEN
+        body := p_values;
+    ELSE
+        SELECT s.header, s.body, s.buttons INTO header, body, buttons
+        FROM _wa_spread_template_values(p_template, p_values) s;
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_allot_template_values(wa_templates, jsonb, text[]) IS
+'Internal: which values are for which part: as they are given by part, else all for the body where only that '
+'takes any, else spread over the template.';
+
+CREATE OR REPLACE FUNCTION _wa_template_header(
+    p_template wa_templates, p_given jsonb, OUT component jsonb, OUT problem text[]
+)
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_is_named CONSTANT boolean := p_template.parameter_format = 'NAMED';
+    v_parameters jsonb;
+BEGIN
+    IF coalesce(p_template.header_format, 'TEXT') <> 'TEXT' THEN
+        SELECT jsonb_build_array(h.parameter), h.problem INTO v_parameters, problem
+        FROM _wa_template_header_parameter(p_template.header_format, p_given) h;
+    ELSE
+        SELECT v.list, v.problem INTO v_parameters, problem FROM _wa_template_values(
+            p_given, cardinality(p_template.header_placeholders),
+            CASE WHEN v_is_named THEN p_template.header_placeholders ELSE '{}' END, 'header'
+        ) v;
+        v_parameters := _wa_template_text_parameters(
+            v_parameters, CASE WHEN v_is_named THEN p_template.header_placeholders END
+        );
+    END IF;
+    IF problem IS NULL AND v_parameters IS NOT NULL THEN
+        component := jsonb_build_object('type', 'header', 'parameters', v_parameters);
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_template_header(wa_templates, jsonb) IS
+'Internal: the component of a header that takes a value or is given one, be it text, a file or a place.';
+
+-- The code goes into the button too; a template that was never synced does not show its button.
+CREATE OR REPLACE FUNCTION _wa_template_code_button(
+    p_template wa_templates, p_code jsonb, OUT component jsonb, OUT problem text[]
+)
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_code text := coalesce(p_code ->> 'text', p_code #>> '{}');
+BEGIN
+    IF char_length(v_code) > 15 THEN
+        problem := ARRAY['WA007', 'the code is longer than 15 characters',
+            'Meta takes codes of up to 15 characters.'];
+        RETURN;
+    END IF;
+    SELECT b.component, b.problem INTO component, problem
+    FROM _wa_template_button(
+        'OTP', coalesce((p_template.button_parameters -> 0 ->> 'index')::integer, 0), to_jsonb(v_code)
+    ) b;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_template_code_button(wa_templates, jsonb) IS
+'Internal: the button of an authentication template, which takes the code of the body.';
+
+CREATE OR REPLACE FUNCTION _wa_build_template(
+    p_template wa_templates, p_params jsonb, OUT components jsonb, OUT problem text[]
+)
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_is_named boolean := p_template.parameter_format = 'NAMED';
+    v_count integer := cardinality(p_template.body_placeholders);
+    v_params jsonb := coalesce(nullif(p_params, 'null'), '[]');
+    v_names text[];
+    v_given record;
+    v_header jsonb;
+    v_body jsonb;
+    v_buttons jsonb;
+BEGIN
+    components := '[]';
+    IF NOT v_is_named AND p_template.button_parameters = '[]' AND p_template.header_placeholders = '{}'
+        AND coalesce(p_template.header_format, 'TEXT') = 'TEXT' AND p_template.category <> 'AUTHENTICATION'
+        AND (v_count = 0 AND v_params IN ('[]', '{}') OR _wa_are_plain_params(v_params, v_count))
+    THEN
+        IF v_count > 0 THEN
+            -- A loop over the few values costs a third of a query over them.
+            FOR v_no IN 0 .. v_count - 1 LOOP
+                components := components || jsonb_build_object('type', 'text', 'text', v_params ->> v_no);
+            END LOOP;
+            components := jsonb_build_array(jsonb_build_object('type', 'body', 'parameters', components));
+        END IF;
+        RETURN;
+    END IF;
+
+    v_names := CASE WHEN v_is_named THEN p_template.body_placeholders ELSE ARRAY(
+        SELECT coalesce(d.value ->> 'name', d.value #>> '{}')
+        FROM jsonb_array_elements(p_template.parameters) WITH ORDINALITY d (value, place)
+        ORDER BY d.place
+    ) END;
+    IF jsonb_typeof(v_params) NOT IN ('array', 'object') THEN
+        problem := ARRAY['WA005', 'template_params is neither a JSON array nor an object',
+            'Give an array of the body''s values in order, or an object by the declared names.'];
+        RETURN;
+    ELSIF _wa_are_template_components(v_params) THEN
+        components := v_params;
+        SELECT v.problem INTO problem FROM _wa_template_values(
+            coalesce(_wa_template_component(v_params, 'BODY') -> 'parameters', '[]'), v_count, v_names, 'body'
+        ) v;
+        RETURN;
+    END IF;
+
+    v_given := _wa_allot_template_values(p_template, v_params, v_names);
+    IF v_given.header IS NOT NULL OR p_template.header_placeholders <> '{}' OR p_template.header_format <> 'TEXT'
+    THEN
+        SELECT h.component, h.problem INTO v_header, problem
+        FROM _wa_template_header(p_template, v_given.header) h;
+    END IF;
+    IF problem IS NULL THEN
+        SELECT v.list, v.problem INTO v_body, problem
+        FROM _wa_template_values(v_given.body, v_count, v_names, 'body') v;
+    END IF;
+    IF problem IS NOT NULL THEN
+        RETURN;
+    ELSIF p_template.category = 'AUTHENTICATION' AND v_given.buttons IS NULL THEN
+        SELECT b.component, b.problem INTO v_buttons, problem
+        FROM _wa_template_code_button(p_template, v_body -> 0) b;
+    ELSIF v_given.buttons IS NOT NULL OR p_template.button_parameters <> '[]' THEN
+        SELECT b.list, b.problem INTO v_buttons, problem FROM _wa_template_buttons(p_template, v_given.buttons) b;
+    END IF;
+    components := components || coalesce(v_header, '[]')
+        || CASE WHEN v_count > 0 THEN jsonb_build_object('type', 'body', 'parameters',
+            _wa_template_text_parameters(
+                v_body, CASE WHEN v_is_named THEN p_template.body_placeholders END
+            ))
+        ELSE '[]' END
+        || coalesce(v_buttons, '[]');
+END
+$$;
+
+COMMENT ON FUNCTION _wa_build_template(wa_templates, jsonb) IS
+'Internal: the components array of the request, or what is wrong with the values.';
+
+CREATE OR REPLACE FUNCTION _wa_are_template_components(p_params jsonb) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT coalesce(bool_and((lower(e.value ->> 'type') IN (
+        'header', 'body', 'button', 'carousel', 'limited_time_offer'
+    )) IS TRUE), false)
+    FROM jsonb_array_elements(CASE jsonb_typeof(p_params) WHEN 'array' THEN p_params END) e;
+END;
+
+COMMENT ON FUNCTION _wa_are_template_components(jsonb) IS
+'Internal: whether the values are given as the ready components array of the Cloud API.';
+
+CREATE OR REPLACE FUNCTION _wa_template_components(p_template wa_templates, p_params jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_built record := _wa_build_template(p_template, p_params);
+BEGIN
+    RETURN CASE WHEN v_built.problem IS NULL THEN v_built.components END;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_template_components(wa_templates, jsonb) IS
+'Internal: the components array of a template request, [] when it needs none; NULL when the values do not '
+'fit (any more).';
+
+CREATE OR REPLACE FUNCTION _wa_unknown_template_problem(
+    p_org uuid, p_name text, p_language text, p_waba_id text
+) RETURNS text[]
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+AS $$
+    SELECT ARRAY[
+        format('template "%s" is not known%s', p_name,
+            CASE WHEN count(*) > 0 THEN format(' in language "%s"', p_language) ELSE '' END),
+        coalesce('It exists in: ' || string_agg(DISTINCT t.language, ', ' ORDER BY t.language) || '.',
+            'bin/wa templates sync fetches those of the account; a local one can be inserted into '
+            'wa_templates.')
+    ]
+    FROM wa_templates t
+    WHERE t.organization_id = p_org AND lower(t.name) = lower(p_name)
+        AND (p_waba_id IS NULL OR t.waba_id IS NULL OR t.waba_id = p_waba_id)
+$$;
+
+COMMENT ON FUNCTION _wa_unknown_template_problem(uuid, text, text, text) IS
+'Internal: the sentence and the hint for a template that does not exist, or not in a language.';
+
+CREATE OR REPLACE FUNCTION _wa_check_template_params(
+    p_org uuid, p_name text, p_language text, p_waba_id text, p_params jsonb,
+    OUT template_id uuid, OUT sqlstate text, OUT problem text, OUT hint text
+)
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_template wa_templates;
+    v_problem text[];
+BEGIN
+    SELECT * INTO v_template FROM _wa_pick_template(p_org, p_name, p_language, p_waba_id);
+    IF NOT FOUND THEN
+        sqlstate := 'WA002';
+        v_problem := _wa_unknown_template_problem(p_org, p_name, p_language, p_waba_id);
+        problem := v_problem[1];
+        hint := v_problem[2];
+        RETURN;
+    END IF;
+    template_id := v_template.id;
+    SELECT b.problem INTO v_problem FROM _wa_build_template(v_template, p_params) b;
+    IF v_problem IS NOT NULL THEN
+        sqlstate := v_problem[1];
+        problem := format('template "%s" (%s): %s', v_template.name, v_template.language, v_problem[2]);
+        hint := v_problem[3];
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_check_template_params(uuid, text, text, text, jsonb) IS
+'Internal: the template that a row means and what is wrong with its values (WA002 to WA008); sqlstate NULL '
+'when nothing is.';
