@@ -169,9 +169,7 @@ BEGIN
     INSERT INTO wa_dispatchers (id, host, pid, version) VALUES (p_dispatcher_id, p_host, p_pid, p_version)
     ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), stopped_at = NULL;
     DELETE FROM wa_dispatchers WHERE seen_at < clock_timestamp() - interval '7 days';
-    RETURN jsonb_build_object(
-        'poll_ms', 1000, 'start_within_ms', 800, 'request_timeout_s', 30, 'wake_channel', 'wa_queue'
-    );
+    RETURN jsonb_build_object('poll_ms', 1000, 'start_within_ms', 800, 'wake_channel', 'wa_queue');
 END
 $$;
 
