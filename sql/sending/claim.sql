@@ -86,7 +86,7 @@ BEGIN ATOMIC
     LEFT JOIN LATERAL _wa_lane_state(l.organization_id, l.number_id) s ON true
     CROSS JOIN LATERAL (
         SELECT min(d.due_at) AS due_at,
-            bool_and(c.class % 2 = 0) FILTER (WHERE d.due_at <= p_now) AS is_metered
+            bool_and(_wa_is_metered_class(c.class)) FILTER (WHERE d.due_at <= p_now) AS is_metered
         FROM generate_series(1, 6) c (class)
         CROSS JOIN LATERAL (
             SELECT d.due_at FROM wa_queue_due d

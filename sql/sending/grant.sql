@@ -84,7 +84,7 @@ BEGIN
             SELECT EXISTS (
                 SELECT FROM wa_queue_inflight i
                 WHERE i.contact_id = s.contact_id AND i.number_id = (p_number).id
-                    AND i.organization_id = (p_org).id AND (i.class + 1) / 2 = (s.class + 1) / 2
+                    AND i.organization_id = (p_org).id AND _wa_priority_of(i.class) = _wa_priority_of(s.class)
                     AND NOT i.is_unknown AND (
                         i.dispatcher_id <> p_dispatcher_id
                         OR i.claimed_at < p_now - interval '500 milliseconds'
@@ -103,7 +103,7 @@ BEGIN
                     OFFSET 0
                 ) e
                 WHERE e.organization_id = (p_org).id AND e.number_id = (p_number).id
-                    AND (e.class + 1) / 2 = (s.class + 1) / 2 AND e.queue_id < s.queue_id
+                    AND _wa_priority_of(e.class) = _wa_priority_of(s.class) AND e.queue_id < s.queue_id
                     AND (e.due_at <= p_now OR e.hold_reason = 'in_order')
                     AND (e.class <= s.class OR (p_org).rate_limit_per_minute IS NULL)
                     AND NOT e.queue_id = ANY (p_ids)
@@ -172,7 +172,7 @@ BEGIN
         array_agg(f.template_id ORDER BY f.place) FILTER (WHERE f.verdict = 'go'),
         array_agg(f.class ORDER BY f.place) FILTER (WHERE f.verdict = 'go'),
         array_agg(f.is_within_24h ORDER BY f.place) FILTER (WHERE f.verdict = 'go'),
-        count(*) FILTER (WHERE f.verdict = 'go' AND f.class % 2 = 0),
+        count(*) FILTER (WHERE f.verdict = 'go' AND _wa_is_metered_class(f.class)),
         array_agg(f.queue_id) FILTER (WHERE f.verdict = 'fail'),
         array_agg(CASE WHEN f.is_expired THEN 'expired' ELSE f.refusal END) FILTER (WHERE f.verdict = 'fail'),
         array_agg(f.queue_id) FILTER (WHERE f.verdict = 'hold'),
@@ -312,7 +312,7 @@ BEGIN
         FROM marked m
     )
     SELECT
-        (p_org).id, m.id, m.attempt, (p_number).id || ':' || m.contact_id || ':' || (m.class + 1) / 2,
+        (p_org).id, m.id, m.attempt, (p_number).id || ':' || m.contact_id || ':' || _wa_priority_of(m.class),
         (p_number).phone_number_id, (p_number).provider,
         CASE (p_number).provider WHEN '360dialog' THEN '/messages'
             ELSE '/' || (p_number).phone_number_id || '/messages' END,

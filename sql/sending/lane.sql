@@ -44,8 +44,8 @@ AS $$
 BEGIN
     WITH candidate AS MATERIALIZED (
         SELECT c.class, d.due_at, d.queue_id, d.contact_id, d.template_id, d.n,
-            greatest(p_shares[(c.class + 1) / 2], p_share_clock) AS start,
-            (ARRAY[7.0, 2.0, 1.0])[(c.class + 1) / 2]::double precision AS weight
+            greatest(p_shares[_wa_priority_of(c.class)], p_share_clock) AS start,
+            (ARRAY[7.0, 2.0, 1.0])[_wa_priority_of(c.class)]::double precision AS weight
         FROM generate_series(1, 6) c (class)
         CROSS JOIN LATERAL (
             SELECT x.*, row_number() OVER (ORDER BY x.due_at, x.queue_id) AS n
@@ -55,25 +55,26 @@ BEGIN
                     AND d.class > 0 AND d.due_at <= p_now
                     AND (d.due_at, d.queue_id) > (p_cursor_due[c.class], p_cursor_id[c.class])
                 ORDER BY d.due_at, d.queue_id
-                LIMIT CASE WHEN c.class % 2 = 0 THEN least(p_limit, p_metered_limit) ELSE p_limit END
+                LIMIT CASE WHEN _wa_is_metered_class(c.class) THEN least(p_limit, p_metered_limit)
+                    ELSE p_limit END
             ) x
         ) d
     ),
     -- Within a priority, unmetered and metered rows run side by side; across priorities the tags decide.
     tagged AS (
         SELECT k.*, k.start + (
-            row_number() OVER (PARTITION BY (k.class + 1) / 2 ORDER BY k.due_at, k.queue_id) - 1
+            row_number() OVER (PARTITION BY _wa_priority_of(k.class) ORDER BY k.due_at, k.queue_id) - 1
         ) / k.weight AS tag
         FROM candidate k
     ),
     capped AS (
-        SELECT t.*, count(*) FILTER (WHERE t.class % 2 = 0)
+        SELECT t.*, count(*) FILTER (WHERE _wa_is_metered_class(t.class))
             OVER (ORDER BY t.tag, t.class, t.due_at, t.queue_id) AS metered
         FROM tagged t
     ),
     chosen AS (
         SELECT k.* FROM capped k
-        WHERE k.class % 2 = 1 OR k.metered <= p_metered_limit
+        WHERE NOT _wa_is_metered_class(k.class) OR k.metered <= p_metered_limit
         ORDER BY k.tag, k.class, k.due_at, k.queue_id
         LIMIT p_limit
     ),
@@ -88,7 +89,7 @@ BEGIN
                 (SELECT count(*) FROM candidate k WHERE k.class = c.class)
                 > (SELECT count(*) FROM chosen k WHERE k.class = c.class)
                 OR (SELECT count(*) FROM candidate k WHERE k.class = c.class) >= p_limit
-                OR (c.class % 2 = 0 AND p_metered_limit < p_limit) ORDER BY c.class
+                OR (_wa_is_metered_class(c.class) AND p_metered_limit < p_limit) ORDER BY c.class
             ) AS has_more
         FROM generate_series(1, 6) c (class)
         LEFT JOIN advanced a ON a.class = c.class
@@ -99,7 +100,7 @@ BEGIN
         FROM generate_series(1, 3) p (priority)
         LEFT JOIN LATERAL (
             SELECT max(k.tag + 1 / k.weight) AS finish, max(k.tag) AS last_start
-            FROM chosen k WHERE (k.class + 1) / 2 = p.priority
+            FROM chosen k WHERE _wa_priority_of(k.class) = p.priority
         ) s ON true
     )
     SELECT
@@ -118,9 +119,9 @@ BEGIN
             -- that waited for an earlier message became due again after those behind it.
             SELECT o.queue_id, o.contact_id, o.template_id, o.class,
                 (array_agg(o.place) OVER (
-                    PARTITION BY o.contact_id, (o.class + 1) / 2 ORDER BY o.place
+                    PARTITION BY o.contact_id, _wa_priority_of(o.class) ORDER BY o.place
                     ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
-                ))[row_number() OVER (PARTITION BY o.contact_id, (o.class + 1) / 2
+                ))[row_number() OVER (PARTITION BY o.contact_id, _wa_priority_of(o.class)
                     ORDER BY o.queue_id)] AS place
             FROM (
                 SELECT c.*, row_number() OVER (ORDER BY c.tag, c.class, c.due_at, c.queue_id) AS place
