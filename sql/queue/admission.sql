@@ -166,19 +166,6 @@ $$;
 COMMENT ON FUNCTION tg_wa_outbound_queue__enqueue() IS
 'Checks all rows of a statement at once, finds contacts, numbers and templates, refuses or queues.';
 
-CREATE OR REPLACE FUNCTION _wa_notify_dispatchers() RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
-AS $$
-BEGIN
-    IF NOT pg_try_advisory_xact_lock_shared(_wa_gate()) THEN
-        PERFORM pg_notify('wa_queue', '');
-    END IF;
-END
-$$;
-
-COMMENT ON FUNCTION _wa_notify_dispatchers() IS
-'Internal: wakes the dispatchers if all of them sleep; see _wa_gate().';
-
 -- WHEN keeps our own updates (which advance change_no) from ever calling it.
 CREATE OR REPLACE FUNCTION tg_wa_outbound_queue__change() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT

@@ -399,3 +399,18 @@ COMMENT ON FUNCTION _wa_set_aside(
     wa_organizations, wa_phone_numbers, uuid[], text[], uuid[], timestamptz[], text[], uuid[]
 ) IS
 'Internal: fails, holds or turns into their fall-back template the picked rows that are not granted.';
+
+CREATE OR REPLACE FUNCTION tg_wa_phone_numbers__add_lane() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+BEGIN
+    INSERT INTO wa_lanes (organization_id, number_id) VALUES (NEW.organization_id, NEW.id)
+    ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION tg_wa_phone_numbers__add_lane() IS 'Gives a new business number its lane.';
+
+CREATE OR REPLACE TRIGGER add_lane AFTER INSERT ON wa_phone_numbers
+FOR EACH ROW EXECUTE FUNCTION tg_wa_phone_numbers__add_lane();
