@@ -35,7 +35,8 @@ BEGIN
                 v_due := greatest(
                     p_now + make_interval(secs => least(power(4, v_error.retry_count + 1), 3600)), v_due
                 );
-                UPDATE wa_pair_rates r SET clear_at = greatest(r.clear_at, v_due), burst_count = 45
+                UPDATE wa_pair_rates r
+                SET clear_at = greatest(r.clear_at, v_due), burst_count = _wa_pair_burst()
                 WHERE r.organization_id = p_org AND r.number_id = v_error.number_id
                     AND r.contact_id = v_error.contact_id;
             WHEN 'pause_number', 'pause_account', 'pause_token' THEN
@@ -92,13 +93,13 @@ DECLARE
     v_ripe record;
 BEGIN
     -- While the number's webhooks arrive, their silence about a message tells something; else a long wait.
-    UPDATE wa_queue_inflight i
-    SET deadline_at = least(
-        i.claimed_at + o.unknown_grace_silent, p_now + greatest(o.unknown_grace / 10, '1 second')
-    )
-    FROM wa_phone_numbers n, wa_organizations o
-    WHERE i.organization_id = p_org AND i.queue_id = ANY (p_ids) AND o.id = p_org
-        AND n.organization_id = p_org AND n.id = i.number_id
+    PERFORM _wa_extend_deadlines(p_org, array_agg(i.queue_id), array_agg(
+        least(i.claimed_at + o.unknown_grace_silent, p_now + greatest(o.unknown_grace / 10, '1 second'))
+    ))
+    FROM wa_queue_inflight i
+    JOIN wa_organizations o ON o.id = p_org
+    JOIN wa_phone_numbers n ON n.organization_id = p_org AND n.id = i.number_id
+    WHERE i.organization_id = p_org AND i.queue_id = ANY (p_ids)
         AND (
             coalesce(n.last_webhook_at, '-infinity') <= i.claimed_at
             -- The echo may be among those that came in time and wait to be processed.
