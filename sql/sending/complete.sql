@@ -180,19 +180,3 @@ $$;
 
 COMMENT ON FUNCTION _wa_complete_organization(uuid, jsonb) IS
 'Internal: records the results of one organization; those of others in the batch are passed over.';
-
-CREATE OR REPLACE FUNCTION _wa_refund_pairs(p_org uuid, p_ids uuid[]) RETURNS void
-LANGUAGE sql VOLATILE SET search_path FROM CURRENT
-AS $$
-    UPDATE wa_pair_rates r
-    SET clear_at = r.clear_at - interval '6 seconds' * i.n, burst_count = greatest(0, r.burst_count - i.n)
-    FROM (
-        SELECT f.number_id, f.contact_id, count(*)::integer AS n FROM wa_queue_inflight f
-        WHERE f.organization_id = p_org AND f.queue_id = ANY (p_ids)
-        GROUP BY f.number_id, f.contact_id
-    ) i
-    WHERE r.organization_id = p_org AND r.number_id = i.number_id AND r.contact_id = i.contact_id
-$$;
-
-COMMENT ON FUNCTION _wa_refund_pairs(uuid, uuid[]) IS
-'Internal: gives back the pair rate of rows that were granted but never started.';
