@@ -27,12 +27,6 @@ COMMENT ON FUNCTION _wa_status_rank(text) IS
 'Order of delivery states: a state changes only to one of a higher rank. NULL for a state that is not '
 'known.';
 
-CREATE FUNCTION _wa_priority_rank(p_priority text) RETURNS int
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE p_priority WHEN 'high' THEN 0 WHEN 'normal' THEN 1 WHEN 'low' THEN 2 END;
-COMMENT ON FUNCTION _wa_priority_rank(text) IS
-'Order of priorities, the most urgent first: high 0, normal 1, low 2; NULL for any other text.';
-
 -- Half of each delay is fixed, half by chance, so that what failed together does not come back together.
 CREATE FUNCTION _wa_backoff(p_attempt int, p_random double precision) RETURNS interval
 LANGUAGE sql IMMUTABLE PARALLEL SAFE

@@ -64,27 +64,13 @@ BEGIN
             DETAIL = format('You work for %s.', p_org),
             HINT = 'A business number belongs to one organization; remove it there first.';
     END IF;
-    INSERT INTO wa_lanes (organization_id, number_id) VALUES (p_org, v_id) ON CONFLICT DO NOTHING;
     PERFORM _wa_offer_default_number(p_org, v_id);
-    PERFORM _wa_assign_numbers(p_org);
     RETURN v_id;
 END
 $$;
 
 COMMENT ON FUNCTION _wa_register_number(uuid, text, text, text, text, integer, boolean) IS
 'Internal: register_wa_phone_number() for a given organization.';
-
-CREATE OR REPLACE FUNCTION _wa_assign_numbers(p_org uuid) RETURNS void
-LANGUAGE sql VOLATILE SET search_path FROM CURRENT
-AS $$
-    UPDATE wa_queue_due d SET number_id = o.default_number_id
-    FROM wa_organizations o
-    WHERE o.id = p_org AND d.organization_id = p_org AND d.number_id IS NULL AND d.class > 0
-        AND o.default_number_id IS NOT NULL
-$$;
-
-COMMENT ON FUNCTION _wa_assign_numbers(uuid) IS
-'Internal: gives the default number to rows that were queued before there was one.';
 
 CREATE OR REPLACE FUNCTION _wa_token_fingerprint(p_org uuid, p_phone_number_id text) RETURNS text
 LANGUAGE sql STABLE SET search_path FROM CURRENT

@@ -166,35 +166,6 @@ $$;
 COMMENT ON FUNCTION tg_wa_outbound_queue__enqueue() IS
 'Checks all rows of a statement at once, finds contacts, numbers and templates, refuses or queues.';
 
-CREATE OR REPLACE FUNCTION _wa_is_metered(p_template_id uuid, p_category text) RETURNS boolean
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN p_template_id IS NOT NULL AND p_category IS DISTINCT FROM 'AUTHENTICATION';
-
-COMMENT ON FUNCTION _wa_is_metered(uuid, text) IS
-'Internal: whether the organization''s rate limit counts a message: templates other than authentication. '
-'Free-form messages are replies inside a window by rule.';
-
-CREATE OR REPLACE FUNCTION _wa_queue_class(p_priority text, p_is_metered boolean) RETURNS smallint
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (CASE p_priority WHEN 'high' THEN 1 WHEN 'normal' THEN 3 ELSE 5 END + p_is_metered::integer)::smallint;
-
-COMMENT ON FUNCTION _wa_queue_class(text, boolean) IS
-'Internal: the class of a due row: 1, 3, 5 for high, normal, low; one more when the organization''s rate '
-'counts it.';
-
-CREATE OR REPLACE FUNCTION _wa_notify_dispatchers() RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
-AS $$
-BEGIN
-    IF NOT pg_try_advisory_xact_lock_shared(_wa_gate()) THEN
-        PERFORM pg_notify('wa_queue', '');
-    END IF;
-END
-$$;
-
-COMMENT ON FUNCTION _wa_notify_dispatchers() IS
-'Internal: wakes the dispatchers if all of them sleep; see _wa_gate().';
-
 -- WHEN keeps our own updates (which advance change_no) from ever calling it.
 CREATE OR REPLACE FUNCTION tg_wa_outbound_queue__change() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
@@ -235,7 +206,7 @@ BEGIN
     END IF;
     UPDATE wa_queue_due
     SET due_at = greatest(NEW.scheduled_at, clock_timestamp()), hold_reason = NULL,
-        class = _wa_queue_class(NEW.priority, class % 2 = 0)
+        class = _wa_queue_class(NEW.priority, _wa_is_metered_class(class))
     WHERE organization_id = OLD.organization_id AND queue_id = OLD.id;
     RETURN NEW;
 END

@@ -174,13 +174,12 @@ DECLARE
     v_queued bigint;
 BEGIN
     IF cardinality(p_ids) > v_limit * 10 THEN
-        -- The even classes are those that the limit counts.
         SELECT count(*) INTO v_queued
         FROM unnest(p_ids) u (id)
         CROSS JOIN LATERAL (
             SELECT x.class FROM wa_queue_due x WHERE x.organization_id = p_org AND x.queue_id = u.id LIMIT 1
         ) d
-        WHERE d.class % 2 = 0;
+        WHERE _wa_is_metered_class(d.class);
     END IF;
     IF v_queued > v_limit * 10 THEN
         RAISE WARNING USING

@@ -1,4 +1,5 @@
--- How a queued message ends: the one place that writes an outcome to the queue and to the ledger.
+-- How a queued message ends: the one place that writes an outcome to the queue, and has it written to the
+-- ledger and to the conversation.
 
 CREATE OR REPLACE FUNCTION _wa_finish_messages(
     p_org uuid, p_ids uuid[], p_wamids text[], p_states text[], p_codes text[], p_errors text[]
@@ -7,140 +8,88 @@ LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
+    v_rows record;
     v_messages bigint[];
-    v_landed tid[];
-    v_due tid[];
 BEGIN
-    -- What is deleted below is found and locked here, by key: = ANY (p_ids) may be planned as a walk through all
-    -- of an index, dead entries included, and only what is locked keeps its place until the next statement.
-    v_landed := ARRAY(
-        SELECT k.place FROM unnest(p_ids) u (id)
-        CROSS JOIN LATERAL (
-            SELECT x.ctid AS place FROM wa_queue_inflight x
-            WHERE x.organization_id = p_org AND x.queue_id = u.id LIMIT 1 FOR UPDATE
-        ) k
+    -- A row is in flight or waits, never both. moves.sql says why places.
+    SELECT array_agg(q.place) AS places, array_agg(u.id) AS ids, array_agg(u.wamid) AS wamids,
+        array_agg(u.state) AS states, array_agg(u.code) AS codes, array_agg(u.error) AS errors,
+        array_agg(coalesce(f.number_id, w.number_id)) AS number_ids,
+        array_agg(coalesce(f.contact_id, w.contact_id)) AS contact_ids,
+        array_agg(coalesce(f.template_id, w.template_id)) AS template_ids,
+        array_agg(f.is_within_24h) AS within_24h,
+        array_agg(f.place) FILTER (WHERE f.place IS NOT NULL) AS in_flight,
+        array_agg(w.place) FILTER (WHERE w.place IS NOT NULL) AS due
+    INTO v_rows
+    FROM (
+        -- Of what is told twice the first counts.
+        SELECT DISTINCT ON (r.id) r.* FROM unnest(p_ids, p_wamids, p_states, p_codes, p_errors)
+            WITH ORDINALITY r (id, wamid, state, code, error, n)
+        ORDER BY r.id, r.n
+    ) u
+    CROSS JOIN LATERAL (
+        SELECT x.ctid AS place FROM wa_outbound_queue x
+        WHERE x.organization_id = p_org AND x.id = u.id LIMIT 1 FOR NO KEY UPDATE
+    ) q
+    LEFT JOIN LATERAL (
+        SELECT x.ctid AS place, x.number_id, x.contact_id, x.template_id, x.is_within_24h
+        FROM wa_queue_inflight x
+        WHERE x.organization_id = p_org AND x.queue_id = u.id LIMIT 1 FOR UPDATE
+    ) f ON true
+    LEFT JOIN LATERAL (
+        SELECT x.ctid AS place, x.number_id, x.contact_id, x.template_id FROM wa_queue_due x
+        WHERE f.contact_id IS NULL AND x.organization_id = p_org AND x.queue_id = u.id LIMIT 1 FOR UPDATE
+    ) w ON true;
+    IF v_rows.ids IS NULL THEN
+        RETURN '{}';
+    END IF;
+    PERFORM _wa_finish_at(
+        p_org, v_rows.places, v_rows.in_flight, v_rows.due, v_rows.wamids, v_rows.codes, v_rows.errors,
+        v_rows.contact_ids, v_now
     );
-    v_due := ARRAY(
-        SELECT k.place FROM unnest(p_ids) u (id)
-        CROSS JOIN LATERAL (
-            SELECT x.ctid AS place FROM wa_queue_due x
-            WHERE x.organization_id = p_org AND x.queue_id = u.id LIMIT 1 FOR UPDATE
-        ) k
+    v_messages := _wa_record_outcomes(
+        p_org, v_rows.ids, v_rows.number_ids, v_rows.template_ids, v_rows.states, v_rows.within_24h, v_now
     );
-    WITH outcome AS MATERIALIZED (
-        SELECT u.*, q.tid, coalesce(f.number_id, w.number_id) AS number_id,
-            coalesce(f.contact_id, w.contact_id) AS known_contact_id,
-            coalesce(f.template_id, w.template_id) AS template_id,
-            f.is_within_24h
-        FROM unnest(p_ids, p_wamids, p_states, p_codes, p_errors) u (id, wamid, state, code, error)
-        CROSS JOIN LATERAL (
-            SELECT x.ctid AS tid FROM wa_outbound_queue x
-            WHERE x.organization_id = p_org AND x.id = u.id LIMIT 1 FOR NO KEY UPDATE
-        ) q
-        LEFT JOIN LATERAL (
-            SELECT x.number_id, x.contact_id, x.template_id, x.is_within_24h FROM wa_queue_inflight x
-            WHERE x.organization_id = p_org AND x.queue_id = u.id LIMIT 1
-        ) f ON true
-        LEFT JOIN LATERAL (
-            SELECT x.number_id, x.contact_id, x.template_id FROM wa_queue_due x
-            WHERE f.contact_id IS NULL AND x.organization_id = p_org AND x.queue_id = u.id LIMIT 1
-        ) w ON true
-    ),
-    landed AS (
-        DELETE FROM wa_queue_inflight i WHERE i.ctid = ANY (v_landed)
-    ),
-    dropped AS (
-        DELETE FROM wa_queue_due d WHERE d.ctid = ANY (v_due)
-    ),
-    finished AS (
-        UPDATE wa_outbound_queue q
-        SET status = CASE WHEN o.wamid IS NULL THEN 'failed' ELSE 'sent' END,
-            wa_message_id = o.wamid, error_code = o.code, last_error = o.error,
-            contact_id = coalesce(o.known_contact_id, q.contact_id),
-            processed_at = v_now, change_no = q.change_no + 1
-        FROM outcome o
-        WHERE q.ctid = o.tid
-        RETURNING q.*, o.state, o.number_id, o.template_id, o.is_within_24h
-    ),
-    recorded AS (
-        INSERT INTO wa_messages (
-            organization_id, queue_id, number_id, phone_number_id, contact_id, customer_id, phone_e164,
-            user_id, wa_message_id, direction, message_type, content, content_text, template_name,
-            template_language,
-            template_category, status, state, is_within_24h_at_claim, reply_to, error_code, error_title,
-            error_message, reference, metadata, queued_at, claimed_at, sent_at, failed_at
-        )
-        SELECT
-            p_org, q.id, q.number_id, n.phone_number_id, q.contact_id, q.customer_id,
-            CASE WHEN left(q.phone, 1) = '+' THEN q.phone END,
-            CASE WHEN left(q.phone, 1) <> '+' THEN q.phone END,
-            q.wa_message_id, 'outbound', CASE WHEN t.id IS NULL THEN q.type ELSE 'template' END,
-            CASE
-                WHEN t.id IS NOT NULL THEN jsonb_build_object('params', CASE WHEN q.type = 'template'
-                    THEN coalesce(q.template_params, q.content) ELSE q.fallback_template_params END)
-                ELSE coalesce(q.content, '{}')
-            END,
-            CASE WHEN t.id IS NULL
-                THEN coalesce(q.text_body, q.content ->> 'caption', q.content #>> '{body,text}') END,
-            t.name, t.language, t.category,
-            q.status, q.state, q.is_within_24h, q.reply_to,
-            CASE WHEN q.error_code ~ '^\d+$' THEN q.error_code::integer END,
-            CASE WHEN q.status = 'failed' THEN q.error_code END,
-            q.last_error, q.reference, q.metadata, q.created_at, q.claimed_at,
-            CASE WHEN q.status = 'sent' THEN v_now END, CASE WHEN q.status = 'failed' THEN v_now END
-        FROM finished q
-        LEFT JOIN LATERAL (
-            SELECT x.id, x.name, x.language, x.category FROM wa_templates x
-            WHERE x.organization_id = p_org AND x.id = q.template_id LIMIT 1
-        ) t ON true
-        LEFT JOIN LATERAL (
-            SELECT x.phone_number_id FROM wa_phone_numbers x
-            WHERE x.organization_id = p_org AND x.id = q.number_id LIMIT 1
-        ) n ON true
-        -- A row that was retried, or settled late, has its entry already.
-        ON CONFLICT (organization_id, queue_id) WHERE queue_id IS NOT NULL DO UPDATE SET
-            wa_message_id = excluded.wa_message_id, status = excluded.status, state = excluded.state,
-            error_code = excluded.error_code, error_title = excluded.error_title,
-            error_message = excluded.error_message, claimed_at = excluded.claimed_at,
-            sent_at = excluded.sent_at, failed_at = excluded.failed_at,
-            is_within_24h_at_claim = coalesce(
-                excluded.is_within_24h_at_claim, wa_messages.is_within_24h_at_claim
-            ),
-            updated_at = v_now
-        RETURNING id, contact_id, number_id, status, state
-    ),
-    announced AS (
-        INSERT INTO wa_events (organization_id, kind, message_id, status, occurred_at)
-        SELECT p_org, 'status', m.id, m.state, v_now FROM recorded m
-    ),
-    conversed AS (
-        INSERT INTO wa_conversation_windows AS w (
-            organization_id, contact_id, number_id, last_business_message_at
-        )
-        SELECT DISTINCT p_org, m.contact_id, m.number_id, v_now FROM recorded m
-        WHERE m.status = 'sent' AND m.contact_id IS NOT NULL AND m.number_id IS NOT NULL
-        ORDER BY m.contact_id, m.number_id
-        ON CONFLICT (organization_id, contact_id, number_id) DO UPDATE SET
-            last_business_message_at = greatest(w.last_business_message_at,
-                excluded.last_business_message_at),
-            -- The free entry point runs from our answer to the advertisement's click.
-            entry_point_expires_at = CASE
-                WHEN w.entry_point_expires_at IS NULL
-                    AND w.entry_point_opened_at > v_now - interval '24 hours'
-                    THEN v_now + interval '72 hours'
-                ELSE w.entry_point_expires_at
-            END,
-            unread_count = 0, updated_at = v_now
-    )
-    SELECT array_agg(m.id) INTO v_messages FROM recorded m;
-    RETURN coalesce(v_messages, '{}');
+    -- All of them were sent, or all failed.
+    IF v_rows.wamids[1] IS NOT NULL THEN
+        PERFORM _wa_record_business_messages(p_org, v_messages);
+    END IF;
+    RETURN v_messages;
 END
 $$;
 
 COMMENT ON FUNCTION _wa_finish_messages(uuid, uuid[], text[], text[], text[], text[]) IS
-'Internal: ends queued messages of one organization (sent where a wamid is given, else failed): takes them '
-'out of sending, updates the queue, writes the ledger, its event and the conversation. The caller has locked '
-'their rows of the queue in a statement before. Returns the ids in wa_messages.';
+'Internal: ends queued messages of one organization, all as sent (with their wamids) or all as failed: takes '
+'them out of sending, updates the queue, has the ledger, its event and the conversation written. The caller '
+'has locked their rows of the queue in a statement before. Returns the ids in wa_messages.';
+
+CREATE OR REPLACE FUNCTION _wa_finish_at(
+    p_org uuid, p_places tid[], p_in_flight tid[], p_due tid[], p_wamids text[], p_codes text[],
+    p_errors text[], p_contact_ids bigint[], p_now timestamptz
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+SET enable_seqscan = off SET enable_indexscan = off SET enable_bitmapscan = off
+AS $$
+BEGIN
+    IF p_in_flight IS NOT NULL THEN
+        DELETE FROM wa_queue_inflight i WHERE i.organization_id = p_org AND i.ctid = ANY (p_in_flight);
+    END IF;
+    IF p_due IS NOT NULL THEN
+        DELETE FROM wa_queue_due d WHERE d.organization_id = p_org AND d.ctid = ANY (p_due);
+    END IF;
+    UPDATE wa_outbound_queue q
+    SET status = CASE WHEN u.wamid IS NULL THEN 'failed' ELSE 'sent' END,
+        wa_message_id = u.wamid, error_code = u.code, last_error = u.error,
+        contact_id = coalesce(u.contact_id, q.contact_id), processed_at = p_now, change_no = q.change_no + 1
+    FROM unnest(p_places, p_wamids, p_codes, p_errors, p_contact_ids)
+        u (place, wamid, code, error, contact_id)
+    WHERE q.organization_id = p_org AND q.ctid = u.place;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_finish_at(
+    uuid, tid[], tid[], tid[], text[], text[], text[], bigint[], timestamptz
+) IS 'Internal: the queue''s part of _wa_finish_messages(), for rows that were found and locked.';
 
 CREATE OR REPLACE FUNCTION _wa_fail_messages(p_org uuid, p_ids uuid[], p_code text, p_error text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT

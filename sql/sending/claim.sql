@@ -86,7 +86,7 @@ BEGIN ATOMIC
     LEFT JOIN LATERAL _wa_lane_state(l.organization_id, l.number_id) s ON true
     CROSS JOIN LATERAL (
         SELECT min(d.due_at) AS due_at,
-            bool_and(c.class % 2 = 0) FILTER (WHERE d.due_at <= p_now) AS is_metered
+            bool_and(_wa_is_metered_class(c.class)) FILTER (WHERE d.due_at <= p_now) AS is_metered
         FROM generate_series(1, 6) c (class)
         CROSS JOIN LATERAL (
             SELECT d.due_at FROM wa_queue_due d
@@ -106,56 +106,3 @@ END;
 COMMENT ON FUNCTION _wa_busy_lanes(timestamptz) IS
 'Internal: lanes with a due row past their cursor (or anywhere, when it is time to look again) and until '
 'when they are held.';
-
-CREATE OR REPLACE FUNCTION _wa_window_used(
-    p_taken_at timestamptz[], p_taken integer[], p_now timestamptz, p_window interval
-) RETURNS integer
-LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
-AS $$
-BEGIN
-    RETURN (
-        SELECT coalesce(sum(u.n), 0)::integer FROM unnest(p_taken_at, p_taken) u (t, n)
-        WHERE u.t >= p_now - p_window
-    );
-END
-$$;
-
-COMMENT ON FUNCTION _wa_window_used(timestamptz[], integer[], timestamptz, interval) IS
-'Internal: how much was taken inside a sliding window.';
-
-CREATE OR REPLACE FUNCTION _wa_window_free_at(p_taken_at timestamptz[], p_now timestamptz, p_window interval)
-RETURNS timestamptz
-LANGUAGE sql IMMUTABLE SET search_path FROM CURRENT
-AS $$
-    SELECT min(t) + p_window + interval '1 millisecond' FROM unnest(p_taken_at) t WHERE t >= p_now - p_window
-$$;
-
-COMMENT ON FUNCTION _wa_window_free_at(timestamptz[], timestamptz, interval) IS
-'Internal: when the oldest taking leaves a sliding window.';
-
--- Neighbours closer than a hundredth of the window are kept as one, at the later time: the log stays short
--- and errs on the side of the limit.
-CREATE OR REPLACE FUNCTION _wa_window_add(
-    INOUT p_taken_at timestamptz[], INOUT p_taken integer[], p_now timestamptz, p_window interval, p_n integer
-)
-LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
-AS $$
-BEGIN
-    IF p_n <= 0 THEN
-        RETURN;
-    END IF;
-    SELECT coalesce(array_agg(u.t ORDER BY u.t), '{}'), coalesce(array_agg(u.n ORDER BY u.t), '{}')
-    INTO p_taken_at, p_taken
-    FROM unnest(p_taken_at, p_taken) u (t, n) WHERE u.t >= p_now - p_window;
-    IF p_taken_at[cardinality(p_taken_at)] > p_now - p_window / 100 THEN
-        p_taken[cardinality(p_taken)] := p_taken[cardinality(p_taken)] + p_n;
-        p_taken_at[cardinality(p_taken_at)] := p_now;
-    ELSE
-        p_taken := p_taken || p_n;
-        p_taken_at := p_taken_at || p_now;
-    END IF;
-END
-$$;
-
-COMMENT ON FUNCTION _wa_window_add(timestamptz[], integer[], timestamptz, interval, integer) IS
-'Internal: the log of a sliding window with one more taking, without what has left the window.';

@@ -103,7 +103,8 @@ BEGIN
         hint := CASE v_due.hold_reason WHEN 'messaging_limit'
             THEN 'The limit rises with quality; SELECT * FROM wa_portfolios;'
             ELSE 'Nothing to do.' END;
-    ELSIF v_state.held_until > v_now AND v_state.hold_reason = 'organization_rate' AND v_due.class % 2 = 0
+    ELSIF v_state.held_until > v_now AND v_state.hold_reason = 'organization_rate'
+        AND _wa_is_metered_class(v_due.class)
     THEN
         reason := 'organization_rate';
         held_until := v_state.held_until;

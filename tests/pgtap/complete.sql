@@ -1,5 +1,5 @@
 BEGIN;
-SELECT plan(32);
+SELECT plan(34);
 \ir world.psql
 
 -- accepted
@@ -119,6 +119,18 @@ INSERT INTO wa_message_statuses (wa_message_id, status, occurred_at) VALUES ('wa
 SELECT world.accept(id, 'wamid.early') FROM wa_outbound_queue WHERE reference = '40';
 SELECT is((SELECT state FROM wa_messages WHERE wa_message_id = 'wamid.early'), 'delivered',
     'a status that came before the answer is applied with it');
+
+-- one answer twice in a batch
+SELECT world.queue(41);
+SELECT world.claimed();
+SELECT lives_ok($$ SELECT complete_wa_messages('00000000-0000-0000-0000-000000000001', jsonb_agg(
+    jsonb_build_object('id', q.id, 'org', q.organization_id, 'attempt', q.attempt, 'outcome', 'answered',
+        'status', 200, 'answer', jsonb_build_object('messages', jsonb_build_array(
+            jsonb_build_object('id', 'wamid.twice'))))))
+    FROM wa_outbound_queue q CROSS JOIN generate_series(1, 2) WHERE q.reference = '41' $$,
+    'an answer may come twice in one batch');
+SELECT is((SELECT count(*) FROM wa_messages WHERE wa_message_id = 'wamid.twice'), 1::bigint,
+    'and is recorded once');
 
 -- by whom
 SELECT is((SELECT count(*) FROM wa_dispatchers WHERE seen_at > clock_timestamp() - interval '10 seconds'),

@@ -1,5 +1,5 @@
 BEGIN;
-SELECT plan(22);
+SELECT plan(23);
 
 SELECT is((SELECT default_number_id FROM wa_organizations), NULL, 'there is no number at first');
 CREATE TEMPORARY TABLE first AS SELECT register_wa_phone_number('100', '+1 555 123 4567', '200') AS id;
@@ -35,6 +35,12 @@ SELECT results_eq('SELECT phone_number_id, provider, path FROM claim_wa_messages
     10) ORDER BY 1',
     $$ VALUES ('100', 'meta', '/100/messages'), ('101', '360dialog', '/messages') $$,
     'each provider has its path');
+
+INSERT INTO wa_phone_numbers (phone_number_id, display_phone, waba_id, portfolio_id)
+VALUES ('102', '+1 555 123 4570', '200', '200');
+INSERT INTO wa_outbound_queue (phone, template_name, phone_number_id) VALUES ('+5491140000001', 'hello', '102');
+SELECT is((SELECT count(*) FROM claim_wa_messages(gen_random_uuid(), 10) WHERE phone_number_id = '102'),
+    1::bigint, 'a number that was inserted by hand sends, too');
 
 -- one owner
 SELECT create_wa_organization('away', '0b0b0b0b-0000-4000-8000-000000000001');

@@ -19,7 +19,7 @@ SELECT ok(
     '24 hours are hours, not a day of the clock'
 );
 
--- States, priorities, waits, ids.
+-- States, waits, ids.
 SELECT results_eq(
     $$ SELECT state FROM unnest('{played,failed,queued,read,sent,delivered,accepted}'::text[]) AS state
         ORDER BY _wa_status_rank(state) $$,
@@ -27,11 +27,6 @@ SELECT results_eq(
 );
 SELECT is(_wa_status_rank('held'), _wa_status_rank('accepted'), 'held counts as accepted');
 SELECT is(_wa_status_rank('warning'), NULL, 'an unknown state has no rank');
-SELECT is(
-    (SELECT array_agg(_wa_priority_rank(name) ORDER BY place)
-        FROM unnest('{high,normal,low,x}'::text[]) WITH ORDINALITY AS p (name, place)),
-    ARRAY[0, 1, 2, NULL], 'priorities'
-);
 SELECT is(_wa_backoff(1, 0), interval '5 s', 'the first wait is at least 5 s');
 SELECT is(_wa_backoff(1, 1), interval '10 s', 'and at most 10 s');
 SELECT is(_wa_backoff(2, 0), interval '10 s', 'it doubles');

@@ -1,0 +1,199 @@
+-- What a dispatcher process calls besides claiming and completing: its life from start to stop, its sleep,
+-- when to ask next, and what became of claims whose answer was lost.
+
+CREATE OR REPLACE FUNCTION start_wa_dispatcher(
+    p_dispatcher_id uuid, p_host text, p_pid integer, p_version text
+)
+RETURNS jsonb
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+BEGIN
+    PERFORM _wa_require_version(p_version);
+    PERFORM _wa_require_installation();
+    INSERT INTO wa_dispatchers (id, host, pid, version) VALUES (p_dispatcher_id, p_host, p_pid, p_version)
+    ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), stopped_at = NULL;
+    DELETE FROM wa_dispatchers WHERE seen_at < clock_timestamp() - interval '7 days';
+    RETURN jsonb_build_object('poll_ms', 1000, 'start_within_ms', 800, 'wake_channel', 'wa_queue');
+END
+$$;
+
+COMMENT ON FUNCTION start_wa_dispatcher(uuid, text, integer, text) IS
+'Registers a dispatcher process and tells it its settings; raises WA401 in a database that may not send, '
+'WA402 for a program of another release than the schema.';
+
+CREATE OR REPLACE FUNCTION stop_wa_dispatcher(p_dispatcher_id uuid) RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+    UPDATE wa_dispatchers SET stopped_at = clock_timestamp() WHERE id = p_dispatcher_id
+$$;
+
+COMMENT ON FUNCTION stop_wa_dispatcher(uuid) IS 'Records that a dispatcher ended in order.';
+
+CREATE OR REPLACE FUNCTION maintain_wa_dispatch(p_dispatcher_id uuid) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_org record;
+    v_late record;
+    v_lost bigint := 0;
+    v_settled bigint := 0;
+BEGIN
+    UPDATE wa_dispatchers SET seen_at = clock_timestamp(), stopped_at = NULL WHERE id = p_dispatcher_id;
+    -- The schema may have been upgraded beneath a running process.
+    PERFORM _wa_require_version(d.version) FROM wa_dispatchers d WHERE d.id = p_dispatcher_id;
+    -- One process at a time is enough, and keeps two from settling the same rows.
+    IF NOT pg_try_advisory_xact_lock(_wa_gate() + 1) THEN
+        RETURN '{}';
+    END IF;
+    PERFORM _wa_require_installation();
+    PERFORM _wa_analyze_refilled(ARRAY[
+        'wa_outbound_queue', 'wa_queue_due', 'wa_queue_inflight', 'wa_messages', 'wa_contacts',
+        'wa_contact_identities', 'wa_conversation_windows', 'wa_message_statuses', 'wa_tier_usages',
+        'wa_opt_outs'
+    ]::regclass[]);
+    FOR v_org IN
+        SELECT i.organization_id AS id, array_agg(i.queue_id) AS queue_ids
+        FROM (SELECT * FROM wa_queue_inflight i WHERE i.deadline_at <= clock_timestamp() LIMIT 1000) i
+        GROUP BY i.organization_id
+    LOOP
+        -- Queue rows are locked first, as everywhere: an answer or an echo that is being recorded is waited
+        -- for, and what is read after the lock knows of it.
+        PERFORM FROM wa_outbound_queue q
+        WHERE q.organization_id = v_org.id AND q.id = ANY (v_org.queue_ids)
+        ORDER BY q.id
+        FOR NO KEY UPDATE;
+        SELECT array_agg(i.queue_id) FILTER (WHERE NOT i.is_unknown) AS lost,
+            array_agg(i.queue_id) FILTER (WHERE i.is_unknown) AS unknown
+        INTO v_late
+        FROM wa_queue_inflight i
+        WHERE i.organization_id = v_org.id AND i.queue_id = ANY (v_org.queue_ids)
+            AND i.deadline_at <= clock_timestamp();
+        IF v_late.lost IS NOT NULL THEN
+            -- Its dispatcher died or lost us: the request may have left.
+            PERFORM _wa_await_outcome(v_org.id, v_late.lost, array_fill(
+                'the dispatcher did not report'::text, ARRAY[cardinality(v_late.lost)]));
+            v_lost := v_lost + cardinality(v_late.lost);
+        END IF;
+        IF v_late.unknown IS NOT NULL THEN
+            v_settled := v_settled + _wa_give_up_waiting(v_org.id, v_late.unknown, clock_timestamp());
+        END IF;
+    END LOOP;
+    PERFORM _wa_expire_panics(clock_timestamp());
+    PERFORM _wa_assign_numbers(o.organization_id)
+    FROM (SELECT DISTINCT d.organization_id FROM wa_queue_due d WHERE d.number_id IS NULL AND d.class > 0) o;
+    RETURN jsonb_build_object('lost', v_lost, 'settled', v_settled);
+END
+$$;
+
+COMMENT ON FUNCTION maintain_wa_dispatch(uuid) IS
+'A dispatcher''s heartbeat. Also: leases that ran out become outcome unknown, and unknown outcomes whose '
+'grace is over are failed or, where the row asks for it, sent again.';
+
+CREATE OR REPLACE FUNCTION wake_wa_dispatcher() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    PERFORM pg_advisory_unlock_all();
+    PERFORM pg_advisory_lock_shared(_wa_gate());
+END
+$$;
+
+COMMENT ON FUNCTION wake_wa_dispatcher() IS
+'Declares the session''s dispatcher awake: producers need not notify. Gives up the session''s other advisory '
+'locks.';
+
+CREATE OR REPLACE FUNCTION sleep_wa_dispatcher() RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    PERFORM pg_advisory_unlock_all();
+    RETURN pg_try_advisory_lock(_wa_gate());
+END
+$$;
+
+COMMENT ON FUNCTION sleep_wa_dispatcher() IS
+'True: producers will NOTIFY wa_queue from now on; look once more, then wait. False: poll.';
+
+CREATE OR REPLACE FUNCTION get_wa_next_due() RETURNS TABLE (next_due_at timestamptz, is_contended boolean)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_now timestamptz := clock_timestamp();
+BEGIN
+    RETURN QUERY SELECT
+        least(
+            min(b.held_until),
+            (
+                SELECT min(d.due_at)
+                FROM wa_lanes l
+                CROSS JOIN generate_series(1, 6) c (class)
+                CROSS JOIN LATERAL (
+                    SELECT d.due_at FROM wa_queue_due d
+                    WHERE d.organization_id = l.organization_id AND d.number_id = l.number_id
+                        AND d.class = c.class AND d.class > 0
+                        AND d.due_at > v_now
+                    ORDER BY d.due_at LIMIT 1
+                ) d
+            ),
+            (
+                -- Due, but behind the cursor of its lane: handed back, or committed late.
+                SELECT min(s.look_again_at)
+                FROM wa_lanes l
+                CROSS JOIN LATERAL _wa_lane_state(l.organization_id, l.number_id) s
+                WHERE s.look_again_at > v_now AND EXISTS (
+                    SELECT FROM generate_series(1, 6) c (class)
+                    CROSS JOIN LATERAL (
+                        SELECT d.due_at FROM wa_queue_due d
+                        WHERE d.organization_id = l.organization_id AND d.number_id = l.number_id
+                            AND d.class = c.class AND d.class > 0
+                        ORDER BY d.due_at LIMIT 1
+                    ) d
+                    WHERE d.due_at <= v_now
+                )
+            )
+        ),
+        coalesce(bool_or(b.held_until IS NULL), false)
+    FROM _wa_busy_lanes(v_now) b;
+END
+$$;
+
+COMMENT ON FUNCTION get_wa_next_due() IS
+'When the next row becomes due or a held lane is free; is_contended: a lane has due rows that another '
+'dispatcher may be claiming at this moment, so ask again soon.';
+
+-- A claim whose answer was lost with the connection had committed all the same: what the dispatcher does not
+-- hold was never started.
+CREATE OR REPLACE FUNCTION release_wa_claims(p_dispatcher_id uuid, p_held uuid[]) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_org record;
+    v_ids uuid[];
+    v_released integer := 0;
+BEGIN
+    FOR v_org IN
+        SELECT i.organization_id AS id, array_agg(i.queue_id ORDER BY i.queue_id) AS ids
+        FROM wa_queue_inflight i
+        WHERE i.dispatcher_id = p_dispatcher_id AND NOT i.is_unknown AND i.queue_id <> ALL (p_held)
+        GROUP BY i.organization_id
+        ORDER BY i.organization_id
+    LOOP
+        PERFORM FROM wa_outbound_queue q
+        WHERE q.organization_id = v_org.id AND q.id = ANY (v_org.ids)
+        ORDER BY q.id FOR NO KEY UPDATE;
+        -- While the locks were waited for, a lease may have run out and the row gone to another dispatcher.
+        SELECT array_agg(i.queue_id ORDER BY i.queue_id) INTO v_ids FROM wa_queue_inflight i
+        WHERE i.organization_id = v_org.id AND i.queue_id = ANY (v_org.ids)
+            AND i.dispatcher_id = p_dispatcher_id AND NOT i.is_unknown;
+        CONTINUE WHEN v_ids IS NULL;
+        PERFORM _wa_refund_pairs(v_org.id, v_ids);
+        PERFORM _wa_requeue(v_org.id, v_ids, NULL, NULL, false);
+        v_released := v_released + cardinality(v_ids);
+    END LOOP;
+    RETURN v_released;
+END
+$$;
+
+COMMENT ON FUNCTION release_wa_claims(uuid, uuid[]) IS
+'Hands back what a dispatcher was granted but does not hold, because the answer of its claim was lost; call '
+'it before the next claim. Returns how many.';
