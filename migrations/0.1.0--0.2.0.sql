@@ -64,6 +64,7 @@ DROP FUNCTION _wa_read_result(jsonb);
 DROP FUNCTION _wa_refuse_rows(wa_organizations, uuid[]);
 DROP FUNCTION _wa_warn_of_wait(wa_organizations, bigint);
 DROP FUNCTION _wa_read_message(jsonb);
+DROP FUNCTION _wa_refresh_entry_points(uuid, bigint[]);
 
 -- A language to fall back to.
 ALTER TABLE wa_organizations
