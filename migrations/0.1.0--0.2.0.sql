@@ -64,6 +64,13 @@ DROP FUNCTION _wa_read_result(jsonb);
 DROP FUNCTION _wa_refuse_rows(wa_organizations, uuid[]);
 DROP FUNCTION _wa_warn_of_wait(wa_organizations, bigint);
 DROP FUNCTION _wa_read_message(jsonb);
+DROP FUNCTION _wa_resolve_contacts(uuid, text[], text[], text, timestamptz[]);
+DROP FUNCTION _wa_number_atoms(_wa_webhook_atoms[]);
+DROP FUNCTION _wa_call_customer(jsonb, jsonb, text);
+DROP FUNCTION _wa_update_profiles(uuid, _wa_webhook_atoms[], bigint[]);
+DROP FUNCTION _wa_advance_messages(uuid, bigint[]);
+DROP FUNCTION _wa_attach_early_statuses(uuid, bigint[]);
+DROP FUNCTION _wa_refresh_entry_points(uuid, bigint[]);
 
 -- A language to fall back to.
 ALTER TABLE wa_organizations

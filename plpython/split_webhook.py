@@ -12,21 +12,19 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-# array in a value -> (kind of its elements, rank in processing order)
-ARRAYS: dict[str, tuple[str, int]] = {
-    "messages": ("message", 0),
-    "message_echoes": ("echo", 1),
-    "history": ("history", 1),
-    "state_sync": ("state_sync", 1),
-    "groups": ("group", 1),
-    "user_preferences": ("user_preference", 1),
-    "user_actions": ("user_action", 1),
-    "calls": ("call", 1),
-    "statuses": ("status", 2),
-    "errors": ("errors", 3),
+# array in a value -> kind of its elements
+ARRAYS: dict[str, str] = {
+    "messages": "message",
+    "message_echoes": "echo",
+    "history": "history",
+    "state_sync": "state_sync",
+    "groups": "group",
+    "user_preferences": "user_preference",
+    "user_actions": "user_action",
+    "calls": "call",
+    "statuses": "status",
+    "errors": "errors",
 }
-# These speak of a message that may stand elsewhere in the same body.
-DEPENDENT_TYPES = ("edit", "revoke", "reaction")
 # Where an atom names the customer: keys of the telephone number, keys of the user id.
 PHONE_KEYS = ("recipient_participant_id", "recipient_id", "from", "wa_id")
 USER_KEYS = ("recipient_participant_user_id", "recipient_user_id", "from_user_id", "user_id")
@@ -206,36 +204,34 @@ def read_atom(kind: str, raw: object, origin: Origin, contacts: list[dict[str, A
         return row(origin, kind, raw, "the atom cannot be read")
 
 
-def split_value(value: dict[str, Any], origin: Origin) -> Iterator[tuple[int, Atom]]:
-    """(rank, row) for every atom of one value."""
+def split_value(value: dict[str, Any], origin: Origin) -> Iterator[Atom]:
+    """Every atom of one value."""
     contacts = [contact for contact in as_list(value.get("contacts")) if isinstance(contact, dict)]
     is_account = True
     for key, content in value.items():
         if key not in ARRAYS:
             continue
-        kind, rank = ARRAYS[key]
+        kind = ARRAYS[key]
         if not content and content != 0:
             continue
         is_account = False
         for raw in as_list(content):
             atom_type = raw.get("type") if isinstance(raw, dict) else None
             if kind == "status" and (atom_type == "call" or origin.field == "calls"):
-                yield rank, read_atom("call_status", raw, origin, contacts)
-            elif kind == "message" and atom_type in DEPENDENT_TYPES:
-                yield 1, read_atom(kind, raw, origin, contacts)
+                yield read_atom("call_status", raw, origin, contacts)
             else:
-                yield rank, read_atom(kind, raw, origin, contacts)
+                yield read_atom(kind, raw, origin, contacts)
     if is_account:
-        yield 3, read_atom("account", value, origin, [])
+        yield read_atom("account", value, origin, [])
         return
     # An array of a name that is not known yet is events of some kind: kept beside the known ones.
     for key, content in value.items():
         if key not in ARRAYS and key != "contacts" and isinstance(content, list) and content:
-            yield 3, read_atom("account", {key: content}, origin, [])
+            yield read_atom("account", {key: content}, origin, [])
 
 
-def split_change(change: object, entry: dict[str, Any], top: dict[str, Any]) -> Iterator[tuple[int, Atom]]:
-    """(rank, row) for every atom of one change."""
+def split_change(change: object, entry: dict[str, Any], top: dict[str, Any]) -> Iterator[Atom]:
+    """Every atom of one change."""
     holder: dict[str, Any] = change if isinstance(change, dict) else {}
     field = next((as_text(part["field"]) for part in (holder, entry, top) if "field" in part), None)
     value = holder.get("value")
@@ -253,25 +249,25 @@ def split_change(change: object, entry: dict[str, Any], top: dict[str, Any]) -> 
         entry.get("time"),
     )
     if not isinstance(change, dict):
-        yield 3, row(origin, "error", change, "the change is not an object")
+        yield row(origin, "error", change, "the change is not an object")
     elif not isinstance(value, dict):
-        yield 3, row(origin, "error", change, "the change has no value that is an object")
+        yield row(origin, "error", change, "the change has no value that is an object")
     else:
         yield from split_value(value, origin)
 
 
-def split_entry(entry: object, top: dict[str, Any]) -> Iterator[tuple[int, Atom]]:
-    """(rank, row) for every atom of one entry."""
+def split_entry(entry: object, top: dict[str, Any]) -> Iterator[Atom]:
+    """Every atom of one entry."""
     nowhere = Origin(None, None, None, None, None, None)
     if not isinstance(entry, dict):
-        yield 3, row(nowhere, "error", entry, "the entry is not an object")
+        yield row(nowhere, "error", entry, "the entry is not an object")
     elif "changes" in entry:
         for change in as_list(entry["changes"]):
             yield from split_change(change, entry, top)
     elif "value" in entry:
         yield from split_change(entry, entry, top)
     else:
-        yield 3, row(nowhere, "error", entry, "the entry has no changes")
+        yield row(nowhere, "error", entry, "the entry has no changes")
 
 
 def parse_long_int(digits: str) -> int | str:
@@ -295,7 +291,7 @@ def failure(error: str) -> list[Atom]:
 
 
 def split_webhook(body: bytes | None) -> list[Atom]:
-    """The atoms of a body, in order: messages, what refers to them, statuses, others. Never raises."""
+    """The atoms of a body, in its order. Never raises."""
     if body is None:
         return failure("there is no body")
     try:
@@ -315,14 +311,13 @@ def split_webhook(body: bytes | None) -> list[Atom]:
         return failure("the body is not a JSON object")
     try:
         if "entry" in top:
-            ranked = [pair for entry in as_list(top["entry"]) for pair in split_entry(entry, top)]
+            atoms = [atom for entry in as_list(top["entry"]) for atom in split_entry(entry, top)]
         elif "changes" in top or "value" in top:
-            ranked = list(split_entry(top, top))
+            atoms = list(split_entry(top, top))
         elif any(key in top for key in ARRAYS):
-            ranked = list(split_change({"field": top.get("field", "messages"), "value": top}, {}, top))
+            atoms = list(split_change({"field": top.get("field", "messages"), "value": top}, {}, top))
         else:
             return failure("the body has no entry")
     except (ValueError, TypeError, RecursionError):
         return failure("the body cannot be taken apart")
-    ranked.sort(key=lambda pair: pair[0])
-    return [Atom(number, *atom[1:]) for number, (_, atom) in enumerate(ranked, 1)]
+    return [Atom(number, *atom[1:]) for number, atom in enumerate(atoms, 1)]

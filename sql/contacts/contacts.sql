@@ -67,15 +67,16 @@ COMMENT ON FUNCTION _wa_look_up_contacts(uuid, text[], text[], timestamptz[]) IS
 'who had it then.';
 
 CREATE OR REPLACE FUNCTION _wa_resolve_contacts(
-    p_org uuid, p_phones text[], p_user_ids text[], p_source text, p_ats timestamptz[] DEFAULT NULL
+    p_org uuid, p_phones text[], p_user_ids text[], p_source text, p_ats timestamptz[] DEFAULT NULL,
+    p_keys text[] DEFAULT NULL
 ) RETURNS TABLE (n integer, contact_id bigint)
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 DECLARE
-    v_keys text[] := ARRAY(
+    v_keys text[] := coalesce(p_keys, ARRAY(
         SELECT _wa_phone_key(p.phone) FROM unnest(p_phones) WITH ORDINALITY p (phone, n) ORDER BY p.n
-    );
+    ));
     v_user_ids text[] := coalesce(p_user_ids, array_fill(NULL::text, ARRAY[cardinality(p_phones)]));
     v_has_user_ids boolean := num_nonnulls(VARIADIC p_user_ids) > 0;
     v_found record;
@@ -151,9 +152,10 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION _wa_resolve_contacts(uuid, text[], text[], text, timestamptz[]) IS
+COMMENT ON FUNCTION _wa_resolve_contacts(uuid, text[], text[], text, timestamptz[], text[]) IS
 'Internal: the contact of each pair of number (E.164) and user id, either of which may be NULL; creates '
-'what is missing and joins two contacts that turn out to be one. With times, a number finds who had it then.';
+'what is missing and joins two contacts that turn out to be one. With times, a number finds who had it then. '
+'p_keys: the _wa_phone_key() of each number, where the caller has it.';
 
 CREATE OR REPLACE FUNCTION _wa_find_contact(p_org uuid, p_recipient text) RETURNS bigint
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT

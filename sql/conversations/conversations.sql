@@ -49,54 +49,73 @@ RETURN p_type NOT IN ('reaction', 'system', 'edit', 'revoke', 'request_welcome')
 COMMENT ON FUNCTION _wa_opens_window(text) IS
 'Internal: whether an inbound message of this type opens the 24-hour window.';
 
+-- The rule of both directions: a reaction is a remark on a message, and Meta documents neither that it opens
+-- a window nor that it answers a customer or starts the free entry point. Who got a thumb up still waits for
+-- an answer: it clears no unread_count, whether it went through the queue or came as an echo. Edits and
+-- deletions change a message that was counted.
+CREATE OR REPLACE FUNCTION _wa_is_answer(p_type text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN p_type NOT IN ('reaction', 'edit', 'revoke');
+
+COMMENT ON FUNCTION _wa_is_answer(text) IS
+'Internal: whether an outbound message of this type answers the customer.';
+
 CREATE OR REPLACE FUNCTION _wa_record_customer_messages(p_org uuid, p_message_ids bigint[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
+DECLARE
+    v_with_entry_point bigint[];
 BEGIN
-    INSERT INTO wa_conversation_windows AS w (
-        organization_id, number_id, contact_id, last_customer_message_at, unread_count, user_id, entry_point,
-        entry_point_opened_at
+    WITH told AS (
+        INSERT INTO wa_conversation_windows AS w (
+            organization_id, number_id, contact_id, last_customer_message_at, unread_count, user_id,
+            entry_point, entry_point_opened_at
+        )
+        SELECT
+            p_org, m.number_id, m.contact_id, max(m.provider_at),
+            count(*) FILTER (WHERE m.provider_at > coalesce(o.last_business_message_at, '-infinity')),
+            (array_agg(m.user_id ORDER BY m.provider_at DESC) FILTER (WHERE m.user_id IS NOT NULL))[1],
+            (array_agg(m.referral ORDER BY m.provider_at DESC) FILTER (WHERE m.referral IS NOT NULL))[1],
+            max(m.provider_at) FILTER (WHERE m.referral IS NOT NULL)
+        FROM _wa_messages_of(p_org, p_message_ids) m
+        LEFT JOIN LATERAL (
+            SELECT k.last_business_message_at FROM wa_conversation_windows k
+            WHERE k.organization_id = p_org AND k.contact_id = m.contact_id AND k.number_id = m.number_id
+            LIMIT 1
+        ) o ON true
+        WHERE m.direction = 'inbound'
+            AND m.contact_id IS NOT NULL AND m.number_id IS NOT NULL AND m.group_id IS NULL
+            AND _wa_opens_window(m.message_type)
+        GROUP BY m.number_id, m.contact_id
+        ORDER BY m.contact_id, m.number_id
+        ON CONFLICT (organization_id, contact_id, number_id) DO UPDATE SET
+            last_customer_message_at = greatest(w.last_customer_message_at, excluded.last_customer_message_at),
+            unread_count = w.unread_count + excluded.unread_count,
+            -- One that comes late does not open again what was closed after it.
+            state = CASE WHEN excluded.last_customer_message_at > w.state_changed_at THEN 'active'
+                ELSE w.state END,
+            user_id = CASE
+                WHEN excluded.last_customer_message_at >= coalesce(w.last_customer_message_at, '-infinity')
+                    THEN coalesce(excluded.user_id, w.user_id)
+                ELSE coalesce(w.user_id, excluded.user_id)
+            END,
+            entry_point = CASE
+                WHEN excluded.entry_point_opened_at >= coalesce(w.entry_point_opened_at, '-infinity')
+                    THEN excluded.entry_point
+                ELSE w.entry_point
+            END,
+            -- A new click starts over: the free time runs from the answer to it.
+            entry_point_expires_at = CASE
+                WHEN excluded.entry_point_opened_at > coalesce(w.entry_point_opened_at, '-infinity') THEN NULL
+                ELSE w.entry_point_expires_at
+            END,
+            entry_point_opened_at = greatest(w.entry_point_opened_at, excluded.entry_point_opened_at),
+            updated_at = clock_timestamp()
+        RETURNING w.id, w.entry_point_opened_at
     )
-    SELECT
-        p_org, m.number_id, m.contact_id, max(m.provider_at),
-        count(*) FILTER (WHERE m.provider_at > coalesce(o.last_business_message_at, '-infinity')),
-        (array_agg(m.user_id ORDER BY m.provider_at DESC) FILTER (WHERE m.user_id IS NOT NULL))[1],
-        (array_agg(m.referral ORDER BY m.provider_at DESC) FILTER (WHERE m.referral IS NOT NULL))[1],
-        max(m.provider_at) FILTER (WHERE m.referral IS NOT NULL)
-    FROM _wa_messages_of(p_org, p_message_ids) m
-    LEFT JOIN LATERAL (
-        SELECT k.last_business_message_at FROM wa_conversation_windows k
-        WHERE k.organization_id = p_org AND k.contact_id = m.contact_id AND k.number_id = m.number_id LIMIT 1
-    ) o ON true
-    WHERE m.direction = 'inbound'
-        AND m.contact_id IS NOT NULL AND m.number_id IS NOT NULL AND m.group_id IS NULL
-        AND _wa_opens_window(m.message_type)
-    GROUP BY m.number_id, m.contact_id
-    ORDER BY m.contact_id, m.number_id
-    ON CONFLICT (organization_id, contact_id, number_id) DO UPDATE SET
-        last_customer_message_at = greatest(w.last_customer_message_at, excluded.last_customer_message_at),
-        unread_count = w.unread_count + excluded.unread_count,
-        -- One that comes late does not open again what was closed after it.
-        state = CASE WHEN excluded.last_customer_message_at > w.state_changed_at THEN 'active'
-            ELSE w.state END,
-        user_id = CASE
-            WHEN excluded.last_customer_message_at >= coalesce(w.last_customer_message_at, '-infinity')
-                THEN coalesce(excluded.user_id, w.user_id)
-            ELSE coalesce(w.user_id, excluded.user_id)
-        END,
-        entry_point = CASE
-            WHEN excluded.entry_point_opened_at >= coalesce(w.entry_point_opened_at, '-infinity')
-                THEN excluded.entry_point
-            ELSE w.entry_point
-        END,
-        -- A new click starts over: the free time runs from the answer to it.
-        entry_point_expires_at = CASE
-            WHEN excluded.entry_point_opened_at > coalesce(w.entry_point_opened_at, '-infinity') THEN NULL
-            ELSE w.entry_point_expires_at
-        END,
-        entry_point_opened_at = greatest(w.entry_point_opened_at, excluded.entry_point_opened_at),
-        updated_at = clock_timestamp();
-    PERFORM _wa_refresh_entry_points(p_org, p_message_ids);
+    SELECT array_agg(t.id) FILTER (WHERE t.entry_point_opened_at IS NOT NULL) INTO v_with_entry_point
+    FROM told t;
+    PERFORM _wa_refresh_entry_points(p_org, v_with_entry_point);
 END
 $$;
 
@@ -106,68 +125,94 @@ COMMENT ON FUNCTION _wa_record_customer_messages(uuid, bigint[]) IS
 CREATE OR REPLACE FUNCTION _wa_record_business_messages(p_org uuid, p_message_ids bigint[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
+DECLARE
+    v_with_entry_point bigint[];
 BEGIN
-    INSERT INTO wa_conversation_windows AS w (organization_id, number_id, contact_id,
-        last_business_message_at)
-    SELECT p_org, m.number_id, m.contact_id, max(coalesce(m.provider_at, m.sent_at))
-    FROM _wa_messages_of(p_org, p_message_ids) m
-    WHERE m.direction = 'outbound'
-        AND m.contact_id IS NOT NULL AND m.number_id IS NOT NULL AND m.group_id IS NULL
-        AND m.message_type NOT IN ('reaction', 'edit', 'revoke')
-    GROUP BY m.number_id, m.contact_id
-    ORDER BY m.contact_id, m.number_id
-    ON CONFLICT (organization_id, contact_id, number_id) DO UPDATE SET
-        last_business_message_at = greatest(w.last_business_message_at, excluded.last_business_message_at),
-        unread_count = CASE
-            WHEN w.unread_count = 0 THEN 0
-            ELSE (
-                SELECT count(*) FROM wa_messages c
-                WHERE c.organization_id = w.organization_id AND c.contact_id = w.contact_id
-                    AND c.number_id = w.number_id AND c.direction = 'inbound' AND c.group_id IS NULL
-                    AND _wa_opens_window(c.message_type)
+    WITH told AS (
+        INSERT INTO wa_conversation_windows AS w (
+            organization_id, number_id, contact_id, last_business_message_at
+        )
+        SELECT p_org, m.number_id, m.contact_id, max(coalesce(m.provider_at, m.sent_at))
+        FROM _wa_messages_of(p_org, p_message_ids) m
+        WHERE m.direction = 'outbound' AND m.status = 'sent'
+            AND m.contact_id IS NOT NULL AND m.number_id IS NOT NULL AND m.group_id IS NULL
+            AND _wa_is_answer(m.message_type)
+        GROUP BY m.number_id, m.contact_id
+        ORDER BY m.contact_id, m.number_id
+        ON CONFLICT (organization_id, contact_id, number_id) DO UPDATE SET
+            last_business_message_at = greatest(w.last_business_message_at,
+                excluded.last_business_message_at),
+            unread_count = CASE
+                WHEN w.unread_count = 0 THEN 0
+                -- The customer wrote nothing since: no need to count.
+                WHEN w.last_customer_message_at <= greatest(w.last_business_message_at,
+                    excluded.last_business_message_at) THEN 0
+                ELSE (
+                    SELECT count(*) FROM wa_messages c
+                    WHERE c.organization_id = w.organization_id AND c.contact_id = w.contact_id
+                        AND c.number_id = w.number_id AND c.direction = 'inbound' AND c.group_id IS NULL
+                        AND _wa_opens_window(c.message_type)
                         AND (c.message_type <> 'call' OR c.content ? 'connect')
-                    AND c.provider_at > greatest(w.last_business_message_at,
-                        excluded.last_business_message_at)
-            )
-        END,
-        updated_at = clock_timestamp();
-    PERFORM _wa_refresh_entry_points(p_org, p_message_ids);
+                        AND c.provider_at > greatest(w.last_business_message_at,
+                            excluded.last_business_message_at)
+                )
+            END,
+            updated_at = clock_timestamp()
+        RETURNING w.id, w.entry_point_opened_at
+    )
+    SELECT array_agg(t.id) FILTER (WHERE t.entry_point_opened_at IS NOT NULL) INTO v_with_entry_point
+    FROM told t;
+    PERFORM _wa_refresh_entry_points(p_org, v_with_entry_point);
 END
 $$;
 
 COMMENT ON FUNCTION _wa_record_business_messages(uuid, bigint[]) IS
-'Internal: takes messages that the business sent outside the queue into their conversations.';
+'Internal: takes messages that the business sent into their conversations, whether from the queue, from the '
+'app or by calling.';
 
-CREATE OR REPLACE FUNCTION _wa_refresh_entry_points(p_org uuid, p_message_ids bigint[]) RETURNS void
+CREATE OR REPLACE FUNCTION _wa_refresh_entry_points(p_org uuid, p_ids bigint[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
-    v_window record;
+    v_id bigint;
 BEGIN
-    FOR v_window IN
-        SELECT DISTINCT w.id, w.contact_id, w.number_id, w.entry_point_opened_at
-        FROM _wa_messages_of(p_org, p_message_ids) m
-        CROSS JOIN LATERAL (
-            SELECT k.* FROM wa_conversation_windows k
-            WHERE k.organization_id = p_org AND k.contact_id = m.contact_id AND k.number_id = m.number_id
-                LIMIT 1
-        ) w
-        WHERE w.entry_point_opened_at IS NOT NULL
-    LOOP
+    -- Few conversations have one; one look-up by key for each.
+    FOREACH v_id IN ARRAY coalesce(p_ids, '{}') LOOP
         UPDATE wa_conversation_windows w SET entry_point_expires_at = (
             SELECT min(coalesce(m.provider_at, m.sent_at)) + interval '72 hours' FROM wa_messages m
-            WHERE m.organization_id = p_org AND m.contact_id = v_window.contact_id
-                AND m.number_id = v_window.number_id AND m.direction = 'outbound' AND m.group_id IS NULL
-                AND m.status = 'sent' AND coalesce(m.provider_at, m.sent_at) >= v_window.entry_point_opened_at
-                AND coalesce(m.provider_at, m.sent_at) < v_window.entry_point_opened_at + interval '24 hours'
+            WHERE m.organization_id = p_org AND m.contact_id = w.contact_id AND m.number_id = w.number_id
+                AND m.direction = 'outbound' AND m.group_id IS NULL AND m.status = 'sent'
+                AND _wa_is_answer(m.message_type)
+                AND coalesce(m.provider_at, m.sent_at) >= w.entry_point_opened_at
+                AND coalesce(m.provider_at, m.sent_at) < w.entry_point_opened_at + interval '24 hours'
         )
-        WHERE w.organization_id = p_org AND w.id = v_window.id;
+        WHERE w.organization_id = p_org AND w.id = v_id;
     END LOOP;
 END
 $$;
 
 COMMENT ON FUNCTION _wa_refresh_entry_points(uuid, bigint[]) IS
-'Internal: the free entry point ends 72 h after the first answer that came within 24 h of the click.';
+'Internal: the free entry point of a conversation ends 72 h after the first answer that came within 24 h of '
+'the click.';
+
+CREATE OR REPLACE FUNCTION _wa_deny_windows(
+    p_org uuid, p_contact_ids bigint[], p_number_ids bigint[], p_ats timestamptz[]
+) RETURNS void
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    UPDATE wa_conversation_windows w SET
+        window_denied_at = greatest(w.window_denied_at, d.at), updated_at = clock_timestamp()
+    FROM (
+        SELECT u.contact_id, u.number_id, max(u.at) AS at
+        FROM unnest(p_contact_ids, p_number_ids, p_ats) u (contact_id, number_id, at)
+        GROUP BY u.contact_id, u.number_id
+    ) d
+    WHERE w.organization_id = p_org AND w.contact_id = d.contact_id AND w.number_id = d.number_id
+$$;
+
+COMMENT ON FUNCTION _wa_deny_windows(uuid, bigint[], bigint[], timestamptz[]) IS
+'Internal: the provider said of these conversations, each a contact with a number, that their window is '
+'closed, and when.';
 
 CREATE OR REPLACE FUNCTION _wa_number_for(p_org uuid, p_contact_id bigint) RETURNS bigint
 LANGUAGE sql STABLE SET search_path FROM CURRENT

@@ -40,6 +40,7 @@ CREATE OR REPLACE TRIGGER state BEFORE UPDATE OF state ON wa_conversation_window
 FOR EACH ROW WHEN (OLD.state IS DISTINCT FROM NEW.state)
 EXECUTE FUNCTION tg_wa_conversation_windows__state();
 
+-- With the caller's rights, row security included.
 CREATE OR REPLACE FUNCTION _wa_set_conversation_state(p_org uuid, p_id bigint, p_state text) RETURNS void
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -47,7 +48,7 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION _wa_set_conversation_state(uuid, bigint, text) IS
-'Internal: sets the state of a conversation with the caller''s rights.';
+'Internal: sets the state of a conversation; one that may not follow is refused (WA203).';
 
 -- Never waits: a conversation that is being written to at this moment is skipped, and is no longer stale.
 CREATE OR REPLACE FUNCTION expire_wa_conversations() RETURNS integer

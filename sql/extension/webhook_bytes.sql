@@ -51,8 +51,8 @@ SD["split"] = split_webhook
 return split_webhook(p_body)
 $plpython$;
 COMMENT ON FUNCTION _wa_split_webhook(bytea) IS
-'The atoms (messages, statuses, events) of one webhook body in processing order. Never raises: what cannot '
-'be read is a row with its error.';
+'The atoms (messages, statuses, events) of one webhook body in its order. Never raises: what cannot be read '
+'is a row with its error.';
 
 CREATE FUNCTION _wa_split_webhooks(p_ids bigint[], p_bodies bytea[]) RETURNS TABLE (
     log_id bigint,

@@ -157,7 +157,7 @@ BEGIN
             array_fill(NULL::text, ARRAY[cardinality(v_done.accepted)]),
             array_fill(NULL::text, ARRAY[cardinality(v_done.accepted)])
         );
-        PERFORM _wa_attach_early_statuses(p_org, v_messages);
+        PERFORM _wa_take_early_statuses(p_org, v_messages);
         IF v_done.learners IS NOT NULL THEN
             PERFORM _wa_learn_wa_id(p_org, v_done.learners, v_done.wa_ids);
         END IF;

@@ -1,4 +1,4 @@
--- What the provider tells besides messages: kept as it came, once, then applied by account_rules.sql.
+-- What the provider tells besides messages: kept as it came, once, then applied by the room that it is about.
 
 CREATE OR REPLACE FUNCTION _wa_apply_account_events(p_org uuid, p_atoms _wa_webhook_atoms[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -26,8 +26,8 @@ BEGIN
             a.payload || CASE WHEN a.contact IS NULL THEN '{}'
                 ELSE jsonb_build_object('contact', a.contact) END,
             a.dedupe_key, a.at, a.received_at
-        FROM unnest(p_atoms) a
-        ORDER BY a.at, a.log_id, a.atom
+        FROM _wa_number_atoms(p_atoms) a
+        ORDER BY a.at, a.n
         ON CONFLICT (organization_id, dedupe_key) DO NOTHING
         RETURNING id
     )
@@ -39,7 +39,13 @@ BEGIN
             AND e.field NOT IN ('messages', 'user_preferences')
         ORDER BY e.occurred_at, e.id
     LOOP
-        PERFORM _wa_apply_account_event(p_org, v_event);
+        IF v_event.field LIKE '%template%' THEN
+            PERFORM _wa_apply_template_events(
+                p_org, v_event.waba_id, ARRAY[v_event.occurred_at], ARRAY[v_event.payload]
+            );
+        ELSE
+            PERFORM _wa_apply_account_event(p_org, v_event);
+        END IF;
     END LOOP;
 END
 $$;

@@ -44,12 +44,7 @@ DECLARE
     v_numbers bigint[] := _wa_event_numbers(p_org, p_event);
     v_value jsonb := p_event.payload;
 BEGIN
-    IF p_event.field LIKE '%template%' THEN
-        PERFORM _wa_apply_template_events(
-            p_org, p_event.waba_id, ARRAY[p_event.occurred_at], ARRAY[p_event.payload]
-        );
-        RETURN;
-    ELSIF _wa_is_overtaken(p_org, p_event) THEN
+    IF _wa_is_overtaken(p_org, p_event) THEN
         RETURN;
     END IF;
     CASE p_event.field
@@ -93,7 +88,7 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_apply_account_event(uuid, wa_account_events) IS
-'Internal: what one event changes in numbers, portfolios and templates. Most are only kept.';
+'Internal: what one event changes in numbers and portfolios. Most are only kept.';
 
 CREATE OR REPLACE FUNCTION _wa_apply_account_update(p_org uuid, p_event wa_account_events, p_numbers bigint[])
 RETURNS void

@@ -1,37 +1,6 @@
 -- Webhooks: stored byte for byte, durably, before anything is read of them; taken apart and processed
 -- afterwards, and as often as needed.
 
--- Only its row type is used: one atom of a webhook with what is known of it, in the arrays that processing
--- hands on.
-CREATE OR REPLACE VIEW _wa_webhook_atoms AS
-SELECT
-    NULL::bigint AS log_id, NULL::integer AS atom, NULL::integer AS place, NULL::text AS kind,
-    NULL::text AS field,
-    NULL::uuid AS organization_id, NULL::bigint AS number_id, NULL::text AS waba_id,
-    NULL::text AS phone_number_id,
-    NULL::text AS display_phone, NULL::timestamptz AS received_at, NULL::timestamptz AS at,
-    NULL::jsonb AS payload,
-    NULL::jsonb AS contact, NULL::text AS dedupe_key, NULL::text AS error
-WHERE false;
-
-COMMENT ON VIEW _wa_webhook_atoms IS 'Internal: the shape of an atom while it is processed. Never has rows.';
-
-CREATE OR REPLACE FUNCTION _wa_number_atoms(p_atoms _wa_webhook_atoms[]) RETURNS TABLE (
-    n bigint, number_id bigint, phone_number_id text, display_phone text, at timestamptz, payload jsonb,
-    contact jsonb
-)
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-BEGIN ATOMIC
-    SELECT a.n, a.number_id, a.phone_number_id, a.display_phone, a.at, a.payload, a.contact
-    FROM unnest(p_atoms) WITH ORDINALITY a (
-        log_id, atom, place, kind, field, organization_id, number_id, waba_id, phone_number_id, display_phone,
-        received_at, at, payload, contact, dedupe_key, error, n
-    );
-END;
-
-COMMENT ON FUNCTION _wa_number_atoms(_wa_webhook_atoms[]) IS
-'Internal: atoms with their places in the array.';
-
 CREATE OR REPLACE FUNCTION ingest_wa_webhooks(p_bodies bytea[], p_sources text[],
     p_provider text DEFAULT 'meta')
 RETURNS bigint[]
@@ -153,14 +122,13 @@ BEGIN
         SELECT DISTINCT a.organization_id FROM unnest(v_atoms) a WHERE a.error IS NULL ORDER BY 1
     LOOP
         PERFORM _wa_apply_atoms_safely(v_org, ARRAY(
-            SELECT a::_wa_webhook_atoms FROM unnest(v_atoms) a
-            WHERE a.organization_id = v_org AND a.error IS NULL
-            ORDER BY a.place, a.log_id, a.atom
+            SELECT a::_wa_webhook_atoms FROM unnest(v_atoms) a WHERE a.organization_id = v_org AND a.error IS NULL
         ));
     END LOOP;
-    UPDATE wa_phone_numbers n SET last_webhook_at = v_started
-    WHERE (n.organization_id, n.id) IN (SELECT a.organization_id, a.number_id FROM unnest(v_atoms) a)
-        AND (n.last_webhook_at IS NULL OR n.last_webhook_at < v_started - interval '10 seconds');
+    PERFORM _wa_note_webhooks(a.organization_id, array_agg(DISTINCT a.number_id), v_started)
+    FROM unnest(v_atoms) a
+    WHERE a.number_id IS NOT NULL
+    GROUP BY a.organization_id;
 
     UPDATE wa_webhook_errors SET resolved_at = clock_timestamp()
     WHERE log_id = ANY (p_ids) AND resolved_at IS NULL AND occurred_at < v_started;
@@ -187,118 +155,6 @@ $$;
 
 COMMENT ON FUNCTION _wa_process_logs(bigint[]) IS
 'Internal: processes the given stored bodies and records how each went.';
-
-CREATE OR REPLACE FUNCTION _wa_read_atoms(p_ids bigint[]) RETURNS _wa_webhook_atoms[]
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
-AS $$
-BEGIN
-    -- Not LANGUAGE sql, which would plan this anew in every transaction, at the cost of thirty bodies.
-    RETURN (
-        SELECT coalesce(array_agg(ROW(
-            s.log_id, s.atom,
-            CASE s.kind
-                WHEN 'message' THEN CASE WHEN s.payload ->> 'type' IN ('edit', 'revoke', 'system') THEN 2
-                    ELSE 1 END
-                WHEN 'echo' THEN 3 WHEN 'call' THEN 4 WHEN 'status' THEN 5 WHEN 'call_status' THEN 5 ELSE 6
-            END,
-            s.kind, s.field, o.organization_id, o.number_id, s.waba_id, s.phone_number_id, s.display_phone,
-            l.received_at,
-            -- A clock that runs ahead must not lengthen a window.
-            least(coalesce(
-                _wa_to_timestamp(s.payload -> 'timestamp'),
-                _wa_to_timestamp(s.payload #> '{metadata,timestamp}'),
-                s.entry_time, l.received_at
-            ), l.received_at),
-            s.payload, s.contact, s.dedupe_key,
-            coalesce(s.error, CASE
-                WHEN o.organization_id IS NULL AND s.phone_number_id IS NOT NULL
-                    THEN 'the business number is not registered'
-                WHEN o.organization_id IS NULL THEN 'no number of the business account is registered'
-            END)
-        )::_wa_webhook_atoms), '{}')
-        FROM (
-            SELECT array_agg(w.id ORDER BY w.id) AS ids, array_agg(w.body ORDER BY w.id) AS bodies
-            FROM wa_webhook_logs w WHERE w.id = ANY (p_ids)
-        ) b
-        CROSS JOIN LATERAL _wa_split_webhooks(b.ids, b.bodies) s
-        -- A join could be planned as a walk through all that was ever received.
-        CROSS JOIN LATERAL (SELECT w.received_at FROM wa_webhook_logs w WHERE w.id = s.log_id LIMIT 1) l
-        LEFT JOIN LATERAL (
-            SELECT r.organization_id, r.number_id FROM wa_number_routes r
-                WHERE r.phone_number_id = s.phone_number_id
-            UNION ALL
-            -- Events of an account name no number; every tenant of the account is told.
-            SELECT DISTINCT r.organization_id, NULL::bigint FROM wa_number_routes r
-            WHERE s.phone_number_id IS NULL AND r.waba_id = s.waba_id
-        ) o ON true
-    );
-END
-$$;
-
-COMMENT ON FUNCTION _wa_read_atoms(bigint[]) IS
-'Internal: takes stored bodies apart and finds the tenant and number of each atom; those that cannot go on '
-'have an error.';
-
--- The whole batch at once; when something in it fails, its halves, so that one bad atom costs little and
--- harms no other.
-CREATE OR REPLACE FUNCTION _wa_apply_atoms_safely(p_org uuid, p_atoms _wa_webhook_atoms[]) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
-AS $$
-DECLARE
-    v_count integer := cardinality(p_atoms);
-    v_state text;
-    v_message text;
-BEGIN
-    BEGIN
-        PERFORM _wa_apply_atoms(p_org, p_atoms);
-        RETURN;
-    EXCEPTION WHEN OTHERS THEN
-        -- Stored for replay, except what has nothing to do with the atom: then the whole batch stays pending.
-        GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
-        IF left(v_state, 2) IN ('25', '40', '53', '55', '57', '58') THEN
-            RAISE;
-        END IF;
-    END;
-    IF v_count = 1 THEN
-        INSERT INTO wa_webhook_errors (log_id, atom, kind, sqlstate, error, payload)
-        VALUES (p_atoms[1].log_id, p_atoms[1].atom, p_atoms[1].kind, v_state, v_message, p_atoms[1].payload)
-        ON CONFLICT (log_id, atom) DO UPDATE SET
-            error = excluded.error, sqlstate = excluded.sqlstate, occurred_at = clock_timestamp(),
-            resolved_at = NULL;
-    ELSE
-        PERFORM _wa_apply_atoms_safely(p_org, p_atoms[1:v_count / 2]);
-        PERFORM _wa_apply_atoms_safely(p_org, p_atoms[v_count / 2 + 1:v_count]);
-    END IF;
-END
-$$;
-
-COMMENT ON FUNCTION _wa_apply_atoms_safely(uuid, _wa_webhook_atoms[]) IS
-'Internal: applies what can be applied of a batch and keeps the rest in wa_webhook_errors.';
-
-CREATE OR REPLACE FUNCTION _wa_apply_atoms(p_org uuid, p_atoms _wa_webhook_atoms[]) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
-AS $$
-DECLARE
-    v_group record;
-BEGIN
-    PERFORM _wa_settle_echoes(p_org, p_atoms);
-    FOR v_group IN
-        SELECT a.place, array_agg(a::_wa_webhook_atoms ORDER BY a.log_id, a.atom) AS atoms
-        FROM unnest(p_atoms) a GROUP BY a.place ORDER BY a.place
-    LOOP
-        CASE v_group.place
-            WHEN 1, 2 THEN PERFORM _wa_apply_messages(p_org, v_group.atoms);
-            WHEN 3 THEN PERFORM _wa_apply_echoes(p_org, v_group.atoms);
-            WHEN 4 THEN PERFORM _wa_apply_calls(p_org, v_group.atoms);
-            WHEN 5 THEN PERFORM _wa_apply_statuses(p_org, v_group.atoms);
-            ELSE PERFORM _wa_apply_account_events(p_org, v_group.atoms);
-        END CASE;
-    END LOOP;
-END
-$$;
-
-COMMENT ON FUNCTION _wa_apply_atoms(uuid, _wa_webhook_atoms[]) IS
-'Internal: applies atoms of one organization, messages before statuses.';
 
 CREATE OR REPLACE FUNCTION record_wa_webhook_rejection(p_source text, p_reason text) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT

@@ -26,19 +26,19 @@ SELECT * FROM _wa_split_webhook(convert_to($json${"object": "whatsapp_business_a
         {"field": "account_alerts", "value": {"entity_id": 5}}]}]}$json$, 'UTF8'));
 SELECT results_eq(
     'SELECT atom, kind, dedupe_key IS NOT NULL, error IS NOT NULL FROM made ORDER BY atom',
-    $$ VALUES (1, 'message', TRUE, FALSE), (2, 'message', TRUE, TRUE), (3, 'status', TRUE, FALSE),
+    $$ VALUES (1, 'status', TRUE, FALSE), (2, 'message', TRUE, FALSE), (3, 'message', TRUE, TRUE),
         (4, 'account', TRUE, FALSE) $$,
-    'a row per atom, messages before statuses before the rest'
+    'a row per atom, in the order of the body'
 );
 SELECT results_eq(
     $$ SELECT DISTINCT waba_id, entry_time FROM made $$,
     $$ VALUES ('1', timestamptz '2025-02-12 00:43:44+00') $$, 'account and time come from the entry'
 );
 SELECT is(payload ->> 'entity_id', '5', 'numbers stay numbers') FROM made WHERE kind = 'account';
-SELECT is(contact #>> '{profile,name}', U&'A\FFFDB', 'a NUL is replaced') FROM made WHERE atom = 1;
-SELECT matches(note, 'U\+FFFD', 'and noted') FROM made WHERE atom = 1;
-SELECT is(error, 'the atom is not an object', 'a broken atom says so') FROM made WHERE atom = 2;
-SELECT is(phone_number_id, '106540352242922', 'the number comes from the metadata') FROM made WHERE atom = 3;
+SELECT is(contact #>> '{profile,name}', U&'A\FFFDB', 'a NUL is replaced') FROM made WHERE atom = 2;
+SELECT matches(note, 'U\+FFFD', 'and noted') FROM made WHERE atom = 2;
+SELECT is(error, 'the atom is not an object', 'a broken atom says so') FROM made WHERE atom = 3;
+SELECT is(phone_number_id, '106540352242922', 'the number comes from the metadata') FROM made WHERE atom = 1;
 
 SELECT results_eq(
     $$ SELECT kind, error FROM _wa_split_webhook('\xff') $$,
