@@ -65,6 +65,13 @@ RETURN (overlay(lpad(to_hex((date_part('epoch', p_at) * 4096000)::bigint), 15, '
 COMMENT ON FUNCTION _wa_uuid7(timestamptz) IS
 'A version 7 UUID for a time: sorts by that time to the microsecond, by chance within one.';
 
+CREATE FUNCTION _wa_uuid7_floor(p_at timestamptz) RETURNS uuid
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (overlay(lpad(to_hex((date_part('epoch', p_at) * 4096000)::bigint), 15, '0'), '7', 13, 0)
+    || repeat('0', 16))::uuid;
+COMMENT ON FUNCTION _wa_uuid7_floor(timestamptz) IS
+'The lowest id that _wa_uuid7() gives at that time.';
+
 CREATE FUNCTION _wa_to_timestamp(p_value jsonb) RETURNS timestamptz
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN jsonb_typeof(p_value) IN ('string', 'number')

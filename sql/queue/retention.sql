@@ -1,13 +1,5 @@
 -- Which rows of the queue go when: those that are finished, by the retention of messages.
 
-CREATE OR REPLACE FUNCTION _wa_uuid7_floor(p_at timestamptz) RETURNS uuid
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (overlay(lpad(to_hex((date_part('epoch', p_at) * 4096000)::bigint), 15, '0'), '7', 13, 0)
-    || repeat('0', 16))::uuid;
-
-COMMENT ON FUNCTION _wa_uuid7_floor(timestamptz) IS
-'Internal: the lowest id that _wa_uuid7() gives at that time.';
-
 -- A row that got an id of the application's own is found by its message. Locked rows are left for the next
 -- call: whoever is at work on them goes on undisturbed.
 CREATE OR REPLACE FUNCTION _wa_delete_queue_rows(p_now timestamptz, p_limit integer) RETURNS integer

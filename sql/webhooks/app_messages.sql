@@ -12,7 +12,7 @@ BEGIN
         WHERE coalesce(a.payload ->> 'id', '') = ''
             OR num_nonnulls(a.payload ->> 'to', a.payload ->> 'to_user_id', a.payload ->> 'group_id') = 0
     ) THEN
-        RAISE EXCEPTION USING ERRCODE = '22023', MESSAGE = 'the echo has no id or no recipient';
+        PERFORM _wa_refuse_atoms(p_atoms, 'the echo has no id or no recipient');
     END IF;
     v_contact_ids := _wa_resolve_atoms(p_org, p_atoms, 'echo');
     v_ids := _wa_record_messages(p_org, ARRAY(

@@ -229,3 +229,17 @@ $$;
 
 COMMENT ON FUNCTION _wa_apply_atoms(uuid, _wa_webhook_atoms[]) IS
 'Internal: applies atoms of one organization in their order, all of one place at once.';
+
+CREATE OR REPLACE FUNCTION _wa_refuse_atoms(p_atoms _wa_webhook_atoms[], p_problem text) RETURNS void
+LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    RAISE EXCEPTION USING ERRCODE = '22023',
+        MESSAGE = p_problem,
+        DETAIL = format('Kind %s, %s at once.', p_atoms[1].kind, cardinality(p_atoms)),
+        HINT = 'It stays in wa_webhook_errors; replay_wa_webhooks() tries it again.';
+END
+$$;
+
+COMMENT ON FUNCTION _wa_refuse_atoms(_wa_webhook_atoms[], text) IS
+'Internal: raises for atoms of which one lacks what it cannot be recorded without.';

@@ -15,7 +15,7 @@ BEGIN
             a.contact ->> 'user_id'
         ) = 0
     ) THEN
-        RAISE EXCEPTION USING ERRCODE = '22023', MESSAGE = 'the call has no id or no customer';
+        PERFORM _wa_refuse_atoms(p_atoms, 'the call has no id or no customer');
     END IF;
     v_contact_ids := _wa_resolve_atoms(p_org, p_atoms, 'call');
     -- One of each call, with all that the batch tells of it.

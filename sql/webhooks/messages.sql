@@ -47,11 +47,11 @@ DECLARE
     v_ids bigint[];
 BEGIN
     IF EXISTS (SELECT FROM unnest(p_atoms) a WHERE coalesce(a.payload ->> 'id', '') = '') THEN
-        RAISE EXCEPTION USING ERRCODE = '22023', MESSAGE = 'the message has no id';
+        PERFORM _wa_refuse_atoms(p_atoms, 'the message has no id');
     END IF;
     v_contact_ids := _wa_resolve_atoms(p_org, p_atoms, 'webhook');
     IF array_position(v_contact_ids, NULL) IS NOT NULL THEN
-        RAISE EXCEPTION USING ERRCODE = '22023', MESSAGE = 'the message names no sender';
+        PERFORM _wa_refuse_atoms(p_atoms, 'the message names no sender');
     END IF;
 
     v_ids := _wa_record_messages(p_org, ARRAY(

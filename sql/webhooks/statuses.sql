@@ -44,7 +44,7 @@ BEGIN
     IF EXISTS (
         SELECT FROM unnest(p_atoms) a WHERE num_nulls(a.payload ->> 'id', a.payload ->> 'status') > 0
     ) THEN
-        RAISE EXCEPTION USING ERRCODE = '22023', MESSAGE = 'the status has no id or no state';
+        PERFORM _wa_refuse_atoms(p_atoms, 'the status has no id or no state');
     END IF;
     v_taken := _wa_record_statuses(p_org, ARRAY(
         SELECT ROW(
