@@ -9,10 +9,12 @@ from harness import CHECKOUT, Database
 
 BATCHES, BATCH = 60, 50
 # Rows that an index hands out for each message: a few look-ups by key, never the whole table.
-MOST_READ = 12
+MOST_READ = 15
 READ = """
 SELECT indexrelname, idx_tup_read FROM pg_stat_user_indexes
-WHERE relname IN ('wa_messages', 'wa_message_statuses', 'wa_outbound_queue')
+WHERE relname IN (
+    'wa_messages', 'wa_message_statuses', 'wa_outbound_queue', 'wa_queue_due', 'wa_queue_inflight'
+)
 """
 BEFORE_MAINTENANCE = 5
 EMPTIED = ["wa_outbound_queue", "wa_queue_due"]
