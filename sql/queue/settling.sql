@@ -112,27 +112,9 @@ BEGIN
     announced AS (
         INSERT INTO wa_events (organization_id, kind, message_id, status, occurred_at)
         SELECT p_org, 'status', m.id, m.state, v_now FROM recorded m
-    ),
-    conversed AS (
-        INSERT INTO wa_conversation_windows AS w (
-            organization_id, contact_id, number_id, last_business_message_at
-        )
-        SELECT DISTINCT p_org, m.contact_id, m.number_id, v_now FROM recorded m
-        WHERE m.status = 'sent' AND m.contact_id IS NOT NULL AND m.number_id IS NOT NULL
-        ORDER BY m.contact_id, m.number_id
-        ON CONFLICT (organization_id, contact_id, number_id) DO UPDATE SET
-            last_business_message_at = greatest(w.last_business_message_at,
-                excluded.last_business_message_at),
-            -- The free entry point runs from our answer to the advertisement's click.
-            entry_point_expires_at = CASE
-                WHEN w.entry_point_expires_at IS NULL
-                    AND w.entry_point_opened_at > v_now - interval '24 hours'
-                    THEN v_now + interval '72 hours'
-                ELSE w.entry_point_expires_at
-            END,
-            unread_count = 0, updated_at = v_now
     )
     SELECT array_agg(m.id) INTO v_messages FROM recorded m;
+    PERFORM _wa_record_business_messages(p_org, v_messages);
     RETURN coalesce(v_messages, '{}');
 END
 $$;
