@@ -203,6 +203,42 @@ def test_a_failed_status_teaches(number: Database) -> None:
     assert one(number, "SELECT pause_scope FROM wa_phone_numbers")["pause_scope"] == "account"
 
 
+def test_a_failed_status_stops_a_template_in_the_account_that_sent_it(number: Database) -> None:
+    """132015: the template is paused. The same name in another account is another template."""
+    sent(number, "wamid.out")
+    number.query("SELECT register_wa_phone_number('999', '15550783999', 'another account')")
+    for account in (ACCOUNT_ID, "another account"):
+        number.query(
+            "INSERT INTO wa_templates (waba_id, name, language, category, status, body_text)"
+            " VALUES (%s, 'sale', 'en', 'MARKETING', 'APPROVED', 'Sale')",
+            account,
+        )
+    number.query("UPDATE wa_messages SET template_name = 'sale', template_language = 'en'")
+    take_in(number, failed("wamid.out", NOW, 132015))
+    stopped = number.query("SELECT waba_id, blocked_reason FROM wa_templates WHERE blocked_until > now()")
+    assert stopped == [{"waba_id": ACCOUNT_ID, "blocked_reason": "Template paused (code 132015)"}]
+
+
+def test_one_order_whatever_the_bodies_say(number: Database) -> None:
+    text = {"from": "16505550001", "id": "wamid.1", "type": "text", "text": {"body": "Hello"}}
+    edit = {"from": "16505550001", "id": "wamid.2", "type": "edit", "edit": {"original_message_id": "wamid.1"}}
+    told = {"id": "wamid.out", "status": "sent"}
+    ids = take_in(
+        number,
+        body("messages", value(errors=[{"code": 1}], statuses=[told], messages=[edit])),
+        body("messages", value(messages=[text])),
+    )
+    atoms = number.query(
+        "SELECT log_id, kind, payload ->> 'id' AS id FROM unnest(_wa_read_atoms(%s::bigint[]))", ids
+    )
+    assert [tuple(atom.values()) for atom in atoms] == [
+        (ids[1], "message", "wamid.1"),
+        (ids[0], "message", "wamid.2"),
+        (ids[0], "status", "wamid.out"),
+        (ids[0], "errors", None),
+    ]
+
+
 def test_errors_and_unknown_fields_are_kept(number: Database) -> None:
     take_in(
         number,
