@@ -91,6 +91,8 @@ DECLARE
     v_queued bigint := 0;
     v_are_usual boolean;
     v_are_texts boolean;
+    v_rest record;
+    v_error text[];
 BEGIN
     SELECT count(*), bool_and(n.content IS NULL AND n.fallback_template_name IS NULL AND n.error_code IS NULL),
         bool_and(n.type = 'text' AND n.phone_number_id IS NULL)
@@ -143,10 +145,18 @@ BEGIN
         GET DIAGNOSTICS v_queued = ROW_COUNT;
     END IF;
     IF v_queued < v_count THEN
-        PERFORM _wa_queue_the_rest(u.organization_id, u.ids) FROM (
+        FOR v_rest IN
             SELECT n.organization_id, array_agg(n.id ORDER BY n.id) AS ids FROM new_rows n
             GROUP BY n.organization_id
-        ) u;
+        LOOP
+            v_error := _wa_queue_the_rest(v_rest.organization_id, v_rest.ids);
+            IF v_error IS NOT NULL THEN
+                RAISE EXCEPTION USING ERRCODE = v_error[1], TABLE = 'wa_outbound_queue',
+                    MESSAGE = v_error[2],
+                    DETAIL = v_error[3],
+                    HINT = v_error[4];
+            END IF;
+        END LOOP;
     END IF;
     -- No limit is so low that fewer rows could wait for long.
     IF v_count > 10 THEN
@@ -221,9 +231,16 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_org wa_organizations;
+    v_error text[];
 BEGIN
     SELECT o.* INTO v_org FROM wa_organizations o WHERE o.id = NEW.organization_id;
-    PERFORM _wa_refuse_rows(v_org, ARRAY[NEW.id], 1);
+    v_error := _wa_refuse_rows(v_org, ARRAY[NEW.id], 1);
+    IF v_error IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = v_error[1], TABLE = 'wa_outbound_queue',
+            MESSAGE = v_error[2],
+            DETAIL = v_error[3],
+            HINT = v_error[4];
+    END IF;
     PERFORM _wa_notify_dispatchers();
     RETURN NULL;
 END

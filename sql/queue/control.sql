@@ -104,6 +104,7 @@ DECLARE
     v_org wa_organizations;
     v_ids uuid[];
     v_doubtful integer;
+    v_error text[];
 BEGIN
     SELECT o.* INTO v_org FROM wa_organizations o WHERE o.id = _wa_caller_organization();
     v_ids := _wa_select_queued(v_org.id, $1, $2, $3, ARRAY['failed', 'cancelled']);
@@ -146,7 +147,13 @@ BEGIN
     IF v_ids IS NULL THEN
         RETURN 0;
     END IF;
-    PERFORM _wa_refuse_rows(v_org, v_ids, cardinality(v_ids));
+    v_error := _wa_refuse_rows(v_org, v_ids, cardinality(v_ids));
+    IF v_error IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = v_error[1], TABLE = 'wa_outbound_queue',
+            MESSAGE = v_error[2],
+            DETAIL = v_error[3],
+            HINT = v_error[4];
+    END IF;
     PERFORM _wa_notify_dispatchers();
     RETURN cardinality(v_ids);
 END

@@ -97,28 +97,35 @@ END;
 
 COMMENT ON FUNCTION _wa_queue_rows(uuid, uuid[]) IS 'Internal: queued messages, each looked up by its key.';
 
-CREATE OR REPLACE FUNCTION _wa_raise_bad_rows(
-    p_bad bigint, p_row_count bigint, p_details text[], p_sqlstate text, p_problem text, p_hint text
-) RETURNS void
-LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
+-- Told, not raised: whoever was called from outside raises it, so that psql shows the HINT beneath one line of
+-- context.
+CREATE OR REPLACE FUNCTION _wa_error_of_rows(
+    p_row_count bigint, p_phones text[], p_problems text[], p_sqlstate text, p_hint text
+) RETURNS text[]
+LANGUAGE sql STABLE SET search_path FROM CURRENT
 AS $$
-BEGIN
-    RAISE EXCEPTION USING
-        ERRCODE = p_sqlstate,
-        MESSAGE = CASE WHEN p_row_count = 1 THEN p_problem
-            ELSE format('%s of %s messages refused; the first: %s', p_bad, p_row_count, p_problem) END,
-        DETAIL = array_to_string(p_details, E'\n'),
-        HINT = p_hint,
-        TABLE = 'wa_outbound_queue';
-END
+    SELECT ARRAY[
+        p_sqlstate,
+        CASE WHEN p_row_count = 1 THEN p_problems[1]
+            ELSE format('%s of %s messages refused; the first: %s', cardinality(p_phones), p_row_count,
+                p_problems[1]) END,
+        CASE WHEN p_row_count = 1 THEN format('Recipient: %s.', quote_literal(left(p_phones[1], 100)))
+            ELSE (
+                SELECT string_agg(format('%s: %s', quote_literal(left(b.phone, 100)), b.problem), E'\n'
+                    ORDER BY b.n)
+                FROM unnest(p_phones[1:10], p_problems[1:10]) WITH ORDINALITY b (phone, problem, n)
+            ) END,
+        p_hint
+    ]
 $$;
 
-COMMENT ON FUNCTION _wa_raise_bad_rows(bigint, bigint, text[], text, text, text) IS
-'Internal: raises one error for all bad rows of a statement. Values stand in the DETAIL only, the first ten.';
+COMMENT ON FUNCTION _wa_error_of_rows(bigint, text[], text[], text, text) IS
+'Internal: one error for all bad rows of a statement: SQLSTATE, MESSAGE, DETAIL, which alone names recipients '
+'(the first ten), and HINT.';
 
 -- Insert and reschedule share it. A row due now must be allowed now; opt-outs and templates always count.
 CREATE OR REPLACE FUNCTION _wa_refuse_rows(p_org wa_organizations, p_ids uuid[], p_row_count bigint)
-RETURNS void
+RETURNS text[]
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
@@ -127,9 +134,8 @@ DECLARE
 BEGIN
     FOR v_record IN
         SELECT j.refusal, array_agg(j.queue_id) AS ids,
-            array_agg(format('%s: %s', quote_ident(q.phone), _wa_refusal_text(j.refusal))
-                ORDER BY q.id) AS details,
-            coalesce(q.on_refusal, (p_org).on_refusal) AS on_refusal, count(*) AS refused
+            array_agg(q.phone ORDER BY q.id) AS phones,
+            coalesce(q.on_refusal, (p_org).on_refusal) AS on_refusal
         FROM (
             SELECT array_agg(d.queue_id) AS ids, array_agg(d.number_id) AS number_ids,
                 array_agg(d.contact_id) AS contact_ids, array_agg(d.template_id) AS template_ids
@@ -150,21 +156,22 @@ BEGIN
         ORDER BY 4
     LOOP
         IF v_record.on_refusal = 'raise' THEN
-            PERFORM _wa_raise_bad_rows(
-                v_record.refused, p_row_count, v_record.details[1:10],
-                _wa_refusal_sqlstate(v_record.refusal), _wa_refusal_text(v_record.refusal),
-                _wa_refusal_hint(v_record.refusal)
+            RETURN _wa_error_of_rows(
+                p_row_count, v_record.phones,
+                array_fill(_wa_refusal_text(v_record.refusal), ARRAY[cardinality(v_record.phones)]),
+                _wa_refusal_sqlstate(v_record.refusal), _wa_refusal_hint(v_record.refusal)
             );
         END IF;
         PERFORM _wa_fail_messages((p_org).id, v_record.ids, v_record.refusal,
             _wa_refusal_text(v_record.refusal));
     END LOOP;
+    RETURN NULL;
 END
 $$;
 
 COMMENT ON FUNCTION _wa_refuse_rows(wa_organizations, uuid[], bigint) IS
-'Internal: raises for, or records as failed, those of the given rows, of so many in the statement, that may '
-'not be sent.';
+'Internal: records as failed, or returns an error for, those of the given rows, of so many in the statement, '
+'that may not be sent.';
 
 CREATE OR REPLACE FUNCTION _wa_warn_of_wait(p_org uuid, p_ids uuid[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -195,7 +202,7 @@ COMMENT ON FUNCTION _wa_warn_of_wait(uuid, uuid[]) IS
 
 -- Rows of every make, with faults and without, to contacts old and new. All bad rows of a statement are
 -- refused in one error.
-CREATE OR REPLACE FUNCTION _wa_queue_the_rest(p_org uuid, p_ids uuid[]) RETURNS void
+CREATE OR REPLACE FUNCTION _wa_queue_the_rest(p_org uuid, p_ids uuid[]) RETURNS text[]
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
@@ -264,26 +271,25 @@ BEGIN
         FROM checked c WHERE c.bad IS NULL
     )
     SELECT
-        count(*) FILTER (WHERE c.bad IS NOT NULL) AS bad,
-        (array_agg(format('%s: %s', quote_ident(c.phone), c.bad[2]) ORDER BY c.id)
-            FILTER (WHERE c.bad IS NOT NULL))[1:10] AS details,
+        array_agg(c.phone ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL) AS phones,
+        array_agg(c.bad[2] ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL) AS problems,
         (array_agg(to_jsonb(c.bad) ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL))[1] AS first,
         array_agg(c.id) FILTER (WHERE c.bad IS NULL AND c.is_refused) AS refused
     INTO v_sum
     FROM checked c;
-    IF v_sum.bad > 0 THEN
-        PERFORM _wa_raise_bad_rows(
-            v_sum.bad, cardinality(p_ids), v_sum.details, v_sum.first ->> 0, v_sum.first ->> 1,
-            v_sum.first ->> 2
+    IF v_sum.phones IS NOT NULL THEN
+        RETURN _wa_error_of_rows(
+            cardinality(p_ids), v_sum.phones, v_sum.problems, v_sum.first ->> 0, v_sum.first ->> 2
         );
     END IF;
     IF v_sum.refused IS NOT NULL THEN
         SELECT o.* INTO v_org FROM wa_organizations o WHERE o.id = p_org;
-        PERFORM _wa_refuse_rows(v_org, v_sum.refused, cardinality(p_ids));
+        RETURN _wa_refuse_rows(v_org, v_sum.refused, cardinality(p_ids));
     END IF;
+    RETURN NULL;
 END
 $$;
 
 COMMENT ON FUNCTION _wa_queue_the_rest(uuid, uuid[]) IS
-'Internal: raises for the malformed ones of the given rows that are not due yet; queues the others, then '
-'refuses what may not be sent.';
+'Internal: returns an error for the malformed ones of the given rows that are not due yet; queues the others, '
+'then refuses what may not be sent.';

@@ -96,7 +96,7 @@ UPDATE wa_organizations SET on_refusal = 'record';
 SELECT results_eq($$ SELECT code, message, detail, hint <> '' FROM pg_temp.code(
     'INSERT INTO wa_outbound_queue (phone, template_name) VALUES (''nobody'', ''hello'')') $$,
     $$ VALUES ('WA001', 'not a phone number or business-scoped user id',
-        'nobody: not a phone number or business-scoped user id', true) $$,
+        'Recipient: ''nobody''.', true) $$,
         'a bad phone: its value stands in the detail');
 SELECT is(code, 'WA001', 'no phone')
     FROM pg_temp.code('INSERT INTO wa_outbound_queue (template_name) VALUES (''hello'')');
@@ -126,7 +126,7 @@ SELECT results_eq($$ SELECT code, message, detail
     SELECT CASE WHEN n % 2 = 0 THEN ''bad'' || n ELSE world.customer(n) END, ''hello''
         FROM generate_series(1, 50) n') $$,
     $$ SELECT 'WA001', '25 of 50 messages refused; the first: not a phone number or business-scoped user id',
-        string_agg('bad' || 2 * n || ': not a phone number or business-scoped user id', E'\n' ORDER BY n)
+        string_agg(quote_literal('bad' || 2 * n) || ': not a phone number or business-scoped user id', E'\n' ORDER BY n)
             FROM generate_series(1, 10) n $$,
     'a bulk statement names the count and the first ten');
 
@@ -169,7 +169,7 @@ SELECT isnt(pg_temp.content('interactive', jsonb_build_object('type', 'button', 
 UPDATE wa_organizations SET on_refusal = 'raise';
 SELECT results_eq($$ SELECT code, message, detail, hint <> '' FROM pg_temp.code('SELECT world.say(50)') $$,
     $$ VALUES ('WA101', 'more than 24 hours since the customer''s last message: only templates may be sent',
-    '"+5491140000050": more than 24 hours since the customer''s last message: only templates may be sent',
+    'Recipient: ''+5491140000050''.',
     true) $$,
     'free-form outside the window');
 SELECT is(code, 'WA103', 'a template that is not approved')
@@ -229,7 +229,7 @@ SELECT results_eq($$ SELECT code, message, detail FROM pg_temp.code(
         'INSERT INTO wa_outbound_queue (phone, text_body, template_name) VALUES
         (world.customer(58), ''x'', NULL), (world.customer(903), NULL, ''hello''), (world.customer(904), '' '', NULL)') $$,
     format($$ VALUES ('WA008', '1 of 3 messages refused; the first: text_body is empty', %L) $$,
-        quote_ident(world.customer(904)) || ': text_body is empty'),
+        quote_literal(world.customer(904)) || ': text_body is empty'),
     'one that is malformed refuses them all');
 
 -- no number yet
