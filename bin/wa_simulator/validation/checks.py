@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pg_whatsapp.simulator.errors import GraphError
+from wa_simulator.errors import GraphError
 
 
 def _where(path: str, key: str) -> str:
