@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import orjson
 
+from .client import NoAnswerError
 from .errors import ControlError
 from .http import Answer, Request, json_response
 from .journal import Entry
@@ -42,7 +43,7 @@ class Control:
             ("GET", "templates"): self._list_templates,
             ("POST", "templates"): self._add_template,
             ("POST", "held"): self._held,
-            ("GET", "settings"): lambda request: self._platform.settings.as_dict(),
+            ("GET", "settings"): lambda request: self._platform.settings.model_dump(),
             ("POST", "settings"): self._change_settings,
             ("POST", "webhook"): self._webhook,
             ("POST", "verify"): self._verify,
@@ -83,7 +84,10 @@ class Control:
 
     def _list_faults(self, _: Request) -> dict[str, Any]:
         faults = self._platform.faults
-        return {"faults": [rule.as_dict() for rule in faults.rules], "hits": dict(faults.hits)}
+        return {
+            "faults": [rule.as_dict() for rule in faults.rules],
+            "hits": dict(faults.hits),
+        }
 
     def _add_fault(self, request: Request) -> dict[str, Any]:
         body = self._body(request)
@@ -188,7 +192,7 @@ class Control:
         body = self._body(request)
         self._platform.settings.update(body)
         self._platform.state.change("settings", **body)
-        return self._platform.settings.as_dict()
+        return self._platform.settings.model_dump()
 
     def _reset(self, request: Request) -> dict[str, Any]:
         body = self._body(request)
@@ -237,7 +241,7 @@ class Control:
             status, answer = await self._platform.client.get(
                 f"{url}{'&' if '?' in url else '?'}{query}", 10.0
             )
-        except (OSError, TimeoutError):
+        except NoAnswerError:
             return {"verified": False, "status": None}
         return {"verified": status == 200 and answer == challenge.encode(), "status": status}
 

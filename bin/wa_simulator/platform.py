@@ -136,7 +136,7 @@ class Platform:
         self.requests = 0
 
     def _reset_state(self) -> None:
-        kept = self.settings.as_dict()
+        kept = self.settings.model_dump()
         self.state.clear()
         self.state.change("settings", **kept)
         self._register()
@@ -151,9 +151,9 @@ class Platform:
         self.limits.refused.update(fresh.refused)
 
     def _reset_settings(self) -> None:
-        self.settings.update(Settings().as_dict())
+        self.settings.update(Settings().model_dump())
         self.settings.update(self._options)
-        self.state.change("settings", **self.settings.as_dict())
+        self.state.change("settings", **self.settings.model_dump())
 
     async def close(self) -> None:
         """Stop sending webhooks and close the files."""

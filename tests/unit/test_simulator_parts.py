@@ -252,7 +252,7 @@ def test_settings_change_together_or_not_at_all() -> None:
     with pytest.raises(ControlError, match="shuffle"):
         settings.update({"batch_max": 5, "shuffle": 2})
     assert settings.batch_max == 1
-    settings.update(settings.as_dict())
+    settings.update(settings.model_dump())
     assert settings == Settings()
 
 
