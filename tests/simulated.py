@@ -22,7 +22,7 @@ _RUN = """
 import json, sys
 from pathlib import Path
 from pg_whatsapp.log import configure
-from pg_whatsapp.simulator import run
+from wa_simulator import run
 configure()
 options = json.loads(sys.argv[2])
 sys.exit(run("127.0.0.1", options.pop("port", 0), Path(sys.argv[1]),

@@ -299,7 +299,7 @@ async def _with_transport(work: Callable[[httpx.AsyncBaseTransport], Awaitable[T
 @click.pass_context
 def simulate(ctx: click.Context, arguments: tuple[str, ...]) -> None:
     """Stand in for the Graph API."""
-    from pg_whatsapp.simulator.cli import simulate as command
+    from wa_simulator.cli import simulate as command
 
     # Its options live with it; only what is asked for is imported.
     command.main(list(arguments), prog_name="simulate", parent=ctx.parent)

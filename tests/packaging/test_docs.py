@@ -16,8 +16,8 @@ from harness import CHECKOUT, Server
 from manuals import Reader, anchors, blocks, manuals, prose
 from pg_whatsapp.cli import wa
 from pg_whatsapp.config import Settings
-from pg_whatsapp.simulator.cli import simulate
 from simulated import wait_until
+from wa_simulator.cli import simulate
 
 README = CHECKOUT / "README.md"
 DOCS = CHECKOUT / "docs"

@@ -7,8 +7,8 @@ from typing import Any
 import openapi
 import pytest
 from message_examples import MESSAGES, PHONE, READ, TYPING
-from pg_whatsapp.simulator.errors import GraphError
-from pg_whatsapp.simulator.validation.messages import parse
+from wa_simulator.errors import GraphError
+from wa_simulator.validation.messages import parse
 
 _PATH = "/{Version}/{Phone-Number-ID}/messages"
 pytestmark = pytest.mark.skipif(not openapi.FILE.is_file(), reason=openapi.ABSENT)

@@ -10,14 +10,14 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from pg_whatsapp.simulator.cli import simulate
-from pg_whatsapp.simulator.errors import CODES, ControlError, GraphError
-from pg_whatsapp.simulator.faults import Faults
-from pg_whatsapp.simulator.journal import Entry, Journal, queue_key
-from pg_whatsapp.simulator.limits import PAIR_BURST, PAIR_INTERVAL_S, PairRate, Throughput, Tier
-from pg_whatsapp.simulator.settings import Settings
-from pg_whatsapp.simulator.state import Number, State
-from pg_whatsapp.simulator.webhooks import Atom, encode, payload, signature, status_item
+from wa_simulator.cli import simulate
+from wa_simulator.errors import CODES, ControlError, GraphError
+from wa_simulator.faults import Faults
+from wa_simulator.journal import Entry, Journal, queue_key
+from wa_simulator.limits import PAIR_BURST, PAIR_INTERVAL_S, PairRate, Throughput, Tier
+from wa_simulator.settings import Settings
+from wa_simulator.state import Number, State
+from wa_simulator.webhooks import Atom, encode, payload, signature, status_item
 
 
 def entry(wamid: str, callback: str | None = None, **more: Any) -> Entry:
@@ -252,7 +252,7 @@ def test_settings_change_together_or_not_at_all() -> None:
     with pytest.raises(ControlError, match="shuffle"):
         settings.update({"batch_max": 5, "shuffle": 2})
     assert settings.batch_max == 1
-    settings.update(settings.as_dict())
+    settings.update(settings.model_dump())
     assert settings == Settings()
 
 

@@ -20,11 +20,11 @@ from message_examples import (
     template,
     text,
 )
-from pg_whatsapp.simulator.errors import GraphError
-from pg_whatsapp.simulator.ids import canonical_wa_id
-from pg_whatsapp.simulator.state import Template
-from pg_whatsapp.simulator.validation.messages import Outgoing, Receipt, parse
-from pg_whatsapp.simulator.validation.template import check_status, check_template
+from wa_simulator.errors import GraphError
+from wa_simulator.ids import canonical_wa_id
+from wa_simulator.state import Template
+from wa_simulator.validation.messages import Outgoing, Receipt, parse
+from wa_simulator.validation.template import check_status, check_template
 
 Change = Callable[[dict[str, Any]], Any]
 

@@ -8,59 +8,68 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal, Self
 
-from .errors import ControlError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+from .checked import checked
 from .ids import USER_ID
 
-# Modes that act before the message is accepted: it is not journaled and no status follows.
-BEFORE: Final = frozenset(
-    {"http_500_json", "http_503_html", "throttle", "pair", "error", "cut_before", "hang_before"}
-)
-# Modes that act on the answer to an accepted message: it is journaled and its statuses are sent.
-AFTER: Final = frozenset({"cut_after", "hang_after", "garbage", "slow", "fail_status"})
-MODES: Final = BEFORE | AFTER
+# How long these modes take where the rule does not say.
+_SECONDS: Final = {"hang_before": 60.0, "hang_after": 60.0, "slow": 2.0}
 
 
-@dataclass(slots=True)
-class Rule:
-    """A rule with what it has seen and done so far."""
+class Wanted(BaseModel):
+    """A rule as it is asked for."""
 
-    id: int
-    mode: str
-    probability: float | None = None
-    every: int | None = None
-    next: int | None = None
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    mode: Literal[
+        # These act before the message is accepted: it is not journaled and no status follows.
+        "http_500_json",
+        "http_503_html",
+        "throttle",
+        "pair",
+        "error",
+        "cut_before",
+        "hang_before",
+        # These act on the answer to an accepted message: it is journaled and its statuses are sent.
+        "cut_after",
+        "hang_after",
+        "garbage",
+        "slow",
+        "fail_status",
+    ]
+    probability: Annotated[float, Field(ge=0, le=1)] | None = None
+    every: PositiveInt | None = None
+    next: PositiveInt | None = None
     number: str | None = None
     to: str | None = None
     code: int = 131000
     status: int | None = None
     retry_after: float | None = None
-    seconds: float = 0.0
+    seconds: float = Field(default_factory=lambda given: _SECONDS.get(given.get("mode"), 0.0))
     details: str = "Injected by the simulator."
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if sum(one is not None for one in (self.probability, self.every, self.next)) > 1:
+            raise ValueError("give one of probability, every and next")
+        if self.to is not None and not USER_ID.fullmatch(self.to):
+            self.to = "".join(c for c in self.to if c.isdigit())
+        return self
+
+
+class Rule(Wanted):
+    """A rule with what it has seen and done so far."""
+
+    id: int
     seen: int = 0
     hits: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """The rule as the control API shows it."""
-        return {name: getattr(self, name) for name in self.__slots__ if getattr(self, name) is not None}
-
-
-# How long these modes take where the rule does not say.
-_SECONDS: Final = {"hang_before": 60.0, "hang_after": 60.0, "slow": 2.0}
-_FIELDS: Final[dict[str, tuple[type, ...]]] = {
-    "probability": (int, float),
-    "every": (int,),
-    "next": (int,),
-    "number": (str,),
-    "to": (str,),
-    "code": (int,),
-    "status": (int,),
-    "retry_after": (int, float),
-    "seconds": (int, float),
-    "details": (str,),
-}
+        return self.model_dump(exclude_none=True)
 
 
 class Faults:
@@ -74,28 +83,9 @@ class Faults:
 
     def add(self, values: dict[str, Any]) -> Rule:
         """Put a rule in force; raises ControlError where ``values`` is not one."""
-        values = dict(values)
-        mode = values.pop("mode", None)
-        if mode not in MODES:
-            raise ControlError(f"unknown mode {mode!r}; there are: {', '.join(sorted(MODES))}")
-        for name, value in values.items():
-            if name not in _FIELDS:
-                raise ControlError(f"a fault has no {name!r}; it has: mode, {', '.join(_FIELDS)}")
-            if not isinstance(value, _FIELDS[name]) or isinstance(value, bool):
-                raise ControlError(f"{name} does not take {value!r}")
-        if sum(name in values for name in ("probability", "every", "next")) > 1:
-            raise ControlError("give one of probability, every and next")
-        if (
-            not 0 <= values.get("probability", 0) <= 1
-            or values.get("every", 1) < 1
-            or values.get("next", 1) < 1
-        ):
-            raise ControlError("probability is between 0 and 1; every and next are at least 1")
-        values.setdefault("seconds", _SECONDS.get(mode, 0.0))
-        if "to" in values and not USER_ID.fullmatch(values["to"]):
-            values["to"] = "".join(c for c in values["to"] if c.isdigit())
+        wanted = checked(Wanted, values)
         self._last_id += 1
-        rule = Rule(id=self._last_id, mode=mode, **values)
+        rule = Rule(id=self._last_id, **wanted.model_dump())
         self.rules.append(rule)
         return rule
 

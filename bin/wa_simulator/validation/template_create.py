@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from pg_whatsapp.simulator.errors import GraphError
+from wa_simulator.errors import GraphError
 
 CATEGORIES: Final = ("MARKETING", "UTILITY", "AUTHENTICATION")
 # Subcodes of Meta's table of template creation errors.

@@ -1,36 +1,28 @@
-"""Puts the parts together and routes requests."""
+"""The simulated platform: its parts, put together."""
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from .client import Client
-from .control import Control
 from .customer import Customers
 from .emitter import Emitter
-from .errors import GraphError
 from .faults import Faults
-from .http import Answer, Request, json_response
 from .journal import Journal
 from .limits import Limits
 from .management import Management
 from .media import MediaStore
 from .send import Sender
 from .settings import Settings
-from .state import DEFAULT_WABA, State, Template, unknown_object
+from .state import DEFAULT_WABA, State, Template
 from .statuses import Statuses
 from .webhooks import Atom
 
-_VERSION: Final = re.compile(r"v(\d+)(?:\.\d+)?")
-NEWEST_VERSION: Final = 26
 
-
-class Simulator:
-    """The simulated platform: all state, the endpoints and the control API."""
+class Platform:
+    """All state and what acts on it; knows nothing of the addresses under which it is asked."""
 
     def __init__(
         self,
@@ -73,7 +65,6 @@ class Simulator:
             access_token,
         )
         self.customers = Customers(self.state, self.settings, self.emitter, self.media)
-        self.control = Control(self)
 
     def _register(self) -> None:
         if self._phone_number_id and self._phone_number_id not in self.state.numbers:
@@ -92,70 +83,6 @@ class Simulator:
     def _delivered(self, atom: Atom) -> None:
         if atom.wamid is not None and atom.status is not None:
             self.journal.delivered(atom.wamid, atom.status)
-
-    # requests
-
-    def handle(self, request: Request) -> Answer | Awaitable[Answer]:
-        """Route a request."""
-        self.requests += 1
-        segments = request.path.strip("/").split("/")
-        version = NEWEST_VERSION
-        if match := _VERSION.fullmatch(segments[0]):
-            version = int(match.group(1))
-            segments = segments[1:]
-        if segments[-1:] == ["messages"] and request.method == "POST" and len(segments) <= 2:
-            return self.sender.handle(request, segments[0] if len(segments) == 2 else None, version)
-        if segments[:1] == ["_simulator"] and len(segments) == 2:
-            return self.control.handle(request, segments[1])
-        try:
-            return self._graph(request, segments, version)
-        except GraphError as error:
-            return error.response()
-
-    def _graph(self, request: Request, segments: list[str], version: int) -> Answer | Awaitable[Answer]:
-        method = request.method
-        match segments:
-            case [number_id, "marketing_messages"] if method == "POST":
-                return self.sender.handle(request, number_id, version, marketing=True)
-            case ["_media", media_id] if method == "GET":
-                self.sender.authorize(request)
-                return self.media.download(request, media_id)
-            case [number_id, "media"] if method == "POST":
-                self.sender.number_of(request, number_id)
-                return self.media.upload(request)
-            case [object_id, *edge] if object_id and len(edge) <= 1:
-                self.sender.authorize(request, self.state.numbers.get(object_id))
-                return self._object(request, object_id, edge[0] if edge else None)
-        raise unknown_object("/".join(segments))
-
-    def _object(self, request: Request, object_id: str, edge: str | None) -> Answer:
-        management = self.management
-        match request.method, edge:
-            case "GET", None if object_id in self.state.media:
-                return self.media.describe(self.state.media[object_id], self.base_url(request))
-            case "GET" | "POST", None:
-                return management.node(request, object_id)
-            case "DELETE", None:
-                return self.media.delete(object_id)
-            case "GET", "message_templates":
-                return management.list_templates(request, object_id)
-            case "POST", "message_templates":
-                return management.create_template(request, object_id)
-            case "DELETE", "message_templates":
-                return management.delete_templates(request, object_id)
-            case "GET", "phone_numbers":
-                return management.phone_numbers(request, object_id)
-            case "POST", "subscribed_apps":
-                self.state.waba(object_id)
-                return json_response({"success": True})
-            case "POST", "unpause":
-                return management.unpause(object_id)
-        raise unknown_object(f"{object_id}/{edge}" if edge else object_id)
-
-    @staticmethod
-    def base_url(request: Request) -> str:
-        """The address under which the caller reached us."""
-        return f"http://{request.headers.get('host', 'localhost')}"
 
     # webhooks that are not about one message
 
@@ -209,7 +136,7 @@ class Simulator:
         self.requests = 0
 
     def _reset_state(self) -> None:
-        kept = self.settings.as_dict()
+        kept = self.settings.model_dump()
         self.state.clear()
         self.state.change("settings", **kept)
         self._register()
@@ -224,9 +151,9 @@ class Simulator:
         self.limits.refused.update(fresh.refused)
 
     def _reset_settings(self) -> None:
-        self.settings.update(Settings().as_dict())
+        self.settings.update(Settings().model_dump())
         self.settings.update(self._options)
-        self.state.change("settings", **self.settings.as_dict())
+        self.state.change("settings", **self.settings.model_dump())
 
     async def close(self) -> None:
         """Stop sending webhooks and close the files."""

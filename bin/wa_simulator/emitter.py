@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .client import Client
+from .client import Client, NoAnswerError
 from .settings import Settings
 from .webhooks import Atom, encode, payload, signature
 
@@ -25,7 +26,7 @@ class Delivery:
 
     def as_dict(self) -> dict[str, Any]:
         """The delivery as the control API shows it."""
-        return {"delivered": self.delivered, "status": self.status, "attempts": self.attempts}
+        return asdict(self)
 
 
 @dataclass(slots=True, eq=False)
@@ -89,15 +90,7 @@ class Emitter:
             self.counters["no_receiver"] += 1
             return Delivery()
         self.pending += len(atoms)
-        post = self._make_post(atoms)
-        self._posts.append(post)
-        self._pump()
-        try:
-            async with asyncio.timeout(wait_s):
-                await post.done.wait()
-        except TimeoutError:
-            pass
-        return post.delivery
+        return await self._post(self._make_post(atoms), wait_s)
 
     async def deliver_raw(
         self, body: bytes, headers: dict[str, str], wait_s: float, *, retry: bool
@@ -106,14 +99,14 @@ class Emitter:
         if self.settings.webhook_url is None:
             self.counters["no_receiver"] += 1
             return Delivery()
-        post = _Post(body, headers, [], time.monotonic(), retry=retry)
+        return await self._post(_Post(body, headers, [], time.monotonic(), retry=retry), wait_s)
+
+    async def _post(self, post: _Post, wait_s: float) -> Delivery:
         self._posts.append(post)
         self._pump()
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await post.done.wait()
-        except TimeoutError:
-            pass
         return post.delivery
 
     def sign(self, body: bytes) -> dict[str, str]:
@@ -181,7 +174,7 @@ class Emitter:
                 status = await self._client.post(
                     url, post.body, post.headers, self.settings.webhook_timeout_s
                 )
-            except (OSError, TimeoutError):
+            except NoAnswerError:
                 status = None
         if generation != self._generation:
             return
@@ -243,4 +236,4 @@ class Emitter:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._client.close()
+        await self._client.close()

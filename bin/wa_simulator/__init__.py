@@ -13,8 +13,9 @@ from typing import Any
 import structlog
 import uvloop
 
-from .app import Simulator
+from .app import App
 from .http import Server
+from .platform import Platform
 from .sink import Sink
 
 _log = structlog.get_logger()
@@ -46,18 +47,18 @@ async def _serve(
     if options.pop("sink", False):
         return await _listen(host, port, Server(Sink(latency_ms).handle), ready, stop)
     try:
-        simulator = Simulator(state_dir, **options)
+        platform = Platform(state_dir, **options)
     except OSError as error:
         _log.error("state_directory_unusable", reason=error.strerror)
         return 1
-    flusher = asyncio.create_task(_flush(simulator))
+    flusher = asyncio.create_task(_flush(platform))
     try:
-        if resumed := simulator.resume():
+        if resumed := platform.resume():
             _log.info("statuses_resumed", messages=resumed)
-        return await _listen(host, port, Server(simulator.handle), ready, stop)
+        return await _listen(host, port, Server(App(platform).handle), ready, stop)
     finally:
         flusher.cancel()
-        await simulator.close()
+        await platform.close()
 
 
 async def _listen(
@@ -75,7 +76,7 @@ async def _listen(
     return 0
 
 
-async def _flush(simulator: Simulator) -> None:
+async def _flush(platform: Platform) -> None:
     while True:
         await asyncio.sleep(_FLUSH_EVERY_S)
-        simulator.journal.flush()
+        platform.journal.flush()

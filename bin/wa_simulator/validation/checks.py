@@ -8,11 +8,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from pg_whatsapp.simulator.errors import GraphError
+import orjson
+
+from wa_simulator.errors import GraphError
 
 
 def _where(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """The JSON object that the body of a request is."""
+    try:
+        values = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise GraphError(100, "The request body is not valid JSON.") from None
+    if not isinstance(values, dict):
+        raise GraphError(100, "The request body must be a JSON object.")
+    return values
 
 
 def only(obj: dict[str, Any], allowed: frozenset[str], path: str) -> None:

@@ -8,19 +8,18 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
 import orjson
 
+from .client import NoAnswerError
 from .errors import ControlError
 from .http import Answer, Request, json_response
 from .journal import Entry
 from .management import template_json
+from .platform import Platform
 from .webhooks import encode
-
-if TYPE_CHECKING:
-    from .app import Simulator
 
 _PAGE = 1000
 
@@ -28,8 +27,8 @@ _PAGE = 1000
 class Control:
     """Routes control requests."""
 
-    def __init__(self, simulator: Simulator) -> None:
-        self._sim = simulator
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
         self._routes: dict[
             tuple[str, str], Callable[[Request], dict[str, Any] | Awaitable[dict[str, Any]]]
         ] = {
@@ -44,11 +43,11 @@ class Control:
             ("GET", "templates"): self._list_templates,
             ("POST", "templates"): self._add_template,
             ("POST", "held"): self._held,
-            ("GET", "settings"): lambda request: self._sim.settings.as_dict(),
+            ("GET", "settings"): lambda request: self._platform.settings.model_dump(),
             ("POST", "settings"): self._change_settings,
             ("POST", "webhook"): self._webhook,
             ("POST", "verify"): self._verify,
-            ("GET", "stats"): lambda request: self._sim.stats(),
+            ("GET", "stats"): lambda request: self._platform.stats(),
             ("POST", "reset"): self._reset,
         }
 
@@ -84,8 +83,11 @@ class Control:
     # faults
 
     def _list_faults(self, _: Request) -> dict[str, Any]:
-        faults = self._sim.faults
-        return {"faults": [rule.as_dict() for rule in faults.rules], "hits": dict(faults.hits)}
+        faults = self._platform.faults
+        return {
+            "faults": [rule.as_dict() for rule in faults.rules],
+            "hits": dict(faults.hits),
+        }
 
     def _add_fault(self, request: Request) -> dict[str, Any]:
         body = self._body(request)
@@ -93,28 +95,28 @@ class Control:
             seed = body.pop("seed")
             if not isinstance(seed, int):
                 raise ControlError("seed must be an integer")
-            self._sim.faults.seed(seed)
+            self._platform.faults.seed(seed)
         rules = body.get("faults", [body] if body else [])
         if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
             raise ControlError("faults must be an array of objects")
-        return {"faults": [self._sim.faults.add(rule).as_dict() for rule in rules]}
+        return {"faults": [self._platform.faults.add(rule).as_dict() for rule in rules]}
 
     def _remove_faults(self, request: Request) -> dict[str, Any]:
         rule_id = request.query.get("id")
         if rule_id is not None and not rule_id.isdigit():
             raise ControlError("id must be an integer")
-        return {"removed": self._sim.faults.remove(int(rule_id) if rule_id is not None else None)}
+        return {"removed": self._platform.faults.remove(int(rule_id) if rule_id is not None else None)}
 
     # customers
 
     async def _customer(self, request: Request) -> dict[str, Any]:
-        return await self._sim.customers.speak(self._body(request), self._sim.base_url(request))
+        return await self._platform.customers.speak(self._body(request), request.base_url)
 
     # journal
 
     def _journal(self, request: Request) -> dict[str, Any]:
         query = request.query
-        journal = self._sim.journal
+        journal = self._platform.journal
         try:
             since = float(query["since"]) if "since" in query else None
             limit = max(1, min(10_000, int(query.get("limit", _PAGE))))
@@ -145,16 +147,16 @@ class Control:
         return {
             "numbers": [
                 {key: value for key, value in asdict(number).items() if key not in hidden}
-                for number in self._sim.state.numbers.values()
+                for number in self._platform.state.numbers.values()
             ]
         }
 
     def _add_number(self, request: Request) -> dict[str, Any]:
-        number = self._sim.state.register_number(self._body(request))
+        number = self._platform.state.register_number(self._body(request))
         return {"phone_number_id": number.phone_number_id, "display_phone": number.display_phone}
 
     def _list_templates(self, _: Request) -> dict[str, Any]:
-        templates = self._sim.state.templates.values()
+        templates = self._platform.state.templates.values()
         return {
             "templates": [{"waba_id": template.waba_id, **template_json(template)} for template in templates]
         }
@@ -162,10 +164,10 @@ class Control:
     def _add_template(self, request: Request) -> dict[str, Any]:
         body = self._body(request)
         tell, reason = bool(body.pop("webhook", False)), body.pop("reason", None)
-        waba_id = str(body.pop("waba_id", self._sim.state.default_waba))
-        template = self._sim.state.put_template(waba_id, body)
+        waba_id = str(body.pop("waba_id", self._platform.state.default_waba))
+        template = self._platform.state.put_template(waba_id, body)
         if tell:
-            self._sim.tell_template(template, reason)
+            self._platform.tell_template(template, reason)
         return {"id": template.id, "status": template.status, "waba_id": template.waba_id}
 
     def _held(self, request: Request) -> dict[str, Any]:
@@ -174,13 +176,13 @@ class Control:
         if action not in ("release", "drop"):
             raise ControlError("action is release or drop")
         changed = 0
-        for entry in self._sim.journal.find(wamid=wamid):
+        for entry in self._platform.journal.find(wamid=wamid):
             if entry.statuses != ["held"]:
                 continue
             failed = action == "drop"
-            planned = ["failed"] if failed else self._sim.statuses.plan(entry.type)
-            self._sim.journal.replan(entry, planned, [132015] if failed else [])
-            self._sim.statuses.emit(entry, self._sim.state.numbers[entry.number], planned)
+            planned = ["failed"] if failed else self._platform.statuses.plan(entry.type)
+            self._platform.journal.replan(entry, planned, [132015] if failed else [])
+            self._platform.statuses.emit(entry, self._platform.state.numbers[entry.number], planned)
             changed += 1
         return {"changed": changed}
 
@@ -188,14 +190,14 @@ class Control:
 
     def _change_settings(self, request: Request) -> dict[str, Any]:
         body = self._body(request)
-        self._sim.settings.update(body)
-        self._sim.state.change("settings", **body)
-        return self._sim.settings.as_dict()
+        self._platform.settings.update(body)
+        self._platform.state.change("settings", **body)
+        return self._platform.settings.model_dump()
 
     def _reset(self, request: Request) -> dict[str, Any]:
         body = self._body(request)
         what = body.get("what", ["journal", "state", "faults", "limits", "settings", "webhooks"])
-        unknown = self._sim.reset(what) if isinstance(what, list) else ["what"]
+        unknown = self._platform.reset(what) if isinstance(what, list) else ["what"]
         if unknown:
             raise ControlError(f"cannot reset {', '.join(map(str, unknown))}")
         return {"reset": what}
@@ -204,7 +206,7 @@ class Control:
 
     async def _webhook(self, request: Request) -> dict[str, Any]:
         body = self._body(request)
-        emitter = self._sim.emitter
+        emitter = self._platform.emitter
         if "raw_base64" in body:
             try:
                 raw = base64.b64decode(body["raw_base64"], validate=True)
@@ -213,7 +215,7 @@ class Control:
         elif "raw" in body:
             raw = str(body["raw"]).encode()
         else:
-            raw = encode(body.get("body", {}), escape_slashes=self._sim.settings.escape_slashes)
+            raw = encode(body.get("body", {}), escape_slashes=self._platform.settings.escape_slashes)
         headers = emitter.sign(raw)
         kind = body.get("signature", "valid")
         if kind == "missing":
@@ -228,16 +230,18 @@ class Control:
 
     async def _verify(self, request: Request) -> dict[str, Any]:
         url, token = (
-            self._sim.settings.webhook_url,
-            self._body(request).get("verify_token", self._sim.verify_token),
+            self._platform.settings.webhook_url,
+            self._body(request).get("verify_token", self._platform.verify_token),
         )
         if url is None or token is None:
             raise ControlError("verification needs a webhook URL and a verify token")
         challenge = str(secrets.randbelow(10**10))
         query = urlencode({"hub.mode": "subscribe", "hub.challenge": challenge, "hub.verify_token": token})
         try:
-            status, answer = await self._sim.client.get(f"{url}{'&' if '?' in url else '?'}{query}", 10.0)
-        except (OSError, TimeoutError):
+            status, answer = await self._platform.client.get(
+                f"{url}{'&' if '?' in url else '?'}{query}", 10.0
+            )
+        except NoAnswerError:
             return {"verified": False, "status": None}
         return {"verified": status == 200 and answer == challenge.encode(), "status": status}
 

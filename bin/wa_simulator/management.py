@@ -9,12 +9,11 @@ from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlencode
 
-import orjson
-
 from .errors import ControlError, GraphError
 from .http import Request, Response, json_response
 from .settings import Settings
 from .state import Number, State, Template, unknown_object
+from .validation.checks import json_object
 from .validation.template_create import check_components, check_new_template
 
 _EDITABLE: Final = ("APPROVED", "REJECTED", "PAUSED")
@@ -169,7 +168,7 @@ class Management:
 
     def create_template(self, request: Request, waba_id: str) -> Response:
         """POST /{waba_id}/message_templates."""
-        values = _object(request)
+        values = json_object(request.body)
         waba_id = self._state.waba(waba_id)
         if "components" in values:
             values["components"] = _upper(values["components"])
@@ -206,7 +205,7 @@ class Management:
         return changed
 
     def _edit(self, request: Request, template: Template) -> Response:
-        values = _object(request)
+        values = json_object(request.body)
         if template.status not in _EDITABLE:
             raise GraphError(100, f"A template that is {template.status} cannot be edited.")
         known = ("category", "components", "message_send_ttl_seconds", "parameter_format")
@@ -270,13 +269,3 @@ def _after(cursor: str, ids: list[str]) -> int:
         return ids.index(object_id) + 1
     except (ValueError, binascii.Error):
         raise GraphError(131059, "The paging cursor is not valid; start again without one.") from None
-
-
-def _object(request: Request) -> dict[str, Any]:
-    try:
-        values = orjson.loads(request.body)
-    except orjson.JSONDecodeError:
-        raise GraphError(100, "The request body is not valid JSON.") from None
-    if not isinstance(values, dict):
-        raise GraphError(100, "The request body must be a JSON object.")
-    return values

@@ -52,21 +52,7 @@ class Entry:
 
     def record(self) -> dict[str, Any]:
         """The line in the file."""
-        return {
-            "time": self.time,
-            "number": self.number,
-            "to": self.to,
-            "recipient": self.recipient,
-            "wa_id": self.wa_id,
-            "wamid": self.wamid,
-            "callback": self.callback,
-            "type": self.type,
-            "category": self.category,
-            "template": self.template,
-            "sha256": self.sha256,
-            "statuses": self.statuses,
-            "errors": self.errors,
-        }
+        return {name: getattr(self, name) for name in self.__slots__ if name != "delivered"}
 
 
 class Journal:

@@ -28,7 +28,7 @@ class Statuses:
     def plan(self, kind: str, *, voice: bool = False) -> list[str]:
         """The statuses of a message of this type that goes through; a reaction only ever gets ``sent``."""
         settings = self._settings
-        planned = [status for status in _ORDER if status in settings.statuses]
+        planned: list[str] = [status for status in _ORDER if status in settings.statuses]
         if kind == "reaction":
             return [status for status in planned if status == "sent"]
         if (

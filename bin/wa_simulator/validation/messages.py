@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pg_whatsapp.simulator.errors import GraphError
-from pg_whatsapp.simulator.ids import USER_ID, digits_of
+from wa_simulator.errors import GraphError
+from wa_simulator.ids import USER_ID, digits_of
 
 from .checks import array, boolean, child, choice, http_url, item, needed, needed_child, only, text
 from .interactive import check_interactive

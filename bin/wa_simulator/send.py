@@ -10,8 +10,6 @@ from collections import Counter
 from collections.abc import Awaitable
 from typing import Any
 
-import orjson
-
 from .emitter import Emitter
 from .errors import GraphError
 from .faults import Faults, Rule
@@ -22,6 +20,7 @@ from .limits import Limits
 from .settings import Settings
 from .state import Number, State, Template
 from .statuses import Statuses
+from .validation.checks import json_object
 from .validation.messages import Outgoing, Receipt, addressee, parse
 from .validation.template import check_status, check_template
 
@@ -96,7 +95,7 @@ class Sender:
         """Answer a POST to ``/messages`` (``/marketing_messages``); None as the id means a 360dialog key."""
         try:
             number = self.number_of(request, phone_number_id)
-            body = self._json(request)
+            body = json_object(request.body)
             rule = self.faults.pick(number.phone_number_id, addressee(body))
             if rule is not None and (refusal := self._refuse_by(rule)) is not None:
                 return refusal
@@ -114,16 +113,6 @@ class Sender:
         if rule is None and not self.settings.before_answer and not self.settings.answer_delay_ms:
             return answer
         return self._answer_later(entry, number, answer, rule)
-
-    @staticmethod
-    def _json(request: Request) -> dict[str, Any]:
-        try:
-            body = orjson.loads(request.body)
-        except orjson.JSONDecodeError:
-            raise GraphError(100, "The request body is not valid JSON.") from None
-        if not isinstance(body, dict):
-            raise GraphError(100, "The request body must be a JSON object.")
-        return body
 
     def _receipt(self, receipt: Receipt) -> Answer:
         if self.settings.check_message_ids and receipt.message_id not in self.state.message_ids:

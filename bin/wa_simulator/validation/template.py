@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from pg_whatsapp.simulator.errors import GraphError
-from pg_whatsapp.simulator.state import Template
+from wa_simulator.errors import GraphError
+from wa_simulator.state import Template
 
 from .checks import array, item, needed, needed_child, only
 from .messages import check_media

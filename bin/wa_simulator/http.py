@@ -56,6 +56,11 @@ class Request:
         """The query parameters; the last value of a repeated name."""
         return dict(parse_qsl(self.raw_query, keep_blank_values=True))
 
+    @property
+    def base_url(self) -> str:
+        """The address under which the caller reached us."""
+        return f"http://{self.headers.get('host', 'localhost')}"
+
 
 class Response:
     """An answer, rendered when it is made so that sending it is one write."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from pg_whatsapp.simulator.errors import GraphError
+from wa_simulator.errors import GraphError
 
 from .checks import array, child, choice, http_url, item, needed, needed_child, only, text
 

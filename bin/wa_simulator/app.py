@@ -1,0 +1,81 @@
+"""Routes requests: the Graph API's paths, and those of the control API."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable
+from typing import Final
+
+from .control import Control
+from .errors import GraphError
+from .http import Answer, Request, json_response
+from .platform import Platform
+from .state import unknown_object
+
+_VERSION: Final = re.compile(r"v(\d+)(?:\.\d+)?")
+NEWEST_VERSION: Final = 26
+
+
+class App:
+    """The endpoints of a platform."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._control = Control(platform)
+
+    def handle(self, request: Request) -> Answer | Awaitable[Answer]:
+        """Route a request."""
+        self._platform.requests += 1
+        segments = request.path.strip("/").split("/")
+        version = NEWEST_VERSION
+        if match := _VERSION.fullmatch(segments[0]):
+            version = int(match.group(1))
+            segments = segments[1:]
+        if segments[-1:] == ["messages"] and request.method == "POST" and len(segments) <= 2:
+            return self._platform.sender.handle(request, segments[0] if len(segments) == 2 else None, version)
+        if segments[:1] == ["_simulator"] and len(segments) == 2:
+            return self._control.handle(request, segments[1])
+        try:
+            return self._graph(request, segments, version)
+        except GraphError as error:
+            return error.response()
+
+    def _graph(self, request: Request, segments: list[str], version: int) -> Answer | Awaitable[Answer]:
+        method = request.method
+        match segments:
+            case [number_id, "marketing_messages"] if method == "POST":
+                return self._platform.sender.handle(request, number_id, version, marketing=True)
+            case ["_media", media_id] if method == "GET":
+                self._platform.sender.authorize(request)
+                return self._platform.media.download(request, media_id)
+            case [number_id, "media"] if method == "POST":
+                self._platform.sender.number_of(request, number_id)
+                return self._platform.media.upload(request)
+            case [object_id, *edge] if object_id and len(edge) <= 1:
+                self._platform.sender.authorize(request, self._platform.state.numbers.get(object_id))
+                return self._object(request, object_id, edge[0] if edge else None)
+        raise unknown_object("/".join(segments))
+
+    def _object(self, request: Request, object_id: str, edge: str | None) -> Answer:
+        management = self._platform.management
+        match request.method, edge:
+            case "GET", None if object_id in self._platform.state.media:
+                return self._platform.media.describe(self._platform.state.media[object_id], request.base_url)
+            case "GET" | "POST", None:
+                return management.node(request, object_id)
+            case "DELETE", None:
+                return self._platform.media.delete(object_id)
+            case "GET", "message_templates":
+                return management.list_templates(request, object_id)
+            case "POST", "message_templates":
+                return management.create_template(request, object_id)
+            case "DELETE", "message_templates":
+                return management.delete_templates(request, object_id)
+            case "GET", "phone_numbers":
+                return management.phone_numbers(request, object_id)
+            case "POST", "subscribed_apps":
+                self._platform.state.waba(object_id)
+                return json_response({"success": True})
+            case "POST", "unpause":
+                return management.unpause(object_id)
+        raise unknown_object(f"{object_id}/{edge}" if edge else object_id)
