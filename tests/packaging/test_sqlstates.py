@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import psycopg
+import pytest
 from harness import CHECKOUT, Database
 from pg_whatsapp import errors
 
@@ -60,3 +62,15 @@ def test_every_error_says_the_values_and_the_way_out() -> None:
                 bare.append(f"{path.name}:{text.count(chr(10), 0, statement.start()) + 1}")
     assert found > 50
     assert bare == []
+
+
+def test_a_refused_message_shows_its_hint_beneath_one_line_of_context(db: Database) -> None:
+    db.query("SELECT register_wa_phone_number('100', '+1 555 123 4567', '200')")
+    for phone, sqlstate in (("nobody", "WA001"), ("+16505550101", "WA101")):
+        with pytest.raises(psycopg.Error) as refusal:
+            db.query("INSERT INTO wa_outbound_queue (phone, text_body) VALUES (%s, 'Hello')", phone)
+        said = refusal.value.diag
+        assert said.sqlstate == sqlstate
+        assert said.message_hint
+        assert said.message_detail == f"Recipient: '{phone}'."
+        assert len((said.context or "").splitlines()) == 1
