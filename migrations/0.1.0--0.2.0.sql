@@ -585,7 +585,7 @@ SET step = n.present
 FROM (
     VALUES
     ('api/account_events.sql', 'webhooks/account_events.sql'),
-    ('api/account_rules.sql', 'numbers/account_rules.sql'),
+    ('api/account_rules.sql', 'webhooks/account_rules.sql'),
     ('api/claim.sql', 'sending/claim.sql'),
     ('api/claim_grant.sql', 'sending/grant.sql'),
     ('api/claim_lane.sql', 'sending/lane.sql'),
