@@ -19,7 +19,7 @@ all install uninstall clean:
 endif
 
 SOURCES = $(EXTENSION).control sql/manifest sql/grants bin/build-extension \
-	$(wildcard sql/*/*.sql sql/packs/*/*.sql plpython/*.py migrations/*.sql migrations/released/*.sql)
+	$(shell find sql plpython migrations -name '*.sql' -o -name '*.py')
 PYTHON_DIR = $(DESTDIR)$(datadir)/$(EXTENSION)/python
 
 $(SCRIPT): $(SOURCES)
