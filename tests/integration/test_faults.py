@@ -18,7 +18,6 @@ from faults import (
     Fleet,
     Producer,
     draw_balance,
-    free_port,
     let_customers_write,
     let_it_fail,
     make_messages,
@@ -26,7 +25,7 @@ from faults import (
     tolerant,
     wrong_states,
 )
-from harness import Database, Server
+from harness import Database, Server, free_port
 from simulated import SimulatorProcess, wait_until
 from wa_process import wa
 
