@@ -13,6 +13,8 @@ from harness import Database
 from simulated import SimulatorProcess, wait_until
 from wa_process import WaProcess
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "EAAG-test-token"
 # Two numbers of one account, and so of one portfolio, and one of another.
 NUMBERS = {"111": "7001", "112": "7001", "113": "7002"}
@@ -146,6 +148,7 @@ def test_throughput_and_pair_rate_never_meet_a_refusal(db: Database, simulator: 
     assert refusals(simulator) == {}
 
 
+@pytest.mark.xdist_group("load")
 def test_a_large_backlog_of_one_organization_delays_no_other(
     db: Database, simulator: SimulatorProcess, make_role: Callable[..., str]
 ) -> None:

@@ -16,6 +16,8 @@ import psycopg
 import pytest
 from harness import CHECKOUT, Server, exported
 
+pytestmark = pytest.mark.slow
+
 
 def test_system_has_no_file_of_ours_from_the_tests(pg: Server) -> None:
     directory = pg.directory
