@@ -1,4 +1,7 @@
-"""Fixtures that all tests share: one private server, and a database per test cloned from a template."""
+"""Fixtures that all tests share: one private server, and a database per test cloned from a template.
+
+Under pytest-xdist each worker has a server of its own, because tests make roles and put files into it.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from harness import Database, Server, cluster_command, exported
 from psycopg import sql
 
 # Set by a developer: the directory of a server that `bin/cluster start` made, to save the start of one.
+# Not for workers of pytest-xdist, who do not get it.
 REUSED_CLUSTER = os.environ.get("WA_TEST_CLUSTER")
 
 
@@ -21,6 +25,21 @@ def pytest_configure() -> None:
     for name in list(os.environ):
         if name.startswith(("WHATSAPP_", "WA_", "PG")) or name == "DATABASE_URL":
             del os.environ[name]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts a server of its own as slow."""
+    for item in items:
+        if "make_server" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests had to tell: record_property("told", ...)."""
+    for report in terminalreporter.getreports("passed"):
+        for name, text in report.user_properties:
+            if name == "told":
+                terminalreporter.write_line(f"{report.nodeid}: {text}")
 
 
 @pytest.fixture(scope="session")

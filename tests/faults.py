@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import socket
 import threading
 import time
 from collections import Counter
@@ -59,14 +58,6 @@ THROUGHPUT = 30
 WRITERS = 600
 RECIPIENTS = 2000
 _STATES = {"sent": 1, "delivered": 2, "read": 3, "failed": 4}
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Fleet:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any, LiteralString
@@ -32,6 +34,18 @@ def exported(lines: str) -> dict[str, str]:
     """The variables in the `export NAME=VALUE` lines that bin/cluster prints."""
     pairs = (line.removeprefix("export ").partition("=") for line in lines.splitlines())
     return {name: value for name, _, value in pairs}
+
+
+def free_port() -> int:
+    """A port that nobody listens on.
+
+    Below those that the system gives to outgoing connections, so that none takes it before a server does.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
 
 
 class Database:

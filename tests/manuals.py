@@ -6,7 +6,6 @@ import os
 import re
 import select
 import signal
-import socket
 import subprocess
 import textwrap
 from contextlib import suppress
@@ -14,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from harness import CHECKOUT, Server
+from harness import CHECKOUT, Server, free_port
 
 _BLOCK = re.compile(r"(?:^ *<!-- (.*?) -->\n)?^( *)```(\w+)\n(.*?)^\2```$", re.MULTILINE | re.DOTALL)
 # What the manuals let programs listen on; a test takes ports that are free.
@@ -78,18 +77,12 @@ def errors(output: str) -> list[str]:
     return re.findall(r"^ERROR:  (\w{5}): ", output, re.MULTILINE)
 
 
-def _free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 class Reader:
     """Somebody who types the blocks of manuals into one shell; what that starts ends with it."""
 
     def __init__(self, server: Server, home: Path) -> None:
         self._home = home
-        self._ports = {port: _free_port() for port in _PORTS}
+        self._ports = {port: str(free_port()) for port in _PORTS}
         self._process = subprocess.Popen(
             ["bash"],
             cwd=CHECKOUT,

@@ -15,7 +15,7 @@ from copies import base_backup, prepare, queue, settings, simulator
 from harness import Database, Server
 from pg_whatsapp import __version__
 from pg_whatsapp.doctor_provider import judge, measure_skew
-from simulated import NUMBER, SimulatorProcess
+from simulated import NUMBER, SimulatorProcess, wait_until
 from wa_process import KEY, wa
 
 LINE = re.compile(r"^(ok  |BAD ) ([a-z_ ]+): (.*)$")
@@ -269,6 +269,7 @@ def test_asynchronous_standbys_are_named(make_server: Callable[..., Server]) -> 
     database.install()
     assert Report(database).lines["standbys"] == "none"
     base_backup(server, make_server(), "-R")
+    wait_until(lambda: database.query("SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'"))
     report = Report(database)
     assert report.lines["standbys"].startswith("1 asynchronous (")
     assert "standbys" not in report.bad

@@ -18,7 +18,6 @@ from faults import (
     Fleet,
     Producer,
     draw_balance,
-    free_port,
     let_customers_write,
     let_it_fail,
     make_messages,
@@ -26,7 +25,7 @@ from faults import (
     tolerant,
     wrong_states,
 )
-from harness import Database, Server
+from harness import Database, Server, free_port
 from simulated import SimulatorProcess, wait_until
 from wa_process import wa
 
@@ -48,9 +47,13 @@ HITS = 50
 EVERY = 64
 
 
+@pytest.mark.xdist_group("load")
 @pytest.mark.parametrize("on_unknown", ["fail", "retry"])
 def test_nothing_is_lost_or_doubled(
-    on_unknown: str, make_server: Callable[..., Server], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    on_unknown: str,
+    make_server: Callable[..., Server],
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     server = make_server(fsync="on", full_page_writes="on")
     database = server.create_database(template=server.template())
@@ -64,7 +67,7 @@ def test_nothing_is_lost_or_doubled(
         settings={**SIMULATOR, "webhook_url": f"http://127.0.0.1:{port}/api/whatsapp/webhook"},
     )
     with simulator:
-        run(simulator, database, port, on_unknown, capsys)
+        run(simulator, database, port, on_unknown, record_property)
 
 
 def run(
@@ -72,7 +75,7 @@ def run(
     database: Database,
     port: int,
     on_unknown: str,
-    capsys: pytest.CaptureFixture[str],
+    record_property: Callable[[str, object], None],
 ) -> None:
     chance = random.Random(on_unknown)  # noqa: S311 (a test that can be repeated)
     for place, number in enumerate(NUMBERS):
@@ -106,12 +109,12 @@ def run(
         simulator.client.delete("/_simulator/faults").raise_for_status()
         assert wait_until(lambda: is_settled(simulator, database), 240)
         balance = draw_balance(database, simulator)
-    with capsys.disabled():
-        print(
-            f"\n{on_unknown}: {len(balance.rows)} queued, {len(balance.accepted)} accepted, failed by code"
-            f" {balance.codes}; SIGKILLs {dict(fleet.kills)}; hits {hits};"
-            f" webhooks {simulator.get('stats')['webhooks']}"
-        )
+    told = (
+        f"{len(balance.rows)} queued, {len(balance.accepted)} accepted, failed by code {balance.codes};"
+        f" SIGKILLs {dict(fleet.kills)}; hits {hits}; webhooks {simulator.get('stats')['webhooks']}"
+    )
+    print(told)
+    record_property("told", told)
     assert sum(fleet.kills.values()) >= 20
     assert len(balance.rows) == MESSAGES
     assert balance.lost == []

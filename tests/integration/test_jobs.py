@@ -102,9 +102,12 @@ def test_a_session_that_dies_leaves_the_job_due(slow: Database) -> None:
 
 
 def test_a_job_that_is_cancelled_is_recorded(slow: Database) -> None:
-    with slow.connect() as gate, slow.connect(options="-c statement_timeout=200ms") as runner:
+    with slow.connect() as gate, ThreadPoolExecutor(1) as pool:
         gate.execute("SELECT pg_advisory_lock(1)")
-        assert runner.execute(RUN_DUE).fetchall() == [("slow", "failed")]
+        call = pool.submit(slow.query, RUN_DUE)
+        waiting = "SELECT pg_cancel_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        wait_until(lambda: gate.execute(waiting).fetchall())
+        assert call.result() == [{"job": "slow", "status": "failed"}]
     [run] = slow.query("SELECT error FROM wa_job_runs")
     assert run["error"].startswith("57014: ")
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from faults import journal
 from harness import Database
 from simulated import SimulatorProcess, wait_until
 from wa_process import WaProcess
+
+pytestmark = pytest.mark.slow
 
 TOKEN = "EAAG-test-token"
 # Two numbers of one account, and so of one portfolio, and one of another.
@@ -19,7 +21,7 @@ NUMBERS = {"111": "7001", "112": "7001", "113": "7002"}
 RATE = 50
 TIER = 100
 # A developer's patience; the promise is for a million.
-BACKLOG = int(os.environ.get("WA_TEST_BACKLOG", "100000"))
+BACKLOG = 100_000
 
 
 @pytest.fixture
@@ -146,6 +148,7 @@ def test_throughput_and_pair_rate_never_meet_a_refusal(db: Database, simulator: 
     assert refusals(simulator) == {}
 
 
+@pytest.mark.xdist_group("load")
 def test_a_large_backlog_of_one_organization_delays_no_other(
     db: Database, simulator: SimulatorProcess, make_role: Callable[..., str]
 ) -> None:
@@ -190,14 +193,17 @@ def test_a_large_backlog_of_one_organization_delays_no_other(
             wait_until(lambda: db.query(sent) == [{"n": len(others)}])
             [left] = db.query("SELECT count(*) AS n FROM wa_queue_due")
     assert left["n"] > BACKLOG / 2
-    served = {
-        entry["number"]: entry["time"] for entry in simulator.get("journal", to="+15559998877")["entries"]
-    }
+    entries = journal(simulator)
+    served = {entry["number"]: entry["time"] for entry in entries if entry["to"] == "+15559998877"}
     queued = db.query(
         "SELECT n.phone_number_id AS number, extract(epoch FROM q.created_at)::double precision AS at"
         " FROM wa_outbound_queue q JOIN wa_organizations o ON o.id = q.organization_id"
         " JOIN wa_phone_numbers n ON n.id = o.default_number_id WHERE q.phone = '+15559998877'"
     )
-    waits = {row["number"]: served[row["number"]] - row["at"] for row in queued}
-    assert set(waits) == set(others)
-    assert max(waits.values()) < 1, waits
+    overtaken = {
+        row["number"]: sum(row["at"] < entry["time"] < served[row["number"]] for entry in entries)
+        for row in queued
+    }
+    assert set(overtaken) == set(others)
+    # Counted in messages, not in time, which a busy machine stretches: what the backlog may send in a second.
+    assert max(overtaken.values()) < 1000, overtaken

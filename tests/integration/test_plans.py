@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
+import pytest
 from harness import CHECKOUT, Database
+
+pytestmark = pytest.mark.slow
 
 BATCHES, BATCH = 60, 50
 # Rows that an index hands out for each message: a few look-ups by key, never the whole table.

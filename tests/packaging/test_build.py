@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import tomllib
 
@@ -28,6 +30,25 @@ def test_every_source_is_in_the_manifest() -> None:
         ["git", "ls-files", "sql/*.sql"], cwd=CHECKOUT, capture_output=True, text=True, check=True
     )
     assert set(tracked.stdout.split()) <= listed
+
+
+def test_make_builds_again_when_any_source_changed() -> None:
+    script = f"build/pg_whatsapp--{BUILD.version_of(CHECKOUT)}.sql"
+    sources = [str(path) for path in BUILD.read_manifest(CHECKOUT)]
+    text = "".join((CHECKOUT / source).read_text() for source in sources)
+    sources += [*BUILD.INCLUDE.findall(text), "sql/manifest", "sql/grants"]
+    touched = [part for source in sources for part in ("--what-if", source)]
+    done = subprocess.run(
+        ["make", "--dry-run", "--debug=v", *touched, script],
+        cwd=CHECKOUT,
+        env=os.environ | {"LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "bin/build-extension script" in done.stdout
+    newer = re.findall(rf"Prerequisite '(.+)' is newer than target '{script}'", done.stdout)
+    assert set(sources) <= set(newer)
 
 
 def test_loading_the_script_by_psql_stops_at_once(pg: object, bare_db: Database) -> None:

@@ -8,8 +8,11 @@ import subprocess
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
 from harness import CHECKOUT
 from simulated import wait_until
+
+pytestmark = pytest.mark.slow
 
 
 def start(tag: str, *args: str) -> subprocess.Popen[str]:

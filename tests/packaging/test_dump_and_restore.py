@@ -9,6 +9,8 @@ import pytest
 from copies import WAYS, contents, run
 from harness import Database
 
+pytestmark = pytest.mark.slow
+
 
 def rows_of(database: Database) -> dict[str, list[str]]:
     """Every table of the extension's schema with its rows as sorted text."""
