@@ -167,7 +167,7 @@ COMMENT ON FUNCTION _wa_advance_messages(uuid, bigint[]) IS
 CREATE OR REPLACE FUNCTION _wa_attach_early_statuses(
     p_org uuid, p_message_ids bigint[], OUT status_ids bigint[], OUT message_ids bigint[]
 )
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET enable_bitmapscan = off
 AS $$
 DECLARE
     v_early record;
@@ -176,12 +176,14 @@ BEGIN
         SELECT s.id, m.id AS message_id, m.queue_id
         FROM _wa_messages_of(p_org, p_message_ids) m
         CROSS JOIN LATERAL (
-            -- OFFSET keeps the other conditions outside, so that only the index of the wamid can serve.
-            SELECT k.id, k.organization_id, k.message_id FROM wa_message_statuses k
-            WHERE k.wa_message_id = m.wa_message_id
+            -- OFFSET keeps the last condition outside, so that the index of orphans cannot serve. Of the others
+            -- the wamid's does, also on statistics of an empty table, where a bitmap of all of the organization
+            -- would look cheaper.
+            SELECT k.id, k.message_id FROM wa_message_statuses k
+            WHERE k.organization_id = p_org AND k.wa_message_id = m.wa_message_id
             OFFSET 0
         ) s
-        WHERE m.direction = 'outbound' AND s.organization_id = p_org AND s.message_id IS NULL
+        WHERE m.direction = 'outbound' AND s.message_id IS NULL
     LOOP
         UPDATE wa_message_statuses s SET message_id = v_early.message_id, queue_id = v_early.queue_id
         WHERE s.organization_id = p_org AND s.id = v_early.id AND s.message_id IS NULL;
