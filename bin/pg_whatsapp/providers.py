@@ -1,6 +1,6 @@
 """What tells one provider of the WhatsApp API from another: where it is, and how a caller shows its token.
 
-The database's half (paths, bodies, errors) is sql/sending/requests.sql.
+The database's half (paths, bodies, errors) is sql/sending/providers.sql.
 """
 
 from __future__ import annotations

@@ -24,18 +24,6 @@ COMMENT ON FUNCTION complete_wa_messages(uuid, jsonb) IS
 '"retry_after", "error"}]. outcome: answered, not_sent, unknown or not_started. Results that '
 'were recorded before are passed over; returns how many were not.';
 
--- The wamid of an accepted message. An expression, because nearly every result is that: what else there is to
--- say of a result costs a call.
-CREATE OR REPLACE FUNCTION _wa_accepted_wamid(p_result jsonb) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE
-    WHEN p_result ->> 'outcome' = 'answered' AND (p_result ->> 'status')::integer BETWEEN 200 AND 299
-        THEN p_result #>> '{answer,messages,0,id}'
-END;
-
-COMMENT ON FUNCTION _wa_accepted_wamid(jsonb) IS
-'Internal: the message id that an accepting answer gives; NULL for every other result.';
-
 -- The meaning of a result that is no acceptance, before anything is written. A 2xx answer without a message
 -- id may still be an accepted message.
 CREATE OR REPLACE FUNCTION _wa_read_result(
@@ -45,7 +33,6 @@ CREATE OR REPLACE FUNCTION _wa_read_result(
 LANGUAGE plpgsql STABLE STRICT SET search_path FROM CURRENT
 AS $$
 DECLARE
-    v_answer jsonb := p_result -> 'answer';
     v_status integer := (p_result ->> 'status')::integer;
     v_rule wa_error_rules;
 BEGIN
@@ -59,17 +46,12 @@ BEGIN
             verdict := 'unknown';
             error := 'no answer: ' || coalesce(p_result ->> 'error', 'connection lost');
         ELSE
-            IF v_answer #>> '{error,code}' ~ '^\d{1,9}$' THEN
-                code := (v_answer #>> '{error,code}')::integer;
-            END IF;
+            SELECT a.code, a.error INTO code, error FROM _wa_answer_error(p_result -> 'answer') a;
             SELECT * INTO v_rule FROM classify_wa_error(code, v_status);
             verdict := v_rule.action;
             max_retries := v_rule.max_retries;
             wait := v_rule.wait;
-            error := coalesce(
-                v_answer #>> '{error,error_data,details}', v_answer #>> '{error,message}',
-                'HTTP status ' || v_status
-            );
+            error := coalesce(error, 'HTTP status ' || v_status);
     END CASE;
     IF (p_result ->> 'retry_after')::double precision > 0 THEN
         wait := greatest(
