@@ -69,6 +69,8 @@ DROP FUNCTION _wa_resolve_contacts(uuid, text[], text[], text, timestamptz[]);
 DROP FUNCTION _wa_number_atoms(_wa_webhook_atoms[]);
 DROP FUNCTION _wa_call_customer(jsonb, jsonb, text);
 DROP FUNCTION _wa_update_profiles(uuid, _wa_webhook_atoms[], bigint[]);
+DROP FUNCTION _wa_settle_from_echo(uuid, uuid[], integer[], text[]);
+DROP FUNCTION _wa_settle_echoes(uuid, _wa_webhook_atoms[]);
 DROP FUNCTION _wa_advance_messages(uuid, bigint[]);
 DROP FUNCTION _wa_attach_early_statuses(uuid, bigint[]);
 DROP FUNCTION _wa_refresh_entry_points(uuid, bigint[]);
