@@ -69,9 +69,19 @@ DROP FUNCTION _wa_resolve_contacts(uuid, text[], text[], text, timestamptz[]);
 DROP FUNCTION _wa_number_atoms(_wa_webhook_atoms[]);
 DROP FUNCTION _wa_call_customer(jsonb, jsonb, text);
 DROP FUNCTION _wa_update_profiles(uuid, _wa_webhook_atoms[], bigint[]);
+DROP FUNCTION _wa_settle_from_echo(uuid, uuid[], integer[], text[]);
+DROP FUNCTION _wa_settle_echoes(uuid, _wa_webhook_atoms[]);
 DROP FUNCTION _wa_advance_messages(uuid, bigint[]);
 DROP FUNCTION _wa_attach_early_statuses(uuid, bigint[]);
 DROP FUNCTION _wa_refresh_entry_points(uuid, bigint[]);
+
+-- Triggers bear the name of what they do, as their functions do after the table's.
+ALTER TRIGGER wa_opt_outs__cancel_queued ON wa_opt_outs RENAME TO cancel_queued;
+ALTER TRIGGER wa_panic_modes__audit_insert ON wa_panic_modes RENAME TO audit_insert;
+ALTER TRIGGER wa_panic_modes__audit_update ON wa_panic_modes RENAME TO audit_update;
+ALTER TRIGGER wa_installations__audit ON wa_installations RENAME TO audit;
+ALTER TRIGGER wa_templates__derive ON wa_templates RENAME TO derive;
+ALTER TRIGGER remove ON wa_outbound_queue RENAME TO delete;
 
 -- A language to fall back to.
 ALTER TABLE wa_organizations

@@ -74,16 +74,16 @@ COMMENT ON FUNCTION tg_wa_messages__mark_old() IS 'Marks the quarter hours of de
 COMMENT ON FUNCTION tg_wa_messages__mark_changed() IS 'Marks the quarter hours of changed messages.';
 COMMENT ON FUNCTION tg_wa_messages__mark_all() IS 'Marks everything rolled up when the ledger is truncated.';
 
-CREATE OR REPLACE TRIGGER wa_messages__mark_new AFTER INSERT ON wa_messages
+CREATE OR REPLACE TRIGGER mark_new AFTER INSERT ON wa_messages
 REFERENCING NEW TABLE AS new_rows
 FOR EACH STATEMENT EXECUTE FUNCTION tg_wa_messages__mark_new();
-CREATE OR REPLACE TRIGGER wa_messages__mark_old AFTER DELETE ON wa_messages
+CREATE OR REPLACE TRIGGER mark_old AFTER DELETE ON wa_messages
 REFERENCING OLD TABLE AS old_rows
 FOR EACH STATEMENT EXECUTE FUNCTION tg_wa_messages__mark_old();
-CREATE OR REPLACE TRIGGER wa_messages__mark_changed AFTER UPDATE ON wa_messages
+CREATE OR REPLACE TRIGGER mark_changed AFTER UPDATE ON wa_messages
 REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
 FOR EACH STATEMENT EXECUTE FUNCTION tg_wa_messages__mark_changed();
-CREATE OR REPLACE TRIGGER wa_messages__mark_all AFTER TRUNCATE ON wa_messages
+CREATE OR REPLACE TRIGGER mark_all AFTER TRUNCATE ON wa_messages
 FOR EACH STATEMENT EXECUTE FUNCTION tg_wa_messages__mark_all();
 
 -- The quarter hours whose messages must be counted in the ledger.
@@ -310,6 +310,6 @@ $$;
 COMMENT ON FUNCTION tg_wa_organizations__cut_days() IS
 'Cuts the days of what is rolled up anew when the organization''s time zone changes.';
 
-CREATE OR REPLACE TRIGGER wa_organizations__cut_days AFTER UPDATE OF time_zone ON wa_organizations
+CREATE OR REPLACE TRIGGER cut_days AFTER UPDATE OF time_zone ON wa_organizations
 FOR EACH ROW WHEN (old.time_zone IS DISTINCT FROM new.time_zone)
 EXECUTE FUNCTION tg_wa_organizations__cut_days();

@@ -11,7 +11,7 @@ $$;
 
 COMMENT ON FUNCTION tg_wa_broadcast_lists__keep() IS 'Notes the time of a change.';
 
-CREATE OR REPLACE TRIGGER wa_broadcast_lists__keep BEFORE UPDATE ON wa_broadcast_lists
+CREATE OR REPLACE TRIGGER keep BEFORE UPDATE ON wa_broadcast_lists
 FOR EACH ROW EXECUTE FUNCTION tg_wa_broadcast_lists__keep();
 
 CREATE OR REPLACE FUNCTION _wa_broadcast_list(p_org uuid, p_list text) RETURNS bigint

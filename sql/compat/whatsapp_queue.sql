@@ -89,7 +89,7 @@ COMMENT ON COLUMN whatsapp_queue.status IS
 COMMENT ON COLUMN whatsapp_queue.sent_at IS 'When the provider took it.';
 
 -- By key, also where the plans were made when the queue was small.
-CREATE OR REPLACE FUNCTION tg_whatsapp_queue__insert() RETURNS trigger
+CREATE OR REPLACE FUNCTION tg_whatsapp_queue__enqueue() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off
 SET enable_mergejoin = off
 AS $$
@@ -125,10 +125,10 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION tg_whatsapp_queue__insert() IS
+COMMENT ON FUNCTION tg_whatsapp_queue__enqueue() IS
 'Queues a message; a value that the view does not take is refused (23502, 23514, WA202).';
 
-CREATE OR REPLACE FUNCTION tg_whatsapp_queue__update() RETURNS trigger
+CREATE OR REPLACE FUNCTION tg_whatsapp_queue__change() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off
 SET enable_mergejoin = off
 AS $$
@@ -180,11 +180,11 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION tg_whatsapp_queue__update() IS
+COMMENT ON FUNCTION tg_whatsapp_queue__change() IS
 'Reschedules, reprioritises, cancels or retries a message; what only sending may set is refused (WA202).';
 
 CREATE OR REPLACE TRIGGER enqueue INSTEAD OF INSERT ON whatsapp_queue
-FOR EACH ROW EXECUTE FUNCTION tg_whatsapp_queue__insert();
+FOR EACH ROW EXECUTE FUNCTION tg_whatsapp_queue__enqueue();
 
 CREATE OR REPLACE TRIGGER change INSTEAD OF UPDATE ON whatsapp_queue
-FOR EACH ROW EXECUTE FUNCTION tg_whatsapp_queue__update();
+FOR EACH ROW EXECUTE FUNCTION tg_whatsapp_queue__change();

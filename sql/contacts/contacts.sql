@@ -66,6 +66,57 @@ COMMENT ON FUNCTION _wa_look_up_contacts(uuid, text[], text[], timestamptz[]) IS
 'Internal: the contacts that number keys and user ids find, in the order given. With times, a number finds '
 'who had it then.';
 
+CREATE OR REPLACE FUNCTION _wa_create_contacts(
+    p_org uuid, p_phones text[], p_keys text[], p_user_ids text[], p_by_phone bigint[], p_by_user bigint[],
+    p_source text, p_ats timestamptz[]
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET enable_seqscan = off
+AS $$
+BEGIN
+    -- Sorted, so that two statements that create the same contacts wait for each other in one direction
+    -- only.
+    INSERT INTO wa_contacts (organization_id, phone_e164, phone_key, user_id)
+    SELECT p_org, min(f.phone), f.key, f.user_id
+    FROM unnest(p_by_phone, p_by_user, p_phones, p_keys, p_user_ids)
+        f (by_phone, by_user, phone, key, user_id)
+    WHERE f.by_phone IS NULL AND f.by_user IS NULL AND num_nonnulls(f.key, f.user_id) > 0
+    GROUP BY f.key, f.user_id
+    ORDER BY num_nulls(f.key, f.user_id), f.key, f.user_id
+    ON CONFLICT DO NOTHING;
+
+    -- Read back rather than RETURNING: another transaction may have been first.
+    INSERT INTO wa_contact_identities (organization_id, contact_id, kind, value, source, valid_from)
+    SELECT p_org, c.id, 'phone', f.key, p_source, coalesce(min(f.at), clock_timestamp())
+    FROM unnest(p_by_phone, p_keys, p_ats) f (by_phone, key, at)
+    CROSS JOIN LATERAL (
+        SELECT c.id FROM wa_contacts c WHERE c.organization_id = p_org AND c.phone_key = f.key LIMIT 1
+    ) c
+    WHERE f.by_phone IS NULL
+    GROUP BY c.id, f.key
+    ORDER BY f.key
+    ON CONFLICT (organization_id, kind, value) WHERE is_current DO NOTHING;
+
+    IF num_nonnulls(VARIADIC p_user_ids) > 0 THEN
+        INSERT INTO wa_contact_identities (organization_id, contact_id, kind, value, source, valid_from)
+        SELECT p_org, c.id, 'user_id', f.user_id, p_source, coalesce(min(f.at), clock_timestamp())
+        FROM unnest(p_by_user, p_user_ids, p_ats) f (by_user, user_id, at)
+        CROSS JOIN LATERAL (
+            SELECT c.id FROM wa_contacts c WHERE c.organization_id = p_org AND c.user_id = f.user_id
+                LIMIT 1
+        ) c
+        WHERE f.by_user IS NULL
+        GROUP BY c.id, f.user_id
+        ORDER BY f.user_id
+        ON CONFLICT (organization_id, kind, value) WHERE is_current DO NOTHING;
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_create_contacts(
+    uuid, text[], text[], text[], bigint[], bigint[], text, timestamptz[]
+) IS
+'Internal: makes the contacts, and the ways to find them, of those numbers and user ids that found none.';
+
 CREATE OR REPLACE FUNCTION _wa_resolve_contacts(
     p_org uuid, p_phones text[], p_user_ids text[], p_source text, p_ats timestamptz[] DEFAULT NULL,
     p_keys text[] DEFAULT NULL
@@ -91,42 +142,9 @@ BEGIN
             user_id)
         WHERE f.by_phone IS NULL AND f.by_user IS NULL AND num_nonnulls(f.key, f.user_id) > 0
     ) THEN
-        -- Sorted, so that two statements that create the same contacts wait for each other in one direction
-        -- only.
-        INSERT INTO wa_contacts (organization_id, phone_e164, phone_key, user_id)
-        SELECT p_org, min(f.phone), f.key, f.user_id
-        FROM unnest(v_found.by_phone, v_found.by_user, p_phones, v_keys, v_user_ids)
-            f (by_phone, by_user, phone, key, user_id)
-        WHERE f.by_phone IS NULL AND f.by_user IS NULL AND num_nonnulls(f.key, f.user_id) > 0
-        GROUP BY f.key, f.user_id
-        ORDER BY num_nulls(f.key, f.user_id), f.key, f.user_id
-        ON CONFLICT DO NOTHING;
-
-        -- Read back rather than RETURNING: another transaction may have been first.
-        INSERT INTO wa_contact_identities (organization_id, contact_id, kind, value, source, valid_from)
-        SELECT p_org, c.id, 'phone', f.key, p_source, coalesce(min(f.at), clock_timestamp())
-        FROM unnest(v_found.by_phone, v_keys, p_ats) f (by_phone, key, at)
-        CROSS JOIN LATERAL (
-            SELECT c.id FROM wa_contacts c WHERE c.organization_id = p_org AND c.phone_key = f.key LIMIT 1
-        ) c
-        WHERE f.by_phone IS NULL
-        GROUP BY c.id, f.key
-        ORDER BY f.key
-        ON CONFLICT (organization_id, kind, value) WHERE is_current DO NOTHING;
-
-        IF v_has_user_ids THEN
-            INSERT INTO wa_contact_identities (organization_id, contact_id, kind, value, source, valid_from)
-            SELECT p_org, c.id, 'user_id', f.user_id, p_source, coalesce(min(f.at), clock_timestamp())
-            FROM unnest(v_found.by_user, v_user_ids, p_ats) f (by_user, user_id, at)
-            CROSS JOIN LATERAL (
-                SELECT c.id FROM wa_contacts c WHERE c.organization_id = p_org AND c.user_id = f.user_id
-                    LIMIT 1
-            ) c
-            WHERE f.by_user IS NULL
-            GROUP BY c.id, f.user_id
-            ORDER BY f.user_id
-            ON CONFLICT (organization_id, kind, value) WHERE is_current DO NOTHING;
-        END IF;
+        PERFORM _wa_create_contacts(
+            p_org, p_phones, v_keys, v_user_ids, v_found.by_phone, v_found.by_user, p_source, p_ats
+        );
         v_found := _wa_look_up_contacts(p_org, v_keys, v_user_ids, p_ats);
     END IF;
 

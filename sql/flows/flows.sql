@@ -35,7 +35,7 @@ $$;
 COMMENT ON FUNCTION tg_wa_automation_flows__keep() IS
 'Normalises the number; a flow that ended gets its time and has no next action.';
 
-CREATE OR REPLACE TRIGGER wa_automation_flows__keep BEFORE INSERT OR UPDATE ON wa_automation_flows
+CREATE OR REPLACE TRIGGER keep BEFORE INSERT OR UPDATE ON wa_automation_flows
 FOR EACH ROW EXECUTE FUNCTION tg_wa_automation_flows__keep();
 
 CREATE OR REPLACE FUNCTION tg_siren_templates__keep() RETURNS trigger
@@ -49,7 +49,7 @@ $$;
 
 COMMENT ON FUNCTION tg_siren_templates__keep() IS 'Notes the time of a change.';
 
-CREATE OR REPLACE TRIGGER siren_templates__keep BEFORE UPDATE ON siren_templates
+CREATE OR REPLACE TRIGGER keep BEFORE UPDATE ON siren_templates
 FOR EACH ROW EXECUTE FUNCTION tg_siren_templates__keep();
 
 CREATE OR REPLACE FUNCTION tg_siren_events__keep() RETURNS trigger
@@ -74,5 +74,5 @@ $$;
 COMMENT ON FUNCTION tg_siren_events__keep() IS
 'Normalises the number, and notes the time of a change and of sending.';
 
-CREATE OR REPLACE TRIGGER siren_events__keep BEFORE INSERT OR UPDATE ON siren_events
+CREATE OR REPLACE TRIGGER keep BEFORE INSERT OR UPDATE ON siren_events
 FOR EACH ROW EXECUTE FUNCTION tg_siren_events__keep();

@@ -120,7 +120,7 @@ $$;
 
 COMMENT ON FUNCTION tg_wa_panic_modes__audit() IS 'Leaves an audit row for every stop and every end of one.';
 
-CREATE OR REPLACE TRIGGER wa_panic_modes__audit_insert AFTER INSERT ON wa_panic_modes
+CREATE OR REPLACE TRIGGER audit_insert AFTER INSERT ON wa_panic_modes
 FOR EACH ROW EXECUTE FUNCTION tg_wa_panic_modes__audit();
-CREATE OR REPLACE TRIGGER wa_panic_modes__audit_update AFTER UPDATE ON wa_panic_modes
+CREATE OR REPLACE TRIGGER audit_update AFTER UPDATE ON wa_panic_modes
 FOR EACH ROW WHEN (OLD.active IS DISTINCT FROM NEW.active) EXECUTE FUNCTION tg_wa_panic_modes__audit();

@@ -48,7 +48,7 @@ $$;
 COMMENT ON FUNCTION tg_wa_installations__audit() IS
 'Leaves an audit row with every organization when the kill switch is thrown: it stops them all.';
 
-CREATE OR REPLACE TRIGGER wa_installations__audit AFTER UPDATE ON wa_installations
+CREATE OR REPLACE TRIGGER audit AFTER UPDATE ON wa_installations
 FOR EACH ROW WHEN (OLD.is_sending_enabled IS DISTINCT FROM NEW.is_sending_enabled)
 EXECUTE FUNCTION tg_wa_installations__audit();
 

@@ -280,5 +280,5 @@ CREATE OR REPLACE TRIGGER recheck AFTER UPDATE OF scheduled_at, priority ON wa_o
 FOR EACH ROW WHEN (OLD.change_no = NEW.change_no AND NEW.status = 'pending')
 EXECUTE FUNCTION tg_wa_outbound_queue__recheck();
 
-CREATE OR REPLACE TRIGGER remove BEFORE DELETE ON wa_outbound_queue
+CREATE OR REPLACE TRIGGER delete BEFORE DELETE ON wa_outbound_queue
 FOR EACH ROW EXECUTE FUNCTION tg_wa_outbound_queue__delete();

@@ -16,5 +16,5 @@ $$;
 COMMENT ON FUNCTION tg_wa_opt_outs__cancel_queued() IS
 'Cancels what is queued to a contact and covered by the scope, in the transaction of the opt-out.';
 
-CREATE OR REPLACE TRIGGER wa_opt_outs__cancel_queued AFTER INSERT ON wa_opt_outs
+CREATE OR REPLACE TRIGGER cancel_queued AFTER INSERT ON wa_opt_outs
 REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION tg_wa_opt_outs__cancel_queued();

@@ -115,9 +115,9 @@ $$;
 COMMENT ON FUNCTION _wa_fail_messages(uuid, uuid[], text, text) IS
 'Internal: ends queued messages as failed, all with one code and reason.';
 
--- A status webhook that echoes our callback data proves that the provider accepted the message, whatever
+-- A status webhook that brings our callback data back proves that the provider accepted the message, whatever
 -- became of the answer.
-CREATE OR REPLACE FUNCTION _wa_settle_from_echo(
+CREATE OR REPLACE FUNCTION _wa_settle_from_callback(
     p_org uuid, p_queue_ids uuid[], p_attempts integer[], p_wamids text[]
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -152,5 +152,5 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION _wa_settle_from_echo(uuid, uuid[], integer[], text[]) IS
+COMMENT ON FUNCTION _wa_settle_from_callback(uuid, uuid[], integer[], text[]) IS
 'Internal: settles rows in flight, or of unknown outcome, whose callback data a status webhook brought back.';

@@ -21,7 +21,7 @@ BEGIN
     -- Those of the original: here none of them lives.
     UPDATE wa_dispatchers SET stopped_at = clock_timestamp() WHERE stopped_at IS NULL;
 
-    -- What was being sent: an echo may still settle it here; without one it fails as outcome_unknown.
+    -- What was being sent: callback data may still settle it here; else it fails as outcome_unknown.
     action := 'in flight when copied: outcome unknown';
     messages := _wa_doubt_all();
     RETURN NEXT;

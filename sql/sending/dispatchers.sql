@@ -56,7 +56,7 @@ BEGIN
         FROM (SELECT * FROM wa_queue_inflight i WHERE i.deadline_at <= clock_timestamp() LIMIT 1000) i
         GROUP BY i.organization_id
     LOOP
-        -- Queue rows are locked first, as everywhere: an answer or an echo that is being recorded is waited
+        -- Queue rows are locked first, as everywhere: an answer or callback data being recorded is waited
         -- for, and what is read after the lock knows of it.
         PERFORM FROM wa_outbound_queue q
         WHERE q.organization_id = v_org.id AND q.id = ANY (v_org.queue_ids)

@@ -16,7 +16,7 @@ BEGIN
     WHERE i.organization_id = p_org AND i.queue_id = ANY (p_ids)
         AND (
             coalesce(n.last_webhook_at, '-infinity') <= i.claimed_at
-            -- The echo may be among those that came in time and wait to be processed.
+            -- The callback data may be among those that came in time and wait to be processed.
             OR EXISTS (
                 SELECT FROM wa_webhook_logs l WHERE l.status = 'pending' AND l.received_at <= i.deadline_at
             )

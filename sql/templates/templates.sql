@@ -76,69 +76,91 @@ END;
 COMMENT ON FUNCTION _wa_template_button_parameters(jsonb) IS
 'Internal: the buttons that cannot be sent without a value, [{"index": 0, "sub_type": "url"}, ...].';
 
+CREATE OR REPLACE FUNCTION _wa_template_in_review(p_new wa_templates, p_old wa_templates) RETURNS wa_templates
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    p_new.status := upper(p_new.status);
+    IF p_new.status = coalesce(p_old.status, 'PENDING') THEN
+        IF p_new.approval_status <> _wa_template_approval(p_new.status) THEN
+            p_new.status := upper(p_new.approval_status);
+        END IF;
+    ELSE
+        p_new.approval_status := _wa_template_approval(p_new.status);
+    END IF;
+    IF p_new.status = 'APPROVED' AND p_old.status <> 'APPROVED'
+        AND p_new.blocked_at IS NOT DISTINCT FROM p_old.blocked_at
+    THEN
+        p_new.blocked_at := NULL;
+        p_new.blocked_until := NULL;
+        p_new.blocked_reason := NULL;
+    END IF;
+    RETURN p_new;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_template_in_review(wa_templates, wa_templates) IS
+'Internal: a template whose status and approval_status say the same, by the one that was written; the block '
+'of one that becomes approved is lifted. The old row is NULL for a new one.';
+
+CREATE OR REPLACE FUNCTION _wa_template_in_parts(p_new wa_templates, p_old wa_templates) RETURNS wa_templates
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_header jsonb;
+BEGIN
+    IF p_new.components <> coalesce(p_old.components, '[]') THEN
+        v_header := _wa_template_component(p_new.components, 'HEADER');
+        p_new.header_format := upper(coalesce(
+            v_header ->> 'format', CASE WHEN v_header ? 'text' THEN 'TEXT' END
+        ));
+        p_new.header_text := v_header ->> 'text';
+        -- An authentication template may come without its text: Meta writes that one.
+        p_new.body_text := coalesce(
+            _wa_template_component(p_new.components, 'BODY') ->> 'text', p_new.body_text, ''
+        );
+        p_new.footer_text := _wa_template_component(p_new.components, 'FOOTER') ->> 'text';
+        p_new.buttons := coalesce(_wa_template_component(p_new.components, 'BUTTONS') -> 'buttons', '[]');
+    ELSIF (p_new.header_format, p_new.header_text, p_new.body_text, p_new.footer_text, p_new.buttons)
+        IS DISTINCT FROM
+        (p_old.header_format, p_old.header_text, p_old.body_text, p_old.footer_text, p_old.buttons)
+    THEN
+        p_new.header_format := upper(coalesce(
+            p_new.header_format, CASE WHEN p_new.header_text IS NOT NULL THEN 'TEXT' END
+        ));
+        p_new.components := _wa_template_components_of(
+            p_new.header_format, p_new.header_text, p_new.body_text, p_new.footer_text, p_new.buttons,
+            p_new.components
+        );
+    END IF;
+    RETURN p_new;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_template_in_parts(wa_templates, wa_templates) IS
+'Internal: a template whose text columns and components say the same, by those that were written. The old '
+'row is NULL for a new one.';
+
 CREATE OR REPLACE FUNCTION tg_wa_templates__derive() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 DECLARE
-    v_header jsonb;
     v_problem text;
 BEGIN
     IF 'array' <> ANY (ARRAY[jsonb_typeof(NEW.buttons), jsonb_typeof(NEW.components)]) THEN
         PERFORM _wa_refuse_template(NEW, 'buttons and components must be JSON arrays');
     END IF;
+    IF TG_OP = 'UPDATE' THEN
+        NEW.updated_at := clock_timestamp();
+    END IF;
     -- Until 2022 Meta called it TRANSACTIONAL; OTP is what some of its pages call the third.
     NEW.category := CASE upper(NEW.category)
         WHEN 'TRANSACTIONAL' THEN 'UTILITY' WHEN 'OTP' THEN 'AUTHENTICATION' ELSE upper(NEW.category)
     END;
-    NEW.status := upper(NEW.status);
     -- Meta writes en_US; people, and one of Meta's own examples, write en-US.
     NEW.language := replace(NEW.language, '-', '_');
-
-    IF TG_OP = 'INSERT' AND NEW.status = 'PENDING' OR TG_OP = 'UPDATE' AND NEW.status = OLD.status THEN
-        IF NEW.approval_status <> _wa_template_approval(NEW.status) THEN
-            NEW.status := upper(NEW.approval_status);
-        END IF;
-    ELSE
-        NEW.approval_status := _wa_template_approval(NEW.status);
-    END IF;
-
-    IF TG_OP = 'UPDATE' THEN
-        NEW.updated_at := clock_timestamp();
-        IF NEW.status = 'APPROVED' AND OLD.status <> 'APPROVED'
-            AND NEW.blocked_at IS NOT DISTINCT FROM OLD.blocked_at
-        THEN
-            NEW.blocked_at := NULL;
-            NEW.blocked_until := NULL;
-            NEW.blocked_reason := NULL;
-        END IF;
-    END IF;
-
-    IF TG_OP = 'INSERT' AND NEW.components <> '[]'
-        OR TG_OP = 'UPDATE' AND NEW.components <> OLD.components
-    THEN
-        v_header := _wa_template_component(NEW.components, 'HEADER');
-        NEW.header_format := upper(coalesce(
-            v_header ->> 'format', CASE WHEN v_header ? 'text' THEN 'TEXT' END
-        ));
-        NEW.header_text := v_header ->> 'text';
-        -- An authentication template may come without its text: Meta writes that one.
-        NEW.body_text := coalesce(
-            _wa_template_component(NEW.components, 'BODY') ->> 'text', NEW.body_text, ''
-        );
-        NEW.footer_text := _wa_template_component(NEW.components, 'FOOTER') ->> 'text';
-        NEW.buttons := coalesce(_wa_template_component(NEW.components, 'BUTTONS') -> 'buttons', '[]');
-    ELSIF TG_OP = 'INSERT'
-        OR (NEW.header_format, NEW.header_text, NEW.body_text, NEW.footer_text, NEW.buttons)
-        IS DISTINCT FROM (OLD.header_format, OLD.header_text, OLD.body_text, OLD.footer_text, OLD.buttons)
-    THEN
-        NEW.header_format := upper(coalesce(
-            NEW.header_format, CASE WHEN NEW.header_text IS NOT NULL THEN 'TEXT' END
-        ));
-        NEW.components := _wa_template_components_of(
-            NEW.header_format, NEW.header_text, NEW.body_text, NEW.footer_text, NEW.buttons, NEW.components
-        );
-    END IF;
-
+    NEW := _wa_template_in_review(NEW, OLD);
+    NEW := _wa_template_in_parts(NEW, OLD);
     NEW.body_placeholders := _wa_sorted_placeholders(NEW.body_text);
     NEW.header_placeholders := CASE
         WHEN NEW.header_format = 'TEXT' THEN _wa_sorted_placeholders(NEW.header_text) ELSE '{}'
@@ -191,7 +213,7 @@ $$;
 COMMENT ON FUNCTION _wa_sorted_placeholders(text) IS
 'Internal: the distinct placeholders of a text in the order in which values are given.';
 
-CREATE OR REPLACE TRIGGER wa_templates__derive BEFORE INSERT OR UPDATE ON wa_templates
+CREATE OR REPLACE TRIGGER derive BEFORE INSERT OR UPDATE ON wa_templates
 FOR EACH ROW EXECUTE FUNCTION tg_wa_templates__derive();
 
 CREATE OR REPLACE FUNCTION _wa_is_template_sendable(

@@ -213,7 +213,7 @@ DECLARE
     v_place integer;
     v_atoms _wa_webhook_atoms[];
 BEGIN
-    PERFORM _wa_settle_echoes(p_org, p_atoms);
+    PERFORM _wa_settle_callbacks(p_org, p_atoms);
     FOR v_place IN SELECT DISTINCT a.place FROM unnest(p_atoms) a ORDER BY a.place LOOP
         v_atoms := ARRAY(SELECT a::_wa_webhook_atoms FROM unnest(p_atoms) a WHERE a.place = v_place);
         CASE v_place

@@ -2,17 +2,17 @@
 
 -- Comes before everything else of a batch: it locks queue rows, and whoever records an answer locks those
 -- first too, conversations after.
-CREATE OR REPLACE FUNCTION _wa_settle_echoes(p_org uuid, p_atoms _wa_webhook_atoms[]) RETURNS void
+CREATE OR REPLACE FUNCTION _wa_settle_callbacks(p_org uuid, p_atoms _wa_webhook_atoms[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
-    v_echo record;
+    v_callback record;
 BEGIN
-    -- Before the send's answer was recorded, the echo of our callback data is what tells the message. Mostly it
+    -- Before the send's answer was recorded, our callback data coming back is what tells the message. Mostly it
     -- was: the look-up is cheap and comes first.
     SELECT array_agg(c.parts[1]::uuid) AS queue_ids, array_agg(c.parts[2]::integer) AS attempts,
         array_agg(u.payload ->> 'id') AS wamids
-    INTO v_echo
+    INTO v_callback
     FROM (
         SELECT a.payload
         FROM unnest(p_atoms) a
@@ -28,11 +28,11 @@ BEGIN
         '^q:([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):([0-9]{1,9})$'
     ) c (parts)
     WHERE c.parts IS NOT NULL;
-    PERFORM _wa_settle_from_echo(p_org, v_echo.queue_ids, v_echo.attempts, v_echo.wamids);
+    PERFORM _wa_settle_from_callback(p_org, v_callback.queue_ids, v_callback.attempts, v_callback.wamids);
 END
 $$;
 
-COMMENT ON FUNCTION _wa_settle_echoes(uuid, _wa_webhook_atoms[]) IS
+COMMENT ON FUNCTION _wa_settle_callbacks(uuid, _wa_webhook_atoms[]) IS
 'Internal: settles the queued messages whose callback data statuses bring back.';
 
 CREATE OR REPLACE FUNCTION _wa_apply_statuses(p_org uuid, p_atoms _wa_webhook_atoms[]) RETURNS void

@@ -180,7 +180,7 @@ MEDDLING: tuple[LiteralString, ...] = (
     "SELECT opt_out_wa_contact(world.customer(%s), 'marketing')",
     "SELECT world.queue(%s, 'hello')",
     # All in one call, which locks them in order; a call for each row would not.
-    "SELECT _wa_settle_from_echo(organization_id, array_agg(id), array_agg(attempt),"
+    "SELECT _wa_settle_from_callback(organization_id, array_agg(id), array_agg(attempt),"
     " array_agg('echo.' || id)) FROM wa_outbound_queue WHERE phone = world.customer(%s)"
     " AND status = 'sending' GROUP BY organization_id",
 )

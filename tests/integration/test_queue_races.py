@@ -190,7 +190,7 @@ def test_two_sessions_report_one_result(
     assert world.query("SELECT count(*) FROM wa_messages") == [{"count": 1}]
 
 
-def test_an_answer_waits_for_the_echo_that_settles_its_row(
+def test_an_answer_waits_for_callback_data_that_settles_its_row(
     world: Database, session: Callable[[], psycopg.Connection[Any]]
 ) -> None:
     queue_one(world)
@@ -198,7 +198,7 @@ def test_an_answer_waits_for_the_echo_that_settles_its_row(
     result = result_of(world, {"messages": [{"id": "wamid.1"}]})
     processor, dispatcher = session(), session()
     processor.execute(
-        "SELECT _wa_settle_from_echo(organization_id, ARRAY[id], ARRAY[1], ARRAY['wamid.1'])"
+        "SELECT _wa_settle_from_callback(organization_id, ARRAY[id], ARRAY[1], ARRAY['wamid.1'])"
         " FROM wa_outbound_queue"
     )
     waiting = Blocked(

@@ -270,3 +270,41 @@ def test_constraints_and_indexes_are_named_by_hand(db: Database) -> None:
     suffix = "(pkey|key|fkey|check|idx)"
     wrong = [row for row in rows if not re.fullmatch(rf"{row['table']}(_\w+)?_{suffix}", row["name"])]
     assert wrong == []
+
+
+def test_a_trigger_is_called_what_it_does(db: Database) -> None:
+    """Its function is tg_TABLE__WHAT, itself WHAT, or WHAT_event where two of a table call one function."""
+    wrong = db.query(
+        """
+        SELECT t.tgname AS name, p.proname AS function
+        FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid JOIN pg_proc AS p ON p.oid = t.tgfoid
+        WHERE NOT t.tgisinternal AND c.relnamespace = 'public'::regnamespace
+            AND p.proname NOT IN (
+                'tg_' || c.relname || '__' || t.tgname,
+                'tg_' || c.relname || '__' || regexp_replace(t.tgname, '_(insert|update|delete)$', '')
+            )
+        """
+    )
+    assert wrong == []
+
+
+def test_parameters_of_new_public_functions_begin_with_p(db: Database) -> None:
+    """Whoever calls by name need not look it up; functions of releases keep the names that they have."""
+    released = "".join(path.read_text() for path in (CHECKOUT / "migrations/released").glob("*.sql"))
+    rows = db.query(
+        """
+        SELECT p.proname AS name, array_agg(a.name ORDER BY a.place) AS parameters
+        FROM pg_proc AS p, unnest(p.proargnames) WITH ORDINALITY AS a (name, place)
+        WHERE p.pronamespace = 'public'::regnamespace AND p.proname !~ '^(_wa|tg)_'
+            AND coalesce(p.proargmodes[a.place], 'i') IN ('i', 'b', 'v')
+        GROUP BY p.oid
+        """
+    )
+    bare = {
+        row["name"]
+        for row in rows
+        if f"FUNCTION {row['name']}(" not in released
+        and not all(name.startswith("p_") for name in row["parameters"])
+    }
+    # The design names the parameters of this one.
+    assert bare == {"create_wa_media_signature"}

@@ -6,7 +6,7 @@ CREATE FUNCTION pg_temp.maintain() RETURNS jsonb LANGUAGE sql AS $$
     SELECT maintain_wa_dispatch('00000000-0000-0000-0000-000000000001')
 $$;
 
--- an echo that was stored in time but not processed yet
+-- callback data that was stored in time but not processed yet
 CREATE TEMPORARY TABLE again AS SELECT world.queue(1) AS id;
 UPDATE wa_outbound_queue SET on_unknown = 'retry', expires_at = 'infinity';
 SELECT world.claimed();

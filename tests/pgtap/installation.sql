@@ -37,7 +37,7 @@ SELECT throws_ok($$ SELECT maintain_wa_dispatch(gen_random_uuid()) $$, 'WA401', 
     'one that runs gives up');
 SELECT lives_ok('SELECT world.queue(4)', 'applications may queue');
 SELECT ok(count(*) = 1, 'webhooks may settle what was in flight')
-FROM (SELECT _wa_settle_from_echo(current_wa_organization(), ARRAY[id], ARRAY[1], ARRAY['wamid.1'])
+FROM (SELECT _wa_settle_from_callback(current_wa_organization(), ARRAY[id], ARRAY[1], ARRAY['wamid.1'])
     FROM flying OFFSET 0) x;
 ROLLBACK TO identity;
 
@@ -48,12 +48,12 @@ SELECT results_eq('SELECT messages FROM adopt_wa_database()', 'VALUES (1::bigint
     'adopting names what was in flight and what was due');
 SELECT is(pg_temp.claim_error(), 'none', 'from then on it sends');
 SELECT is(world.claimed(), 0, 'but not what the original may have sent');
-SELECT is(world.reason(id), 'outcome_unknown', 'what was in flight waits for its echo') FROM flying;
+SELECT is(world.reason(id), 'outcome_unknown', 'what was in flight waits for its callback data') FROM flying;
 SELECT is((SELECT string_agg(DISTINCT error_code, ',') FROM wa_outbound_queue WHERE status = 'failed'),
     'in_doubt', 'what was due is in doubt');
 SELECT is((SELECT status FROM wa_outbound_queue WHERE reference = 'later'), 'pending',
     'what is due later is not');
-SELECT _wa_settle_from_echo(current_wa_organization(), ARRAY[id], ARRAY[1], ARRAY['wamid.2'])
+SELECT _wa_settle_from_callback(current_wa_organization(), ARRAY[id], ARRAY[1], ARRAY['wamid.2'])
     FROM wa_outbound_queue WHERE reference = '2';
 SELECT is(retry_wa_messages(ids => (SELECT array_agg(id) FROM wa_outbound_queue
     WHERE error_code = 'in_doubt')), 2, 'a person decides to send it again');
