@@ -18,6 +18,8 @@ from pg_whatsapp.doctor_provider import judge, measure_skew
 from simulated import NUMBER, SimulatorProcess, wait_until
 from wa_process import KEY, wa
 
+pytestmark = pytest.mark.slow
+
 LINE = re.compile(r"^(ok  |BAD ) ([a-z_ ]+): (.*)$")
 
 

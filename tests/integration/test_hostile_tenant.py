@@ -16,6 +16,8 @@ from harness import GROUPS, Database
 from psycopg import sql
 from tenants import Tenant, belongings, make_tenants, relations, tables, tenant_column
 
+pytestmark = pytest.mark.slow
+
 # 42501 no right or a policy; WA30x the organization is not yours.
 REFUSALS = {"42501", "WA301", "WA302"}
 # Views that analysts read as they are: they hold counts and ids.

@@ -127,6 +127,7 @@ def ledger(pg: Server) -> Iterator[Database]:
     pg.drop_database(database)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(step, min_size=8, max_size=24))
 def test_rollups_equal_the_plain_aggregate(ledger: Database, steps: list[tuple[str, Any]]) -> None:

@@ -190,6 +190,7 @@ def outcome(connection: psycopg.Connection[Any], posts: list[bytes], chance: ran
     return [f"{what} {name} {json.dumps(facts, sort_keys=True)}" for what, name, facts in rows]
 
 
+@pytest.mark.slow
 def test_any_order_and_repeats_leave_the_same_state(db: Database) -> None:
     posts = bodies()
     with db.connect() as connection:
