@@ -97,8 +97,8 @@ END;
 
 COMMENT ON FUNCTION _wa_queue_rows(uuid, uuid[]) IS 'Internal: queued messages, each looked up by its key.';
 
--- Told, not raised: whoever was called from outside raises it, so that psql shows the HINT beneath one line of
--- context.
+-- Told, not raised: whoever was called from outside raises it, so that psql shows the HINT beneath one line
+-- of context.
 CREATE OR REPLACE FUNCTION _wa_error_of_rows(
     p_row_count bigint, p_phones text[], p_problems text[], p_sqlstate text, p_hint text
 ) RETURNS text[]
@@ -120,8 +120,8 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION _wa_error_of_rows(bigint, text[], text[], text, text) IS
-'Internal: one error for all bad rows of a statement: SQLSTATE, MESSAGE, DETAIL, which alone names recipients '
-'(the first ten), and HINT.';
+'Internal: one error for all bad rows of a statement: SQLSTATE, MESSAGE, DETAIL, which alone names '
+'recipients (the first ten), and HINT.';
 
 -- Insert and reschedule share it. A row due now must be allowed now; opt-outs and templates always count.
 CREATE OR REPLACE FUNCTION _wa_refuse_rows(p_org wa_organizations, p_ids uuid[], p_row_count bigint)
@@ -291,5 +291,5 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_queue_the_rest(uuid, uuid[]) IS
-'Internal: returns an error for the malformed ones of the given rows that are not due yet; queues the others, '
-'then refuses what may not be sent.';
+'Internal: returns an error for the malformed ones of the given rows that are not due yet; queues the '
+'others, then refuses what may not be sent.';
