@@ -76,7 +76,7 @@ bench: setup
 	.venv/bin/python -m pip install -qq --disable-pip-version-check -e '.[bench]'
 	PYTHONPATH=bin:tests .venv/bin/python -m bench $(if $(AGAINST),--against '$(AGAINST)') $(ARGS)
 
-## reference: write docs/reference.md from the comments in the database
+## reference: write docs/reference.md and docs/errors.md from what the database says of itself
 reference: setup
 	.venv/bin/python bin/reference
 

@@ -49,7 +49,7 @@ FROM (
     ('0A000', 'input', 'the provider is not supported by this release', 'HINT lists those that are.'),
 
     ('WA101', 'policy', 'more than 24 hours since the customer''s last message: only templates may be sent',
-        'Cancel the message and insert it anew; times, priority and status = ''cancelled'' may change.'),
+        'Use an approved template (template_name, template_params), or a fallback_template_name.'),
     ('WA102', 'policy', 'the contact asked not to be written to',
         'Leave the contact alone; opt_in_wa_contact() records a new consent.'),
     ('WA103', 'policy', 'the template is not approved, or paused',

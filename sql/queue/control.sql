@@ -10,7 +10,7 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = '22023',
             MESSAGE = 'give either ids, a reference or a phone',
             DETAIL = format('%s of the three were given.', num_nonnulls(p_ids, p_reference, p_phone)),
-            HINT = 'For example: cancel_wa_messages(reference => ''order-42'').';
+            HINT = 'For example: reference => ''order-42''.';
     END IF;
     IF p_ids IS NOT NULL THEN
         RETURN ARRAY(

@@ -1,5 +1,5 @@
 -- Who may be written to, with what, now: the one place that judges a queued row. The insert trigger, the
--- claim, a reschedule and explain_wa_message() all ask it.
+-- claim, a reschedule, explain_wa_message() and can_send_freeform_wa() all ask it.
 
 CREATE OR REPLACE FUNCTION _wa_refusal(
     p_is_template boolean, p_is_sendable boolean, p_can_reply boolean, p_is_opted_out boolean

@@ -56,7 +56,7 @@ BEGIN
             WHEN v_problem ~ 'longer than|characters' THEN 'WA007'
             ELSE 'WA008'
         END;
-        v_hint := 'The limits are those of the Cloud API''s message types; see the reference.';
+        v_hint := 'The limits are those of the Cloud API''s message types; see Meta''s reference.';
     END IF;
     RETURN CASE WHEN v_sqlstate IS NOT NULL THEN ARRAY[v_sqlstate, v_problem, v_hint] END;
 END
@@ -97,8 +97,8 @@ END;
 
 COMMENT ON FUNCTION _wa_queue_rows(uuid, uuid[]) IS 'Internal: queued messages, each looked up by its key.';
 
--- Told, not raised: whoever was called from outside raises it, so that psql shows the HINT beneath one line
--- of context.
+-- Told, not raised: whoever was called from outside raises it, so that psql shows one line of context beneath
+-- the HINT of an INSERT, not one for each function on the way.
 CREATE OR REPLACE FUNCTION _wa_error_of_rows(
     p_row_count bigint, p_phones text[], p_problems text[], p_sqlstate text, p_hint text
 ) RETURNS text[]
