@@ -162,7 +162,24 @@ BEGIN
     )
     SELECT array_agg(t.id) FILTER (WHERE t.entry_point_opened_at IS NOT NULL) INTO v_with_entry_point
     FROM told t;
-    PERFORM _wa_refresh_entry_points(p_org, v_with_entry_point);
+    -- The free entry point runs from our first answer to the advertisement's click, whichever is told first.
+    -- From the messages themselves: the ledger may have lost earlier ones to retention.
+    IF v_with_entry_point IS NOT NULL THEN
+        UPDATE wa_conversation_windows w
+        SET entry_point_expires_at = least(w.entry_point_expires_at, a.at + interval '72 hours')
+        FROM (
+            SELECT k.id, min(coalesce(m.provider_at, m.sent_at)) AS at
+            FROM _wa_messages_of(p_org, p_message_ids) m
+            JOIN wa_conversation_windows k ON k.organization_id = p_org AND k.contact_id = m.contact_id
+                AND k.number_id = m.number_id AND k.id = ANY (v_with_entry_point)
+                AND coalesce(m.provider_at, m.sent_at) >= k.entry_point_opened_at
+                AND coalesce(m.provider_at, m.sent_at) < k.entry_point_opened_at + interval '24 hours'
+            WHERE m.direction = 'outbound' AND m.status = 'sent' AND m.group_id IS NULL
+                AND _wa_is_answer(m.message_type)
+            GROUP BY k.id
+        ) a
+        WHERE w.organization_id = p_org AND w.id = a.id;
+    END IF;
 END
 $$;
 
@@ -178,14 +195,15 @@ DECLARE
 BEGIN
     -- Few conversations have one; one look-up by key for each.
     FOREACH v_id IN ARRAY coalesce(p_ids, '{}') LOOP
-        UPDATE wa_conversation_windows w SET entry_point_expires_at = (
+        -- What is known stays where the ledger has nothing: retention may have deleted the answer.
+        UPDATE wa_conversation_windows w SET entry_point_expires_at = coalesce((
             SELECT min(coalesce(m.provider_at, m.sent_at)) + interval '72 hours' FROM wa_messages m
             WHERE m.organization_id = p_org AND m.contact_id = w.contact_id AND m.number_id = w.number_id
                 AND m.direction = 'outbound' AND m.group_id IS NULL AND m.status = 'sent'
                 AND _wa_is_answer(m.message_type)
                 AND coalesce(m.provider_at, m.sent_at) >= w.entry_point_opened_at
                 AND coalesce(m.provider_at, m.sent_at) < w.entry_point_opened_at + interval '24 hours'
-        )
+        ), w.entry_point_expires_at)
         WHERE w.organization_id = p_org AND w.id = v_id;
     END LOOP;
 END
@@ -194,6 +212,19 @@ $$;
 COMMENT ON FUNCTION _wa_refresh_entry_points(uuid, bigint[]) IS
 'Internal: the free entry point of a conversation ends 72 h after the first answer that came within 24 h of '
 'the click.';
+
+CREATE OR REPLACE FUNCTION _wa_lock_windows(p_org uuid, p_contact_ids bigint[]) RETURNS void
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    SELECT FROM wa_conversation_windows w
+    WHERE w.organization_id = p_org AND w.contact_id = ANY (p_contact_ids)
+    ORDER BY w.contact_id, w.number_id
+    FOR NO KEY UPDATE
+$$;
+
+COMMENT ON FUNCTION _wa_lock_windows(uuid, bigint[]) IS
+'Internal: locks the conversations of contacts in the order in which everyone locks them, for who writes to '
+'some of them more than once.';
 
 CREATE OR REPLACE FUNCTION _wa_deny_windows(
     p_org uuid, p_contact_ids bigint[], p_number_ids bigint[], p_ats timestamptz[]

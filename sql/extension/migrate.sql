@@ -92,10 +92,9 @@ DECLARE
 BEGIN
     FOR v_statement IN
         WITH named AS (
-            SELECT split_part(x.object, ' ', 2) AS name
-            FROM _wa_scripts AS s CROSS JOIN LATERAL unnest(s.objects) AS x (object)
+            SELECT x.object FROM _wa_scripts AS s CROSS JOIN LATERAL unnest(s.objects) AS x (object)
             UNION
-            SELECT 'wa_migrations'
+            SELECT 'relation wa_migrations'
         ),
         ours AS (
             SELECT 'FUNCTION' AS kind, p.oid, p.proname AS name, p.oid::regprocedure::text AS full_name,
@@ -105,12 +104,17 @@ BEGIN
                 AND d.objid = p.oid AND d.deptype = 'e'
             LEFT JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
             WHERE p.pronamespace = v_schema AND p.prokind = 'f' AND pg_has_role(p.proowner, 'USAGE')
-                AND coalesce(e.extname = 'pg_whatsapp', p.proname IN (SELECT n.name FROM named AS n))
+                -- Of two functions of one name ours is the one that this transaction has made or replaced.
+                AND coalesce(
+                    e.extname = 'pg_whatsapp',
+                    'function ' || p.proname IN (SELECT n.object FROM named AS n) AND age(p.xmin) <= 0
+                )
             UNION ALL
             SELECT 'TABLE', c.oid, c.relname, c.oid::regclass::text, c.relacl, c.relowner
             FROM pg_catalog.pg_class AS c
             WHERE c.relnamespace = v_schema AND c.relkind IN ('r', 'p', 'v', 'm')
-                AND pg_has_role(c.relowner, 'USAGE') AND c.relname IN (SELECT n.name FROM named AS n)
+                AND pg_has_role(c.relowner, 'USAGE')
+                AND 'relation ' || c.relname IN (SELECT n.object FROM named AS n)
         ),
         owned AS (
             SELECT o.* FROM ours AS o
@@ -123,16 +127,16 @@ BEGIN
             WHERE o.kind = 'TABLE'
         ),
         cell AS (
-            SELECT m.line [1] AS name, m.line [2] AS column_name, r.role_name,
-                string_to_array(m.line [r.n + 2], NULL) AS letters
+            SELECT CASE WHEN m.line [2] IS NULL THEN 'TABLE' ELSE 'FUNCTION' END AS kind, m.line [1] AS name,
+                m.line [3] AS column_name, r.role_name, string_to_array(m.line [r.n + 3], NULL) AS letters
             FROM regexp_split_to_table(p_matrix, '\n') AS l (text)
             CROSS JOIN LATERAL regexp_match(
-                l.text, '^(\w+)(?:\(\)|\.(\w+))?\s+([rawdX]+|\.)'
+                l.text, '^(\w+)(\(\))?(?:\.(\w+))?\s+([rawdX]+|\.)'
                 || repeat('\s+([rawdX]+|\.)', 4) || '\s*$'
             ) AS m (line)
             CROSS JOIN LATERAL unnest(c_roles) WITH ORDINALITY AS r (role_name, n)
             UNION ALL
-            SELECT m.line [1], NULL, 'PUBLIC', ARRAY['X']
+            SELECT 'FUNCTION', m.line [1], NULL, 'PUBLIC', ARRAY['X']
             FROM regexp_split_to_table(p_matrix, '\n') AS l (text)
             CROSS JOIN LATERAL regexp_match(l.text, '^(\w+)\(\)\s+public\s*$') AS m (line)
         ),
@@ -145,7 +149,7 @@ BEGIN
             ) AS privileges
             FROM cell AS c
             CROSS JOIN LATERAL unnest(c.letters) AS p (letter)
-            INNER JOIN ours AS o ON o.name = c.name
+            INNER JOIN ours AS o ON o.kind = c.kind AND o.name = c.name
             WHERE p.letter <> '.'
             GROUP BY o.kind, o.full_name, c.role_name, c.column_name IS NULL
         )

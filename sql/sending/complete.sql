@@ -133,6 +133,11 @@ BEGIN
         RETURN 0;
     END IF;
 
+    -- Accepted and refused ones write to conversations one after the other: two batches that share recipients
+    -- would wait for each other.
+    IF v_done.refused IS NOT NULL THEN
+        PERFORM _wa_lock_windows(p_org, v_done.contacts);
+    END IF;
     IF v_done.accepted IS NOT NULL THEN
         v_messages := _wa_finish_messages(
             p_org, v_done.accepted, v_done.wamids, v_done.states,

@@ -150,6 +150,13 @@ BEGIN
             AND coalesce(e.until > v_now, true)
     ) d;
 
+    -- In the order in which claims charge recipients.
+    PERFORM FROM wa_pair_rates r
+    WHERE r.organization_id = p_org AND (r.number_id, r.contact_id) IN (
+        SELECT e.number_id, e.contact_id FROM unnest(p_errors) e WHERE e.action = 'wait_recipient'
+    )
+    ORDER BY r.contact_id, r.number_id
+    FOR NO KEY UPDATE;
     -- Of the recipient's burst nothing is left.
     UPDATE wa_pair_rates r SET clear_at = greatest(r.clear_at, w.until), burst_count = _wa_pair_burst()
     FROM (
