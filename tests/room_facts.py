@@ -16,10 +16,10 @@ from textwrap import indent
 from typing import Any
 
 from pglast.parser import ParseError, parse_plpgsql_json, parse_sql_json
+from room_texts import ANYTHING, PLACEHOLDER, dynamic_text, names
 
-# Stands for what an EXECUTE puts in from a variable; as a target it may be any table or function.
+# The targets of what an EXECUTE takes from a variable: any table or function.
 UNKNOWN = "unknown"
-PLACEHOLDER = "_rooms_unknown_"
 # Statements that name the table they change in one field.
 WRITES = {
     "InsertStmt": ("INSERT", "relation"),
@@ -28,21 +28,32 @@ WRITES = {
     "MergeStmt": ("MERGE", "relation"),
     "AlterTableStmt": ("ALTER TABLE", "relation"),
     "IndexStmt": ("CREATE INDEX", "relation"),
-    "RuleStmt": ("CREATE RULE", "relation"),
     "CreatePolicyStmt": ("CREATE POLICY", "table"),
 }
+# What else is understood everywhere, only in files, and only in bodies. Files hold nothing else; what else
+# stands in a body writes whatever it names.
+STATEMENTS = {*WRITES, "SelectStmt", "TruncateStmt", "CopyStmt", "LockStmt", "CommentStmt", "CreateStmt"}
+DEFINITIONS = {"CreateFunctionStmt", "CreateTrigStmt", "DoStmt", "ViewStmt"}
+IN_BODIES = {"CallStmt", "CreateRoleStmt", "CreateTableAsStmt", "DropStmt", "NotifyStmt", "VariableSetStmt"}
+# What DROP and COMMENT name: a relation, or something of one.
+RELATIONS = {"OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW", "OBJECT_FOREIGN_TABLE"}
+PARTS = {"OBJECT_COLUMN", "OBJECT_TABCONSTRAINT", "OBJECT_TRIGGER", "OBJECT_POLICY", "OBJECT_RULE"}
 # Parts of PL/pgSQL's tree whose query is text that is run, and how its parser says what a text is.
 DYNAMIC = ("PLpgSQL_stmt_dynexecute", "PLpgSQL_stmt_dynfors")
 STATEMENT, ASSIGNMENT = 0, 3
 WRITING_WORDS = re.compile(
-    r"\b(INSERT INTO|UPDATE|DELETE FROM|MERGE INTO|TRUNCATE|COPY|ALTER TABLE)\s+(?:ONLY\s+|TABLE\s+)?(\w+)",
+    r"\b(INSERT|UPDATE|DELETE|MERGE|TRUNCATE|COPY|ALTER)\s+(?:INTO\s+|FROM\s+|TABLE\s+|ONLY\s+)*(\w+)",
     re.IGNORECASE,
 )
+# Through a view, these write the tables below it; all else acts on the view itself.
+ROW_WRITES = {"INSERT", "UPDATE", "DELETE", "MERGE", "COPY"}
 # pg_trigger's bits.
 BEFORE, INSTEAD = 2, 64
 EVENTS = {"INSERT": 4, "DELETE": 8, "UPDATE": 16}
-# What a BEFORE trigger may return without changing what is written.
-PLAIN_ROWS = re.compile(r"new|old|coalesce\((new, old|old, new)\)")
+# What a BEFORE trigger may return at which events without changing what is written.
+KEEPS = {"new": 4 | 16, "old": 8, "coalesce(new, old)": 4 | 8 | 16}
+# What the build makes for the runner, in no source.
+BUILT = {"_wa_scripts": "extension"}
 
 
 class SourceError(Exception):
@@ -57,14 +68,14 @@ class Fact:
     line: int
     room: str
     actor: str
-    kind: str  # write, read, lock, cascade or call
+    kind: str  # write, read or call
     target: str
     how: str
 
     @property
     def key(self) -> str:
         """Under this name tests/rooms.toml excepts it."""
-        return f"{self.actor} -> {self.target}"
+        return f"{self.actor} -> {self.target}" + (f" ({self.how})" if self.target == UNKNOWN else "")
 
 
 @dataclass(frozen=True)
@@ -88,17 +99,12 @@ class Sources:
 
     files: dict[str, list[str]] = field(default_factory=dict)
     heads: dict[str, str] = field(default_factory=dict)
-    relations: dict[str, str] = field(default_factory=dict)
+    relations: dict[str, str] = field(default_factory=lambda: dict(BUILT))
     functions: dict[str, str] = field(default_factory=dict)
     views: dict[str, list[str]] = field(default_factory=dict)
     triggers: list[Trigger] = field(default_factory=list)
-    row_changers: set[str] = field(default_factory=set)
+    returns: dict[str, set[str]] = field(default_factory=dict)
     facts: set[Fact] = field(default_factory=set)
-
-
-def names(node: Any) -> str:
-    """The last part of a qualified name."""
-    return str(node[-1]["String"]["sval"])
 
 
 def nodes(tree: Any, kind: str) -> Iterator[Any]:
@@ -109,30 +115,11 @@ def nodes(tree: Any, kind: str) -> Iterator[Any]:
         yield tree[kind]
 
 
-def dynamic_text(node: Any) -> str:
-    """The statement that an EXECUTE would run, with PLACEHOLDER for what is not known before."""
-    (kind, value), *_ = node.items()
-    if kind == "A_Const" and "sval" in value:
-        return str(value["sval"].get("sval", ""))
-    if kind == "A_Const" and "ival" in value:
-        return str(value["ival"].get("ival", 0))
-    if kind == "TypeCast":
-        return dynamic_text(value["arg"])
-    if kind == "A_Expr" and names(value["name"]) == "||":
-        return dynamic_text(value["lexpr"]) + dynamic_text(value["rexpr"])
-    if kind == "FuncCall" and names(value["funcname"]) == "format" and "args" in value:
-        pattern, *arguments = map(dynamic_text, value["args"])
-        left = iter(arguments)
-
-        def filled(match: re.Match[str]) -> str:
-            if match["type"] == "%":
-                return "%"
-            position = match["position"]
-            text = arguments[int(position) - 1] if position else next(left, PLACEHOLDER)
-            return "'" + text.replace("'", "''") + "'" if match["type"] == "L" else text
-
-        return re.sub(r"%(?:(?P<position>\d+)\$)?(?P<type>[sIL%])", filled, pattern)
-    return PLACEHOLDER
+def relation_of(kind: str, named: Any) -> str:
+    """The relation that a DROP or COMMENT is about, if its kind of object tells."""
+    if kind in PARTS:
+        return names(named["List"]["items"][:-1])
+    return names(named["List"]["items"]) if kind in RELATIONS else ""
 
 
 class Reader:
@@ -159,9 +146,16 @@ class Reader:
             self.actor = self.file
             start = raw.get("stmt_location", 0)
             self.statement = content[start : start + raw.get("stmt_len", len(content))].decode()
+            before = re.match(r"(?:\s|--.*\n)*", self.statement)
+            start += len(before[0].encode()) if before else 0
+            line = self.line(content, start, 1)
             (kind, statement), *_ = raw["stmt"].items()
-            self.define(kind, statement)
-            self.walk(raw["stmt"], content, 1)
+            if kind not in STATEMENTS | DEFINITIONS:
+                raise SourceError(f"{self.file}:{line}: rooms hold no {kind}")
+            self.define(kind, statement, line)
+            self.walk(raw["stmt"], content, 1, start=start)
+            if kind in ("CreateFunctionStmt", "DoStmt"):
+                self.body(statement, content)
 
     def parse(self, query: str, line: int) -> list[dict[str, Any]]:
         """The statements of a text."""
@@ -172,24 +166,25 @@ class Reader:
 
     def note(self, kind: str, target: str, how: str, line: int) -> None:
         """Take down one fact. What EXECUTE writes or calls by a variable may be any table."""
+        if ANYTHING in target:  # run() noted the text as a whole
+            return
         if PLACEHOLDER in target:
             if kind not in ("write", "call"):
                 return
             kind, target = "write", UNKNOWN
         self.sources.facts.add(Fact(self.file, line, self.room, self.actor, kind, target, how))
 
-    def define(self, kind: str, statement: Any) -> None:
+    def define(self, kind: str, statement: Any, line: int) -> None:
         """Take down what a statement of the file makes; what it contains is the doing of the new object."""
-        if kind in ("CreateStmt", "ViewStmt", "CreateTableAsStmt"):
-            relation = statement.get("relation") or statement.get("view") or statement["into"]["rel"]
-            self.actor = relation["relname"]
-            self.own(self.sources.relations)
+        if kind in ("CreateStmt", "ViewStmt"):
+            self.actor = (statement.get("relation") or statement["view"])["relname"]
+            self.own(self.sources.relations, self.actor, line)
             if kind == "ViewStmt":
                 query = statement["query"]["SelectStmt"].get("fromClause", [])
                 self.sources.views[self.actor] = [r["relname"] for r in nodes(query, "RangeVar")]
         elif kind == "CreateFunctionStmt":
             self.actor = names(statement["funcname"])
-            self.own(self.sources.functions)
+            self.own(self.sources.functions, self.actor, line)
         elif kind == "CreateTrigStmt":
             self.actor = statement["trigname"]
             line = self.line(self.text.encode(), statement["relation"]["location"], 1)
@@ -202,24 +197,44 @@ class Reader:
             )
             self.note("call", function, "trigger", line)
 
-    def own(self, owners: dict[str, str]) -> None:
-        """Take down that the actor is of this room."""
-        home = owners.setdefault(self.actor, self.room)
+    def own(self, owners: dict[str, str], name: str, line: int) -> None:
+        """Take down that something is of this room."""
+        home = owners.setdefault(name, self.room)
         if home != self.room:
-            raise SourceError(f"{self.file}: {self.actor} is of room {home} already")
+            raise SourceError(f"{self.file}:{line}: {name} is of room {home} already")
 
     @staticmethod
     def line(query: bytes, location: int, first: int) -> int:
         """The line of the file at an offset of a query that starts in line first."""
         return first + query[:location].count(b"\n")
 
-    def walk(self, tree: Any, query: bytes, first: int, via: str = "") -> None:
+    def inner(self, tree: Any, query: bytes, first: int, via: str = "") -> None:
+        """A statement of a body, or of a text that is run."""
+        (kind, value), *_ = tree.items()
+        if kind in DEFINITIONS:
+            raise SourceError(f"{self.file}:{first}: {self.actor}: bodies hold no {kind}")
+        if kind not in STATEMENTS | IN_BODIES:
+            how = f"{via} {kind.removesuffix('Stmt').upper()}".strip()
+            named = [r for name in ("RangeVar", "relation", "table") for r in nodes(value, name)]
+            for relation in named or [{}]:
+                self.note("write", relation.get("relname", PLACEHOLDER), how, first)
+        self.walk(tree, query, first, via)
+
+    def walk(self, tree: Any, query: bytes, first: int, via: str = "", start: int = 0) -> None:
         """Take down the facts of a parse tree; via says what runs it if it is no plain statement."""
         with_queries = {cte["ctename"] for cte in nodes(tree, "CommonTableExpr")}
 
         def target(relation: Any, kind: str, how: str) -> None:
-            line = self.line(query, relation.get("location", 0), first)
+            line = self.line(query, relation.get("location", start), first)
             self.note(kind, relation["relname"], f"{via} {how}".strip(), line)
+
+        def made(relation: Any) -> None:
+            """A table that lasts is of the room that makes it."""
+            if PLACEHOLDER in relation["relname"]:
+                target(relation, "write", "CREATE TABLE")
+            elif relation["relpersistence"] != "t" and relation.get("schemaname") != "pg_temp":
+                line = self.line(query, relation.get("location", start), first)
+                self.own(self.sources.relations, relation["relname"], line)
 
         def visit(node: Any) -> None:
             for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
@@ -228,42 +243,35 @@ class Reader:
                 if kind in WRITES:
                     how, name = WRITES[kind]
                     target(value[name], "write", how)
-                elif kind == "TruncateStmt":
+                    for other in (command.get("def", {}) for command in nodes(value, "AlterTableCmd")):
+                        if "RangeVar" in other or "PartitionCmd" in other:
+                            target(other.get("RangeVar") or other["PartitionCmd"]["name"], "write", how)
+                elif kind in ("TruncateStmt", "LockStmt"):
                     for relation in nodes(value["relations"], "RangeVar"):
-                        target(relation, "write", "TRUNCATE")
+                        target(relation, "write", kind.removesuffix("Stmt").upper())
                 elif kind == "CopyStmt" and value.get("is_from"):
                     target(value["relation"], "write", "COPY")
-                elif kind == "DropStmt" and value["removeType"] in ("OBJECT_TABLE", "OBJECT_VIEW"):
+                elif kind == "CommentStmt":
+                    target({"relname": relation_of(value["objtype"], value["object"])}, "write", "COMMENT")
+                elif kind == "DropStmt":
                     for dropped in value["objects"]:
-                        target({"relname": names(dropped["List"]["items"])}, "write", "DROP")
-                elif kind == "intoClause":
-                    target(value["rel"], "write", "SELECT INTO")
+                        relation = relation_of(value["removeType"], dropped) or PLACEHOLDER
+                        target({"relname": relation}, "write", "DROP")
+                elif kind == "CreateStmt":
+                    made(value["relation"])
+                    for relation in nodes(value.get("inhRelations", []), "RangeVar"):
+                        target(relation, "write", "PARTITION OF" if "partbound" in value else "INHERITS")
+                elif kind in ("intoClause", "into"):
+                    made(value["rel"])
                 elif kind == "RangeVar" and value["relname"] not in with_queries:
                     target(value, "read", "read")
-                elif kind == "SelectStmt" and "lockingClause" in value:
-                    self.locks(value, query, first)
                 elif kind in ("FuncCall", "funccall"):
                     self.note(
                         *("call", names(value["funcname"]), via or "call"),
                         self.line(query, value.get("location", 0), first),
                     )
-                elif kind == "Constraint" and value.get("fk_del_action") in ("c", "n", "d"):
-                    target(value["pktable"], "cascade", "ON DELETE")
-                elif kind in ("CreateFunctionStmt", "DoStmt"):
-                    self.body(value, query)
 
         visit(tree)
-
-    def locks(self, select: Any, query: bytes, first: int) -> None:
-        """Rows that a SELECT … FOR UPDATE locks."""
-        relations = list(nodes(select.get("fromClause", []), "RangeVar"))
-        known = {r.get("alias", {}).get("aliasname", r["relname"]): r for r in relations}
-        for clause in nodes(select["lockingClause"], "LockingClause"):
-            chosen = [known.get(r["relname"]) for r in nodes(clause.get("lockedRels", []), "RangeVar")]
-            for relation in chosen or relations:
-                if relation is not None:
-                    line = self.line(query, relation.get("location", 0), first)
-                    self.note("lock", relation["relname"], "FOR UPDATE", line)
 
     def body(self, statement: Any, query: bytes) -> None:
         """The body of a function or DO block that is a string."""
@@ -271,39 +279,55 @@ class Reader:
         options = {option["DefElem"]["defname"]: option["DefElem"] for option in definition}
         if "as" not in options:
             return
-        (text,) = [part["sval"] for part in nodes(options["as"]["arg"], "String")]
         first = self.line(query, options["as"]["location"], 1)
         language = options["language"]["arg"]["String"]["sval"] if "language" in options else "plpgsql"
+        if language not in ("sql", "plpgsql", "plpython3u"):
+            raise SourceError(f"{self.file}:{first}: {self.actor}: rooms hold no functions in {language}")
+        (text,) = [part["sval"] for part in nodes(options["as"]["arg"], "String")]
         if language == "sql":
             for raw in self.parse(text, first):
-                self.walk(raw["stmt"], text.encode(), first)
+                self.inner(raw["stmt"], text.encode(), first)
         elif language == "plpgsql":
             self.content = text
-            self.plpgsql(self.plpgsql_tree(first), first, first)
+            (tree,) = self.plpgsql_tree(first)
+            self.trigger_function(tree["PLpgSQL_function"], first)
+            self.plpgsql(tree, first, first)
         else:
             self.python(re.sub(r"@@include (\S+)@@", lambda m: (self.root / m[1]).read_text(), text), first)
 
     def python(self, text: str, first: int) -> None:
         """Queries of a PL/Python body."""
-        for node in ast.walk(ast.parse("def body():\n" + indent(text, " "))):
+        try:
+            tree = ast.parse("def body():\n" + indent(text, " "))
+        except SyntaxError as error:
+            raise SourceError(f"{self.file}:{first}: {self.actor}: {error}") from error
+        if re.search(r"\bplpy\b(?!\.\w+\()", ast.unparse(tree)):
+            raise SourceError(f"{self.file}:{first}: {self.actor}: plpy may stand as plpy.NAME(…) only")
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call) and re.fullmatch(
                 r"plpy\.(execute|prepare|cursor)", ast.unparse(node.func)
             ):
-                query = node.args[0]
-                self.run(str(query.value) if isinstance(query, ast.Constant) else PLACEHOLDER, first)
+                query = node.args[0] if node.args else None
+                self.run(str(query.value) if isinstance(query, ast.Constant) else ANYTHING, first)
+        returns = {
+            ast.unparse(node.value) for node in ast.walk(tree) if isinstance(node, ast.Return) and node.value
+        }
+        # A trigger changes its row by returning MODIFY or SKIP.
+        self.sources.returns[self.actor] = {"changed"} if returns - {"None", "'OK'"} else set()
 
     def run(self, text: str, line: int) -> None:
         """A statement that is put together when it is run."""
         try:
             trees = [raw["stmt"] for raw in json.loads(parse_sql_json(text)).get("stmts", [])]
         except ParseError:  # too much of it is not known before
-            self.note("write", UNKNOWN, "EXECUTE", line)
+            trees = []
             for match in WRITING_WORDS.finditer(text):
                 self.note("write", match[2].lower(), f"EXECUTE {match[1].upper()}", line)
-            return
+        if ANYTHING in text or not trees:
+            self.note("write", PLACEHOLDER, "EXECUTE", line)
         for tree in trees:
             # Offsets mean nothing in a text that is not in the file.
-            self.walk(tree, b"", line, "EXECUTE")
+            self.inner(tree, b"", line, "EXECUTE")
 
     def plpgsql_tree(self, first: int) -> Any:
         """PL/pgSQL's own tree of the statement at hand."""
@@ -320,6 +344,34 @@ class Reader:
                 if not count:
                     raise SourceError(f"{self.file}:{first}: {self.actor}: {error}") from error
 
+    def trigger_function(self, function: Any, first: int) -> None:
+        """What a trigger function returns, and whether it may have changed that before."""
+        if "new_varno" not in function:
+            return
+        new, action = function["new_varno"], function["action"]
+        # Variables go by their numbers here, whatever name a statement has for them.
+        changed = {*nodes(action, "varno"), *(record.get("dno") for record in nodes(action, "PLpgSQL_rec"))}
+        changed.update(item.get("target") for item in nodes(action, "PLpgSQL_diag_item"))
+        numbers = {
+            number
+            for number, datum in enumerate(function["datums"])
+            if number == new or datum.get("PLpgSQL_recfield", {}).get("recparentno") == new
+        }
+        aliases = {
+            name.lower() for name in re.findall(r'(\w+)"?\s+ALIAS\s+FOR\b', self.content, re.IGNORECASE)
+        }
+        passed: set[str] = set()
+        for call in nodes(action, "PLpgSQL_stmt_call"):
+            tree = self.parse(call["expr"]["PLpgSQL_expr"]["query"], first)
+            passed.update(part["sval"] for ref in nodes(tree, "ColumnRef") for part in nodes(ref, "String"))
+        rows = [name for name in nodes(function["datums"], "refname") if name in ("new", "old")]
+        returns = self.sources.returns.setdefault(self.actor, set())
+        if changed & numbers or passed & {"new", *aliases} or aliases & {"new", "old"} or len(rows) > 2:
+            returns.add("changed")
+        for value in nodes(action, "PLpgSQL_stmt_return"):
+            if "expr" in value:
+                returns.add(" ".join(value["expr"]["PLpgSQL_expr"]["query"].lower().split()))
+
     def plpgsql(self, node: Any, first: int, line: int) -> None:
         """Every query and expression below a node of PL/pgSQL's tree; its statement begins in that line."""
         if isinstance(node, list):
@@ -335,12 +387,6 @@ class Reader:
                 (tree,) = self.parse("SELECT " + query["PLpgSQL_expr"]["query"], line)
                 (column,) = tree["stmt"]["SelectStmt"]["targetList"]
                 self.run(dynamic_text(column["ResTarget"]["val"]), line)
-            elif kind == "PLpgSQL_stmt_return" and "expr" in value:
-                row = " ".join(value["expr"]["PLpgSQL_expr"]["query"].lower().split())
-                if not PLAIN_ROWS.fullmatch(row):
-                    self.sources.row_changers.add(self.actor)
-            elif kind == "target" and re.search(r'name": "new\b', json.dumps(value)):
-                self.sources.row_changers.add(self.actor)
             self.plpgsql(value, first, line)
 
     def expression(self, value: Any, first: int, line: int) -> None:
@@ -351,13 +397,11 @@ class Reader:
         line += "\n".join(before)[: max(start, 0)].count("\n")
         if value["parseMode"] >= ASSIGNMENT:
             name, query = re.split(r":?=", query, maxsplit=1)
-            if name.strip().lower().split(".")[0] == "new":
-                self.sources.row_changers.add(self.actor)
             query = f"{name}, {query}"  # a subscript is an expression, too
         if value["parseMode"] != STATEMENT:
             query = "SELECT " + query
         for raw in self.parse(query, line):
-            self.walk(raw["stmt"], query.encode(), line)
+            self.inner(raw["stmt"], query.encode(), line)
 
 
 def read_sources(root: Path) -> Sources:
@@ -374,7 +418,7 @@ def resolved(sources: Sources) -> list[Fact]:
     facts: set[Fact] = set()
     for fact in sources.facts:
         if fact.kind == "call":
-            # Functions of the extension touch no table and are free for all.
+            # Functions of the extension touch no table but the runner's own and are free for all.
             if sources.functions.get(fact.target, "extension") != "extension":
                 facts.add(fact)
         elif fact.kind == "write":
@@ -382,8 +426,10 @@ def resolved(sources: Sources) -> list[Fact]:
         elif fact.target in sources.relations:
             facts.add(fact)
     for trigger in sources.triggers:
-        if trigger.timing == BEFORE and trigger.each_row and trigger.function in sources.row_changers:
-            room = sources.functions[trigger.function]
+        returns = sources.returns.get(trigger.function, {"changed"})
+        changes = any(trigger.events & ~KEEPS.get(row, 0) for row in returns)
+        if trigger.timing == BEFORE and trigger.each_row and changes:
+            room = sources.functions.get(trigger.function, trigger.room)
             how = f"BEFORE trigger {trigger.name}"
             place = (trigger.file, trigger.line)
             facts.update(
@@ -394,7 +440,7 @@ def resolved(sources: Sources) -> list[Fact]:
 
 def written(sources: Sources, fact: Fact, how: str) -> Iterator[Fact]:
     """The writes of tables, or calls of INSTEAD OF functions, that writing a relation comes to."""
-    if fact.target in sources.views:
+    if fact.target in sources.views and how.split()[-1] in ROW_WRITES:
         event = EVENTS.get(how.split()[-1], sum(EVENTS.values()))
         instead = [
             trigger.function

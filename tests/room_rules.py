@@ -6,7 +6,6 @@ tests/rooms.toml names the exceptions with their reasons; one that nothing needs
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,22 +18,37 @@ class Exceptions:
 
     writes: dict[str, str] = field(default_factory=dict)
     calls: dict[str, str] = field(default_factory=dict)
-    still_to_be_moved: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Exceptions:
         """The exceptions in that file."""
-        return cls(**tomllib.loads(path.read_text()))
-
-    def keys(self, kind: str) -> list[str]:
-        """All that are excepted of 'writes' or 'calls'."""
-        return [*getattr(self, kind), *self.still_to_be_moved.get(kind, ())]
+        try:
+            sections = tomllib.loads(path.read_text())
+        except tomllib.TOMLDecodeError as error:
+            raise SourceError(f"{path}: {error}") from error
+        for name, stated in sections.items():
+            if name not in ("writes", "calls") or not isinstance(stated, dict):
+                raise SourceError(f"{path}: [writes] and [calls] are all its sections, not '{name}'")
+            for key, reason in stated.items():
+                if key.count(" -> ") != 1:
+                    raise SourceError(f"{path}: '{key}' is no exception: who -> what")
+                if not isinstance(reason, str) or not reason.strip():
+                    raise SourceError(f"{path}: the exception '{key}' has no reason")
+        return cls(**sections)
 
 
 def read_promises(root: Path) -> dict[str, str]:
     """What each room is for, in the order of sql/rooms: from the bottom up."""
-    lines = (line.split("#")[0].split(None, 1) for line in (root / "sql/rooms").read_text().splitlines())
-    return {line[0]: line[1].strip() for line in lines if line}
+    promises: dict[str, str] = {}
+    for number, line in enumerate((root / "sql/rooms").read_text().splitlines(), 1):
+        room, _, promise = line.split("#")[0].strip().partition(" ")
+        if room in promises:
+            raise SourceError(f"sql/rooms:{number}: {room} stands here twice")
+        if room and not promise:
+            raise SourceError(f"sql/rooms:{number}: {room} has no promise")
+        if room:
+            promises[room] = promise.strip()
+    return promises
 
 
 class Rooms:
@@ -59,9 +73,13 @@ class Rooms:
         return [fact for fact in self.facts if fact.kind == kind and self.home(fact) != fact.room]
 
     def upward(self) -> list[Fact]:
-        """Calls of a room above the caller's. As long as there are none, calls form no circle."""
+        """What a room calls of rooms above it. As long as there is nothing, calls form no circle.
+
+        A view is code: who reads one calls it.
+        """
+        views = [fact for fact in self.foreign("read") if fact.target in self.sources.views]
         rank = self.order.index
-        return [fact for fact in self.foreign("call") if rank(self.home(fact)) > rank(fact.room)]
+        return [f for f in [*self.foreign("call"), *views] if rank(self.home(f)) > rank(f.room)]
 
     def said(self, fact: Fact) -> str:
         """A fact as a line that leads to its place."""
@@ -75,12 +93,12 @@ class Rooms:
         """What breaks the rules, and the exceptions that nothing needs, a line each."""
         lines: list[str] = []
         for kind, found in (("writes", self.foreign("write")), ("calls", self.upward())):
-            excepted: Container[str] = exceptions.keys(kind)
+            excepted: dict[str, str] = getattr(exceptions, kind)
             lines += [self.said(fact) for fact in found if fact.key not in excepted]
             needed = {fact.key for fact in found}
             lines += [
                 f"tests/rooms.toml: nothing needs the exception of {kind} '{key}' any more"
-                for key in exceptions.keys(kind)
+                for key in excepted
                 if key not in needed
             ]
         return lines

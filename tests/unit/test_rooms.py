@@ -9,47 +9,10 @@ from types import ModuleType
 
 import pytest
 from room_facts import SourceError
-from room_rules import Exceptions, Rooms
+from room_rules import Exceptions, Rooms, read_promises
+from room_tree import NONE, ORDER, body, plpgsql, rooms_of
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-# Two rooms, one above the other, and a pack above both. Each test adds one file.
-TREE = {
-    "extension/pure.sql": "CREATE FUNCTION pure() RETURNS integer LANGUAGE sql AS 'SELECT 1';",
-    "low/tables.sql": "-- What is kept.\nCREATE TABLE items (id integer, note text);",
-    "low/low.sql": (
-        "CREATE VIEW notes AS SELECT i.note FROM items AS i;\n"
-        "CREATE FUNCTION write_note() RETURNS void LANGUAGE sql AS 'INSERT INTO items DEFAULT VALUES';\n"
-        "CREATE FUNCTION tg_refuse() RETURNS trigger LANGUAGE plpgsql AS\n"
-        "'BEGIN IF NEW.id = 0 THEN RAISE ''zero''; END IF; RETURN NEW; END';"
-    ),
-    "high/tables.sql": "-- Orders, of items.\nCREATE TABLE orders (id integer, note text);",
-    "packs/extra/tables.sql": "-- Extras.\nCREATE TABLE extras (id integer);",
-}
-ORDER = "extension  pure\nlow  keeps items\nhigh  orders them\npacks/extra  adds extras\n"
-NONE = Exceptions()
-
-
-def rooms_of(root: Path, files: dict[str, str]) -> Rooms:
-    """The rooms of TREE with some files more."""
-    files = TREE | files
-    for path, text in files.items():
-        (root / "sql" / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / "sql" / path).write_text(text)
-    (root / "sql/manifest").write_text("\n".join(files))
-    (root / "sql/rooms").write_text(ORDER)
-    return Rooms(root)
-
-
-def body(language: str, text: str) -> str:
-    """A function of the upper room whose body starts in line 2 of the file."""
-    return f"CREATE FUNCTION meddle() RETURNS void LANGUAGE {language} AS $$\n{text}\n$$;"
-
-
-def plpgsql(text: str, declared: str = "v_name text;") -> str:
-    """A PL/pgSQL function whose text starts in line 5 of the file."""
-    return body("plpgsql", f"DECLARE\n    {declared}\nBEGIN\n{text}\nEND")
-
-
 WRITES = {
     "insert": (body("sql", "INSERT INTO items (id) VALUES (1);"), 2, "INSERT"),
     "upsert": (body("sql", "INSERT INTO items VALUES (1) ON CONFLICT DO NOTHING;"), 2, "INSERT"),
@@ -63,6 +26,20 @@ WRITES = {
     "truncate": (plpgsql("TRUNCATE orders, items;"), 5, "TRUNCATE"),
     "copy": ("\n\nCOPY items FROM '/dev/null';", 3, "COPY"),
     "alter": ("ALTER TABLE items ADD COLUMN more text;", 1, "ALTER TABLE"),
+    "attach": ("\nALTER TABLE orders ATTACH PARTITION items DEFAULT;", 2, "ALTER TABLE"),
+    "inherit": ("ALTER TABLE orders INHERIT items;", 1, "ALTER TABLE"),
+    "index": ("CREATE INDEX ON items (id);", 1, "CREATE INDEX"),
+    "policy": ("CREATE POLICY p ON items USING (true);", 1, "CREATE POLICY"),
+    "comment": ("-- It says more.\n\nCOMMENT ON TABLE items IS 'x';", 3, "COMMENT"),
+    "comment of a column": ("COMMENT ON COLUMN items.id IS 'x';", 1, "COMMENT"),
+    "comment of a policy": ("COMMENT ON POLICY p ON items IS 'x';", 1, "COMMENT"),
+    "lock": ("LOCK TABLE items;", 1, "LOCK"),
+    "rename": (plpgsql("ALTER TABLE items RENAME TO x;"), 5, "RENAME"),
+    "drop policy": (plpgsql("DROP POLICY p ON items;"), 5, "DROP"),
+    "alter policy": (plpgsql("ALTER POLICY p ON items USING (true);"), 5, "ALTERPOLICY"),
+    "grant": (plpgsql("GRANT SELECT ON items TO PUBLIC;"), 5, "GRANT"),
+    "reindex": (plpgsql("EXECUTE 'REINDEX TABLE items';"), 5, "EXECUTE REINDEX"),
+    "set schema": (plpgsql("ALTER TABLE items SET SCHEMA x;"), 5, "ALTEROBJECTSCHEMA"),
     "writable CTE": (
         body(
             "sql",
@@ -139,6 +116,17 @@ def test_a_write_of_another_rooms_table_is_found(tmp_path: Path, seed: str) -> N
         ("EXECUTE 'DELETE FROM it' || v_name;", []),
         ("EXECUTE format('SELECT %I()', v_name);", []),
         ("EXECUTE format('UPDATE items SET %s', v_name);", ["items"]),
+        ("EXECUTE format('SELECT %s', v_name);", []),
+        ("EXECUTE format('SELECT %s', quote_ident(v_name) || v_name);", []),
+        ("EXECUTE 'SELECT ' || v_name;", []),
+        ("EXECUTE format('SELECT %2$s', v_name);", []),
+        ("EXECUTE format(v_name, 'SELECT');", []),
+        ("EXECUTE format('ALTER TABLE %I RENAME TO x', v_name);", []),
+        ("EXECUTE format('DROP POLICY p ON %I', v_name);", []),
+        ("EXECUTE format('DROP FUNCTION %I()', v_name);", []),
+        ("EXECUTE format('LOCK %I', v_name);", []),
+        ("EXECUTE format('GRANT SELECT ON %I TO PUBLIC', v_name);", []),
+        ("EXECUTE format('CREATE TABLE %I (id integer)', v_name);", []),
     ],
 )
 def test_a_write_of_no_known_table_is_found(tmp_path: Path, statement: str, also: list[str]) -> None:
@@ -148,7 +136,9 @@ def test_a_write_of_no_known_table_is_found(tmp_path: Path, statement: str, also
         *((5, target) for target in also),
     }
     assert len(rooms.complaints(NONE)) == 1 + len(also)
-    assert not rooms.complaints(Exceptions(writes={f"meddle -> {t}": "so be it" for t in ["unknown", *also]}))
+    found = [fact.key for fact in rooms.foreign("write")]
+    assert any(key.startswith("meddle -> unknown (EXECUTE") for key in found)
+    assert not rooms.complaints(Exceptions(writes=dict.fromkeys(found, "so be it")))
 
 
 def test_statements_of_files_and_do_blocks_count(tmp_path: Path) -> None:
@@ -158,24 +148,48 @@ def test_statements_of_files_and_do_blocks_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        "NEW.note := 'x'; RETURN NEW;",
-        "SELECT 'x' INTO NEW.note; RETURN NEW;",
-        "SELECT i.* INTO NEW FROM orders AS i; RETURN NEW;",
-        "RETURN NULL;",
-    ],
+    ("statement", "how"),
+    [("PARTITION OF items DEFAULT", "PARTITION OF"), ("() INHERITS (items)", "INHERITS")],
 )
-def test_a_trigger_that_changes_anothers_row_is_found(tmp_path: Path, change: str) -> None:
-    trigger = "CREATE TRIGGER meddle BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION tg_meddle();"
-    function = f"CREATE FUNCTION tg_meddle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {change} END $$;"
-    text = f"{function}\n{trigger}"
-    assert rooms_of(tmp_path, {"high/high.sql": text}).complaints(NONE) == [
-        "sql/high/high.sql:2: tg_meddle of room high writes items of room low (BEFORE trigger meddle)"
+def test_a_table_that_joins_anothers_is_found(tmp_path: Path, statement: str, how: str) -> None:
+    files = {"high/high.sql": f"CREATE TABLE part {statement};"}
+    assert rooms_of(tmp_path, files).complaints(NONE) == [
+        f"sql/high/high.sql:1: part of room high writes items of room low ({how})"
     ]
-    # After the row is written, or once a statement, the same function changes nothing.
-    later = text.replace("BEFORE", "AFTER")
-    assert not rooms_of(tmp_path, {"high/high.sql": later}).complaints(NONE)
+
+
+def test_what_is_said_of_a_view_is_written_to_the_view(tmp_path: Path) -> None:
+    files = {
+        "low/rows.sql": "CREATE VIEW kept AS SELECT 1 AS id;",
+        "high/high.sql": "ALTER VIEW kept ALTER COLUMN id SET DEFAULT 1;",
+    }
+    assert rooms_of(tmp_path, files).complaints(NONE) == [
+        "sql/high/high.sql:1: sql/high/high.sql of room high writes kept of room low (ALTER TABLE)"
+    ]
+
+
+def test_a_table_that_a_body_makes_is_of_its_room(tmp_path: Path) -> None:
+    made = "CREATE FUNCTION make() RETURNS void LANGUAGE plpgsql AS 'BEGIN {} END';"
+    statement = "CREATE TABLE made (id integer); CREATE TABLE also AS SELECT 1 AS id;"
+    deleting = body("sql", "DELETE FROM made;\nDELETE FROM also;\nDELETE FROM _wa_scripts;")
+    files = {"low/make.sql": made.format(statement), "high/high.sql": deleting}
+    assert [line.split(" writes ")[1] for line in rooms_of(tmp_path, files).complaints(NONE)] == [
+        "made of room low (DELETE)",
+        "also of room low (DELETE)",
+        "_wa_scripts of room extension (DELETE)",
+    ]
+
+
+def test_a_view_of_a_room_above_is_not_read(tmp_path: Path) -> None:
+    files = {
+        "high/high.sql": "CREATE VIEW ordered AS SELECT o.id FROM orders AS o;",
+        "low/climb.sql": body("sql", "SELECT id FROM ordered;"),
+    }
+    rooms = rooms_of(tmp_path, files)
+    assert rooms.complaints(NONE) == [
+        "sql/low/climb.sql:2: meddle of room low reads ordered of room high (read)"
+    ]
+    assert not rooms.complaints(Exceptions(calls={"meddle -> ordered": "so be it"}))
 
 
 def test_a_pack_is_a_room(tmp_path: Path) -> None:
@@ -196,6 +210,9 @@ ALLOWED = {
     "reading what a variable names": plpgsql("EXECUTE format('SELECT note FROM %I', v_name) INTO v_name;"),
     "a check of the rows": (
         "CREATE TRIGGER refuse BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION tg_refuse();"
+    ),
+    "quoted names and values": plpgsql(
+        "EXECUTE format('SELECT %I, %L, %s', v_name, v_name, quote_literal(v_name)) || quote_ident(v_name);"
     ),
     "temporary table": plpgsql("CREATE TEMPORARY TABLE mine (id integer); INSERT INTO mine VALUES (1);"),
 }
@@ -279,12 +296,10 @@ def test_an_exception_that_nothing_needs_is_found(tmp_path: Path) -> None:
     stale = Exceptions(
         writes={"write_note -> items": "its own"},
         calls={"meddle -> write_note": "down"},
-        still_to_be_moved={"writes": ["gone -> items"]},
     )
     rooms = rooms_of(tmp_path, {"high/high.sql": body("sql", "SELECT write_note();")})
     assert rooms.complaints(stale) == [
         "tests/rooms.toml: nothing needs the exception of writes 'write_note -> items' any more",
-        "tests/rooms.toml: nothing needs the exception of writes 'gone -> items' any more",
         "tests/rooms.toml: nothing needs the exception of calls 'meddle -> write_note' any more",
     ]
 
@@ -295,11 +310,86 @@ def test_an_exception_that_nothing_needs_is_found(tmp_path: Path) -> None:
         ({"new/tables.sql": "CREATE TABLE n (id integer);"}, "differ in the rooms that there are: new"),
         ({"high/twice.sql": "CREATE TABLE items (id integer);"}, "items is of room low already"),
         ({"high/high.sql": body("sql", "SELECT FROM WHERE;")}, "sql/high/high.sql:1: meddle: syntax error"),
+        *(
+            ({"high/high.sql": f"-- A.\n\n{statement};"}, f"sql/high/high.sql:3: rooms hold no {kind}")
+            for statement, kind in [
+                ("ALTER TABLE items RENAME TO x", "RenameStmt"),
+                ("ALTER TABLE items SET SCHEMA x", "AlterObjectSchemaStmt"),
+                ("ALTER POLICY p ON items USING (true)", "AlterPolicyStmt"),
+                ("DROP TABLE items", "DropStmt"),
+                ("GRANT SELECT ON items TO PUBLIC", "GrantStmt"),
+                ("CREATE STATISTICS s ON id, note FROM items", "CreateStatsStmt"),
+                ("CREATE AGGREGATE a (integer) (SFUNC = f, STYPE = integer)", "DefineStmt"),
+                ("CREATE CAST (text AS integer) WITH INOUT", "CreateCastStmt"),
+                ("CREATE EVENT TRIGGER e ON sql_drop EXECUTE FUNCTION f()", "CreateEventTrigStmt"),
+                ("CREATE RULE r AS ON INSERT TO items DO INSTEAD NOTHING", "RuleStmt"),
+                ("REINDEX TABLE items", "ReindexStmt"),
+                ("CLUSTER items", "ClusterStmt"),
+            ]
+        ),
+        *(
+            ({"high/high.sql": plpgsql(statement)}, f"sql/high/high.sql:5: meddle: bodies hold no {kind}")
+            for statement, kind in [
+                ("DO $x$ BEGIN DELETE FROM items; END $x$;", "DoStmt"),
+                ("EXECUTE $x$DO 'BEGIN DELETE FROM items; END'$x$;", "DoStmt"),
+                ("CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'DELETE FROM items';", "CreateFunction"),
+                (
+                    "EXECUTE $x$CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'SELECT 1'$x$;",
+                    "CreateFunction",
+                ),
+                ("CREATE TRIGGER t AFTER INSERT ON items EXECUTE FUNCTION pure();", "CreateTrigStmt"),
+            ]
+        ),
+        *(
+            ({"high/high.sql": body("plpython3u", text)}, r"high.sql:1: meddle: plpy may stand as plpy.NAME")
+            for text in [
+                "run = plpy.execute\nrun('DELETE FROM items')",
+                "import plpy as p\np.execute('DELETE FROM items')",
+                "getattr(plpy, 'execute')('DELETE FROM items')",
+                "globals()['plpy'].execute('DELETE FROM items')",
+            ]
+        ),
+        ({"high/high.sql": body("plpython3u", "return (")}, "sql/high/high.sql:1: meddle: "),
+        (
+            {"high/high.sql": body("c", "x").replace("\n$$;", "$$, 'y';")},
+            "sql/high/high.sql:1: meddle: rooms hold no functions in c",
+        ),
     ],
 )
 def test_sources_that_cannot_be_judged_are_refused(tmp_path: Path, files: dict[str, str], said: str) -> None:
     with pytest.raises(SourceError, match=said):
         rooms_of(tmp_path, files)
+
+
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        (ORDER + "low  again\n", "sql/rooms:5: low stands here twice"),
+        ("low\n", "sql/rooms:1: low has no promise"),
+    ],
+)
+def test_an_order_of_rooms_that_cannot_be_read_is_refused(tmp_path: Path, order: str, said: str) -> None:
+    (tmp_path / "sql").mkdir()
+    (tmp_path / "sql/rooms").write_text(order)
+    with pytest.raises(SourceError, match=said):
+        read_promises(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stated", "said"),
+    [
+        ('[writes]\n"a -> b" = ""', "the exception 'a -> b' has no reason"),
+        ('[writes]\n"a -> b" = 1', "the exception 'a -> b' has no reason"),
+        ('[calls]\n"a" = "because"', "'a' is no exception"),
+        ('[reads]\n"a -> b" = "because"', "not 'reads'"),
+        ('"a -> b" = "because"', "not 'a -> b'"),
+        ("[writes", "rooms.toml: "),
+    ],
+)
+def test_exceptions_that_cannot_be_read_are_refused(tmp_path: Path, stated: str, said: str) -> None:
+    (tmp_path / "rooms.toml").write_text(stated)
+    with pytest.raises(SourceError, match=said):
+        Exceptions.read(tmp_path / "rooms.toml")
 
 
 def test_the_sources_keep_to_their_rooms() -> None:
@@ -329,7 +419,7 @@ def test_what_the_drawing_says(program: ModuleType, tmp_path: Path) -> None:
         + body("sql", "SELECT write_note(); SELECT id FROM items;")
     }
     document = f"before\n{program.BEGIN}\nold\n{program.END}\nafter\n"
-    exceptions = Exceptions(calls={"a -> b": "because"})
+    exceptions = Exceptions(writes={"a -> unknown (EXECUTE)": "so be it"}, calls={"a -> b": "because"})
     drawing = program.drawn(document, rooms_of(tmp_path, files), exceptions)
     assert drawing.startswith("before\n")
     assert drawing.endswith("\nafter\n")
@@ -338,6 +428,7 @@ def test_what_the_drawing_says(program: ModuleType, tmp_path: Path) -> None:
     assert picture[:2] == [["high"], ["extension", "low", "packs/extra"]]
     assert "| `low` | keeps items |  | high |" in drawing
     assert "| `high` | orders them | low |  |" in drawing
+    assert "* `a` writes what a variable names (EXECUTE): so be it." in drawing
     assert "* `a` calls `b`: because." in drawing
     high = drawing[drawing.index("    high/") : drawing.index("    packs/extra/")]
     assert [line.split(None, 1) for line in high.splitlines()[1:]] == [
