@@ -195,15 +195,15 @@ DECLARE
 BEGIN
     -- Few conversations have one; one look-up by key for each.
     FOREACH v_id IN ARRAY coalesce(p_ids, '{}') LOOP
-        -- What is known stays where the ledger has nothing: retention may have deleted the answer.
-        UPDATE wa_conversation_windows w SET entry_point_expires_at = coalesce((
+        -- What is known does not move back: retention may have deleted the answer that began it.
+        UPDATE wa_conversation_windows w SET entry_point_expires_at = least(w.entry_point_expires_at, (
             SELECT min(coalesce(m.provider_at, m.sent_at)) + interval '72 hours' FROM wa_messages m
             WHERE m.organization_id = p_org AND m.contact_id = w.contact_id AND m.number_id = w.number_id
                 AND m.direction = 'outbound' AND m.group_id IS NULL AND m.status = 'sent'
                 AND _wa_is_answer(m.message_type)
                 AND coalesce(m.provider_at, m.sent_at) >= w.entry_point_opened_at
                 AND coalesce(m.provider_at, m.sent_at) < w.entry_point_opened_at + interval '24 hours'
-        ), w.entry_point_expires_at)
+        ))
         WHERE w.organization_id = p_org AND w.id = v_id;
     END LOOP;
 END

@@ -222,3 +222,45 @@ def test_whatever_happens_at_once_a_row_stands_in_one_place(world: Database, see
         " AND (m.status, m.wa_message_id) IS DISTINCT FROM (q.status, q.wa_message_id)"
     )
     assert wrong == []
+
+
+def test_batches_that_share_recipients_and_mix_answers_never_wait_for_each_other(world: Database) -> None:
+    """Accepted ones and those that need a template, or a rest, write to the same conversations."""
+    customers = 20
+    world.query("SELECT world.wrote(n) FROM generate_series(1, %s) n", customers)
+    world.query(
+        "INSERT INTO wa_outbound_queue (phone, text_body) SELECT world.customer(1 + n %% %s), 'Hello'"
+        " FROM generate_series(1, %s) n",
+        customers,
+        20 * customers,
+    )
+    world.query("UPDATE wa_phone_numbers SET throughput = 10000")
+    with world.connect() as connection:
+        granted = claim(connection, FIRST_CLAIMER, 20 * customers)
+    assert len(granted) == 20 * customers
+    chance = random.Random(1)  # noqa: S311
+    answers = [
+        {"status": 200, "answer": {"messages": [{"id": ""}]}},
+        {"status": 400, "answer": {"error": {"code": 131047, "message": "re-engagement"}}},
+        {"status": 400, "answer": {"error": {"code": 131056, "message": "pair rate"}}},
+    ]
+    results = [row | {"outcome": "answered"} | chance.choice(answers) for row in granted]
+    for result in results:
+        if result["status"] == 200:
+            result["answer"] = {"messages": [{"id": f"wamid.{result['id']}"}]}
+    chance.shuffle(results)
+
+    def report(n: int) -> int:
+        with world.connect() as connection:
+            recorded = 0
+            for start in range(0, len(results[n::CLAIMERS]), 20):
+                part = results[n::CLAIMERS][start : start + 20]
+                row = connection.execute(
+                    "SELECT complete_wa_messages(%s, %s)", (FIRST_CLAIMER, json.dumps(part))
+                ).fetchone()
+                recorded += row[0] if row else 0
+            return recorded
+
+    with ThreadPoolExecutor(CLAIMERS) as pool:
+        assert sum(pool.map(report, range(CLAIMERS))) == len(results)
+    assert world.query("SELECT count(*) FROM wa_queue_inflight") == [{"count": 0}]

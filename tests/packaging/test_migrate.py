@@ -285,3 +285,31 @@ def test_new_objects_have_the_stated_rights_whatever_the_host_gives_by_default(
     bare_db.query("SELECT migrate_wa()")
     theirs = {("farmers", web), ("wa_orders", web), ("count_wa_orders", "PUBLIC")}
     assert rights(bare_db) == {*theirs, *stated}
+
+
+def test_the_hosts_functions_with_names_of_ours_get_no_rights(product: Product, bare_db: Database) -> None:
+    product.write_grants("[orders]\nwa_orders r . . . .\ncount_wa_orders() X X . . .\n")
+    product.release("7.0.0")
+    bare_db.query("CREATE EXTENSION pg_whatsapp VERSION '7.0.0' CASCADE")
+    # A function may have the name of a table of ours, before and after.
+    bare_db.query("CREATE FUNCTION wa_orders(n integer) RETURNS integer LANGUAGE sql AS 'SELECT n'")
+    bare_db.query("SELECT migrate_wa()")
+    # An overload of one of ours may come later, and may be locked up.
+    bare_db.query("CREATE FUNCTION count_wa_orders(n integer) RETURNS integer LANGUAGE sql AS 'SELECT n'")
+    bare_db.query("REVOKE ALL ON FUNCTION count_wa_orders(integer) FROM PUBLIC")
+    product.write("orders/more.sql", "CREATE OR REPLACE VIEW wa_more_orders AS SELECT 1 AS n;\n")
+    product.write("migrations/7.0.0--7.1.0.sql", "SELECT;\n")
+    product.release("7.1.0")
+    bare_db.query("ALTER EXTENSION pg_whatsapp UPDATE TO '7.1.0'")
+    bare_db.query("SELECT migrate_wa()")
+    rows = bare_db.query(
+        """
+        SELECT p.oid::regprocedure::text AS function, array_agg(a.grantee::regrole::text ORDER BY 1) AS roles
+        FROM pg_proc AS p CROSS JOIN LATERAL aclexplode(p.proacl) AS a
+        WHERE p.proname IN ('wa_orders', 'count_wa_orders') AND a.grantee NOT IN (0, p.proowner)
+        GROUP BY p.oid
+        """
+    )
+    assert [(row["function"], sorted(row["roles"])) for row in rows] == [
+        ("count_wa_orders()", ["wa_admin", "wa_app"])
+    ]

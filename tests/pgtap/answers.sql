@@ -1,6 +1,6 @@
 -- What the business sends does the same to a conversation, whether the queue sent it or an echo tells it.
 BEGIN;
-SELECT plan(9);
+SELECT plan(11);
 \ir world.psql
 
 CREATE FUNCTION pg_temp.post(p_array text, p_n integer, p_id text, p_message jsonb) RETURNS void
@@ -57,6 +57,22 @@ SELECT world.claimed();
 SELECT world.complete(queue_id, '{"outcome": "answered", "status": 400,
     "answer": {"error": {"code": 131026, "message": "undeliverable"}}}') FROM wa_queue_inflight;
 SELECT is(pg_temp.conversation(1), '1 unread answered free', 'a message that fails is no answer');
+
+-- The free time of customer 1 runs on after retention has deleted the answer that began it.
+SELECT entry_point_expires_at AS free_until FROM wa_conversations WHERE phone_e164 = world.customer(1) \gset
+DELETE FROM wa_messages m WHERE m.direction = 'outbound';
+SELECT world.later('1 minute');
+SELECT world.say(1);
+SELECT pg_temp.send();
+SELECT is(
+    (SELECT entry_point_expires_at FROM wa_conversations WHERE phone_e164 = world.customer(1)),
+    :'free_until'::timestamptz, 'one more answer does not change it'
+);
+SELECT pg_temp.post('messages', 1, 'wamid.in4', '{"type": "text", "text": {"body": "Bye"}}');
+SELECT is(
+    (SELECT entry_point_expires_at FROM wa_conversations WHERE phone_e164 = world.customer(1)),
+    :'free_until'::timestamptz, 'nor does a message of the customer'
+);
 
 SELECT * FROM finish();
 ROLLBACK;
