@@ -1,4 +1,7 @@
-"""Plans look rows up by key, whatever the tables held when they were made or analysed."""
+"""Plans look rows up by key, whatever the tables held when they were made or analysed.
+
+Tests sql/organizations/statistics.sql.
+"""
 
 from __future__ import annotations
 

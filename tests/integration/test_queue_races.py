@@ -1,4 +1,8 @@
-"""Two sessions that meet at one row of the queue: whoever comes second sees what the first decided."""
+"""Two sessions that meet at one row of the queue: whoever comes second sees what the first decided.
+
+Tests sql/contacts/joins.sql, sql/conversations/merge.sql, sql/consent/merge.sql, sql/queue/merge.sql,
+sql/sending/merge.sql, sql/ledger/merge.sql, sql/campaigns/merge.sql.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Figures by day are those of the ledger, however messages come, change and go between roll-ups."""
+"""Figures by day are those of the ledger, however messages come, change and go between roll-ups.
+
+Tests sql/analytics/rollups.sql, sql/analytics/retention.sql.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Webhooks in any order, with repeats, leave the same state behind."""
+"""Webhooks in any order, with repeats, leave the same state behind.
+
+Tests sql/webhooks/statuses.sql.
+"""
 
 from __future__ import annotations
 

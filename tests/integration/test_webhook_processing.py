@@ -1,4 +1,9 @@
-"""Webhooks from the raw body to the tables: what is kept, what fails alone, what follows at once."""
+"""Webhooks from the raw body to the tables: what is kept, what fails alone, what follows at once.
+
+Tests sql/webhooks/atoms.sql, sql/webhooks/store.sql, sql/webhooks/messages.sql, sql/webhooks/calls.sql,
+sql/webhooks/account_events.sql, sql/webhooks/account_rules.sql, sql/numbers/account.sql,
+sql/numbers/last_webhook.sql, sql/contacts/profiles.sql.
+"""
 
 from __future__ import annotations
 

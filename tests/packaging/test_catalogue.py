@@ -1,4 +1,7 @@
-"""What every object of an installed schema must have, read from the catalogue: none can be forgotten."""
+"""What every object of an installed schema must have, read from the catalogue: none can be forgotten.
+
+Tests sql/extension/roles.sql.
+"""
 
 from __future__ import annotations
 

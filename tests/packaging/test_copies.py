@@ -1,4 +1,7 @@
-"""Copies of a database at work: complete, without side effects, and silent until they are told to send."""
+"""Copies of a database at work: complete, without side effects, and silent until they are told to send.
+
+Tests sql/extension/data_directory.sql.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What migrate_wa() promises: all or nothing, one at a time, safe to repeat, never over what the host has."""
+"""What migrate_wa() promises: all or nothing, one at a time, safe to repeat, never over what the host has.
+
+Tests sql/extension/migrate.sql.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What install_wa_pack() promises: on demand only, never over what the host has, kept up to date."""
+"""What install_wa_pack() promises: on demand only, never over what the host has, kept up to date.
+
+Tests sql/packs/packs.sql.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""wa_sqlstates lists what the sources raise, and Python's exceptions follow its groups."""
+"""wa_sqlstates lists what the sources raise, and Python's exceptions follow its groups.
+
+Tests sql/organizations/sqlstates.sql.
+"""
 
 from __future__ import annotations
 

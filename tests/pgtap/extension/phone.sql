@@ -1,0 +1,84 @@
+-- Tests sql/extension/phone.sql.
+BEGIN;
+SELECT plan(33);
+
+SELECT is(normalize_phone_e164('15551234567'), '+15551234567', 'digits with a country code need no plus');
+SELECT is(normalize_phone_e164('+1 (555) 123-4567'), '+15551234567', 'blanks, brackets and dashes go');
+SELECT is(normalize_phone_e164('+15551234567'), '+15551234567', 'a possible number need not be a valid one');
+SELECT is(normalize_phone_e164('+14155552671', 'nowhere'), '+14155552671', 'with + no region is looked at');
+SELECT is(
+    normalize_phone_e164('11 1234-5678', 'AR'), '+5491112345678', 'a national Argentine number is a mobile'
+);
+SELECT is(
+    normalize_phone_e164('15 1234-5678', 'AR'), '+5491112345678', '15 stands for the assumed area code'
+);
+SELECT is(normalize_phone_e164('15 512-3456', 'AR', '221'), '+5492215123456', 'the area code can be given');
+SELECT is(normalize_phone_e164('+54 11 1234-5678'), '+541112345678', 'an international landline stays one');
+SELECT is(normalize_phone_e164('+52 1 55 1234 5678'), '+525512345678', 'the Mexican 1 goes');
+SELECT is(
+    normalize_phone_e164('11 8765-4321', 'BR'), '+5511987654321', 'a national Brazilian mobile gets its 9'
+);
+SELECT is(normalize_phone_e164('+55 11 8765-4321'), '+551187654321', 'an international one is kept');
+SELECT is(normalize_phone_e164(NULL), NULL, 'NULL stays NULL');
+
+SELECT throws_ok(
+    $$ SELECT normalize_phone_e164('invalid_number') $$,
+    '22023', 'invalid phone number: it contains letters', 'what is no number raises 22023'
+);
+SELECT throws_ok(
+    $$ SELECT normalize_phone_e164('(415) 555-2671') $$,
+    '22023', 'invalid phone number: it is a national form and no region is known',
+    'a national form needs a region'
+);
+SELECT throws_ok(
+    $$ SELECT normalize_phone_e164('+1 415 555 2671 ext. 7') $$,
+    '22023', 'invalid phone number: it has an extension, which WhatsApp cannot reach',
+    'extensions are refused'
+);
+
+CREATE FUNCTION pg_temp.error_of(p_phone text, p_region text, OUT detail text, OUT hint text)
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM normalize_phone_e164(p_phone, p_region);
+EXCEPTION WHEN invalid_parameter_value THEN
+    GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+END;
+$$;
+SELECT is((pg_temp.error_of('12', NULL)).detail, 'The value is "12".', 'the detail names the value');
+SELECT is(
+    (pg_temp.error_of('12', 'AR')).detail, 'The value is "12", the region "AR".',
+    'and the region if there is one'
+);
+SELECT matches((pg_temp.error_of('12', NULL)).hint, '\+15551234567', 'the hint shows how to write it');
+
+SELECT is(try_normalize_phone_e164('invalid_number'), NULL, 'the trying form gives NULL');
+SELECT is(try_normalize_phone_e164('15 1234-5678', 'AR'), '+5491112345678', 'and else the same');
+SELECT is(try_normalize_phone_e164(NULL, 'AR'), NULL, 'NULL too');
+SELECT matches(wa_phonenumbers_version(), '^\d+\.\d+', 'the release of the library can be asked');
+
+SELECT is(
+    _wa_phone_key('+551187654321'), _wa_phone_key('+5511987654321'),
+    'Brazil: with and without the ninth digit'
+);
+SELECT isnt(
+    _wa_phone_key('+551151234567'), _wa_phone_key('+5511951234567'), 'Brazil: a landline is somebody else'
+);
+SELECT is(
+    _wa_phone_key('+541112345678'), _wa_phone_key('+5491112345678'), 'Argentina: with and without the 9'
+);
+SELECT is(_wa_phone_key('+5215512345678'), _wa_phone_key('+525512345678'), 'Mexico: with and without the 1');
+SELECT is(_wa_phone_key('+15551234567'), '+15551234567', 'elsewhere the number is its own key');
+SELECT is(_wa_phone_key(NULL), NULL, 'no number has no key');
+
+SELECT ok(
+    _wa_is_user_id('US.13491208655302741918') AND _wa_is_user_id('US.ENT.11815799212886844830'), 'user ids'
+);
+SELECT ok(NOT _wa_is_user_id('us.1') AND NOT _wa_is_user_id('US.') AND NOT _wa_is_user_id('+15551234567')
+    AND NOT _wa_is_user_id(NULL), 'anything else is none');
+SELECT is(_wa_mask_phone('+15551234567'), '******67', 'a mask shows two digits');
+SELECT is(_wa_mask_phone('123'), '******', 'and nothing of what is too short');
+SELECT is(_wa_mask_phone(NULL), NULL, 'nothing is masked as nothing');
+
+SELECT * FROM finish();
+ROLLBACK;

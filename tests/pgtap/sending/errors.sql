@@ -1,0 +1,45 @@
+-- Tests sql/sending/errors.sql.
+BEGIN;
+SELECT plan(22);
+
+SELECT results_eq(
+    $$ SELECT r.code, r.action, r.max_retries, r.wait FROM wa_error_rules r ORDER BY 1 $$,
+    $$ SELECT r.code, c.action, c.max_retries, c.wait
+       FROM wa_error_rules r CROSS JOIN LATERAL classify_wa_error(r.code, r.http_status) c ORDER BY 1 $$,
+    'a code that is in the table is classified by the table'
+);
+SELECT is((classify_wa_error(131026, 500)).action, 'fail_recipient', 'whatever the HTTP status');
+
+-- what the table does not know
+CREATE FUNCTION pg_temp.action(p_code integer, p_status integer) RETURNS text LANGUAGE sql AS $$
+    SELECT (classify_wa_error(p_code, p_status)).action
+$$;
+SELECT is(pg_temp.action(999999, 400), 'fail', 'an unknown code of a 400 fails');
+SELECT is(pg_temp.action(NULL, 404), 'fail', 'so does a 404 without a code');
+SELECT is(pg_temp.action(NULL, 413), 'fail', 'and any other 4xx');
+SELECT is(pg_temp.action(999999, 401), 'pause_token', '401 is about the token');
+SELECT is(pg_temp.action(NULL, 403), 'pause_token', '403 too');
+SELECT is(pg_temp.action(200, 400), 'pause_token', 'as are the codes 200 to 299');
+SELECT is(pg_temp.action(299, 400), 'pause_token', 'to the last');
+SELECT is(pg_temp.action(300, 400), 'fail', 'but not 300');
+SELECT is(pg_temp.action(NULL, 429), 'wait_number', '429 waits');
+SELECT is(pg_temp.action(999999, 429), 'wait_number', 'with a code too');
+SELECT is(pg_temp.action(999999, 500), 'retry', 'a 5xx with a code says that nothing was accepted');
+SELECT is(pg_temp.action(NULL, 500), 'unknown',
+    'one without a code comes from a proxy: the message may have gone');
+SELECT is(pg_temp.action(NULL, 502), 'unknown', 'as with 502');
+SELECT is(pg_temp.action(NULL, 504), 'unknown', 'and 504');
+SELECT is(pg_temp.action(NULL, 408), 'unknown', 'and 408');
+SELECT is(pg_temp.action(NULL, 200), 'unknown', 'and a 200 that shows no message');
+SELECT is(pg_temp.action(NULL, 302), 'unknown', 'and a redirect');
+
+-- the operator's own
+UPDATE wa_error_rules SET action = 'retry', max_retries = 2 WHERE code = 131026;
+SELECT is(pg_temp.action(131026, 400), 'retry', 'a changed rule holds at once');
+INSERT INTO wa_error_rules (code, title, action) VALUES (999999, 'Ours', 'opt_out');
+SELECT is(pg_temp.action(999999, 400), 'opt_out', 'so does a rule of one''s own');
+SELECT throws_ok($$ UPDATE wa_error_rules SET action = 'panic' WHERE code = 1 $$, '23514', NULL,
+    'an action that does not exist cannot be written');
+
+SELECT * FROM finish();
+ROLLBACK;
