@@ -112,6 +112,7 @@ def test_a_job_that_is_cancelled_is_recorded(slow: Database) -> None:
     assert run["error"].startswith("57014: ")
 
 
+@pytest.mark.slow
 def test_dispatchers_run_jobs(slow: Database, make_role: Callable[..., str]) -> None:
     slow.query("SELECT register_wa_phone_number('100', '+15551234567', '200')")
     slow.query("UPDATE wa_jobs SET schedule = '1 second'")

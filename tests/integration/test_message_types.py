@@ -58,6 +58,7 @@ def prepared(db: Database, simulator: SimulatorProcess) -> Database:
     return db
 
 
+@pytest.mark.slow
 def test_every_type_is_sent_as_it_was_queued(prepared: Database, simulator: SimulatorProcess) -> None:
     queued = {}
     for n, (name, body) in enumerate(QUEUED.items()):

@@ -144,6 +144,7 @@ def test_a_body_beyond_the_limit_is_refused_announced_or_not(
     assert serving.post(exact).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_changed_secret_is_taken_up_and_the_older_may_stay(
     db: Database, serve: Callable[..., Serving], make_role: Callable[..., str]
 ) -> None:
