@@ -12,6 +12,8 @@ from harness import Database, Server
 from simulated import NUMBER, SimulatorProcess, wait_until
 from wa_process import KEY, WaProcess, wa
 
+pytestmark = pytest.mark.slow
+
 WABA = "102290129340398"
 TOKEN = "EAAG-test-token"
 

@@ -13,6 +13,8 @@ from harness import Database
 from simulated import NUMBER, SimulatorProcess, wait_until
 from wa_process import WaProcess, wa
 
+pytestmark = pytest.mark.slow
+
 WABA = "102290129340398"
 TOKEN = "EAAG-test-token"
 SESSIONS = (
