@@ -13,7 +13,11 @@ RETURN CASE p_type
     )
     WHEN 'order' THEN p_content ->> 'text'
     WHEN 'system' THEN p_content ->> 'body'
-    WHEN 'edit' THEN coalesce(p_content #>> '{message,text,body}', p_content #>> '{message,image,caption}')
+    -- The edited message lies within, under the name of its type.
+    WHEN 'edit' THEN coalesce(
+        p_content #>> '{message,text,body}',
+        p_content #>> ARRAY['message', p_content #>> '{message,type}', 'caption']
+    )
     WHEN 'location' THEN p_content ->> 'name'
     ELSE p_content ->> 'caption'
 END;

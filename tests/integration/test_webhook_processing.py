@@ -244,6 +244,28 @@ def test_one_order_whatever_the_bodies_say(number: Database) -> None:
     ]
 
 
+def test_the_words_of_an_edited_message_are_kept_whatever_it_is(number: Database) -> None:
+    edited = {
+        "text": {"body": "corrected text"},
+        "image": {"id": "1", "mime_type": "image/jpeg", "sha256": "x", "caption": "corrected image"},
+        "video": {"id": "2", "mime_type": "video/mp4", "sha256": "x", "caption": "corrected video"},
+        "document": {
+            "id": "3", "mime_type": "application/pdf", "sha256": "x", "filename": "a.pdf",
+            "caption": "corrected document",
+        },
+    }  # fmt: skip
+    for kind, content in edited.items():
+        first = content if kind == "text" else {**content, "caption": "first"}
+        take_in(number, message(f"wamid.{kind}", "16505550001", NOW - 60, kind, first))
+        change = {"original_message_id": f"wamid.{kind}", "message": {"type": kind, kind: content}}
+        take_in(number, message(f"wamid.{kind}.edit", "16505550001", NOW, "edit", change))
+    found = number.query(
+        "SELECT e.content_text AS words, o.edited_at IS NOT NULL AS is_edited FROM wa_messages e"
+        " JOIN wa_messages o ON o.wa_message_id = e.reply_to WHERE e.message_type = 'edit' ORDER BY e.id"
+    )
+    assert found == [{"words": f"corrected {kind}", "is_edited": True} for kind in edited]
+
+
 def test_errors_and_unknown_fields_are_kept(number: Database) -> None:
     take_in(
         number,
