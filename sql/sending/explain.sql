@@ -136,13 +136,38 @@ AS $$
 DECLARE
     v_message wa_outbound_queue := _wa_visible_message($1);
 BEGIN
-    RETURN QUERY SELECT v_message.status, e.reason, e.held_until, e.explanation, e.hint
+    RETURN QUERY SELECT v_message.status, e.reason, e.held_until,
+        e.explanation || coalesce('; ' || _wa_language_note(v_message), ''), e.hint
     FROM _wa_explain(v_message) e;
 END
 $$;
 
 COMMENT ON FUNCTION explain_wa_message(uuid) IS
-'Why a message has not gone: a word, until when it is held, a sentence, and the way out.';
+'Why a message has not gone: a word, until when it is held, a sentence, which also says where a template '
+'goes in another language than the one asked for, and the way out.';
+
+CREATE OR REPLACE FUNCTION _wa_language_note(p_message wa_outbound_queue) RETURNS text
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+AS $$
+    SELECT format('goes in the language %s, for %s', t.language, a.language)
+    FROM (
+        SELECT d.template_id FROM wa_queue_due d
+        WHERE d.organization_id = (p_message).organization_id AND d.queue_id = (p_message).id
+        UNION ALL
+        SELECT i.template_id FROM wa_queue_inflight i
+        WHERE i.organization_id = (p_message).organization_id AND i.queue_id = (p_message).id
+    ) q
+    CROSS JOIN LATERAL (
+        SELECT CASE (p_message).type WHEN 'template' THEN (p_message).template_language
+            ELSE (p_message).fallback_template_language END AS language
+    ) a
+    JOIN wa_templates t ON t.organization_id = (p_message).organization_id AND t.id = q.template_id
+    WHERE lower(t.language) <> lower(replace(a.language, '-', '_'))
+$$;
+
+COMMENT ON FUNCTION _wa_language_note(wa_outbound_queue) IS
+'Internal: that a message that waits or is being sent goes in another language than it asked for; NULL if it '
+'does not.';
 
 CREATE OR REPLACE FUNCTION _wa_visible_message(p_id uuid) RETURNS wa_outbound_queue
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT

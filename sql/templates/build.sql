@@ -238,7 +238,8 @@ AS $$
     SELECT ARRAY[
         format('template "%s" is not known%s', p_name,
             CASE WHEN count(*) > 0 THEN format(' in language "%s"', p_language) ELSE '' END),
-        coalesce('It exists in: ' || string_agg(DISTINCT t.language, ', ' ORDER BY t.language) || '.',
+        coalesce('It exists in: ' || string_agg(DISTINCT t.language, ', ' ORDER BY t.language)
+            || '. Ask for one of these, or choose one for all with wa_organizations.default_language.',
             'bin/wa templates sync fetches those of the account; a local one can be inserted into '
             'wa_templates.')
     ]

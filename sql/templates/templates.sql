@@ -247,6 +247,32 @@ END;
 COMMENT ON FUNCTION _wa_template_problem(wa_templates, timestamptz) IS
 'Internal: why a template may not be sent at a time, in one sentence; NULL when it may.';
 
+-- Of the languages that Meta knows only Chinese is written in two scripts.
+CREATE OR REPLACE FUNCTION _wa_language_script(p_language text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN p_language ~* '^zh_(hant|tw|hk|mo)' THEN 'Hant' WHEN p_language ~* '^zh(_|$)' THEN 'Hans' ELSE ''
+END;
+
+COMMENT ON FUNCTION _wa_language_script(text) IS
+'Internal: the script of a language, where languages of that name are written in more than one.';
+
+-- A region that was not asked for is another language to its reader: pt_BR is not sent for pt_PT.
+CREATE OR REPLACE FUNCTION _wa_language_fit(p_language text, p_wanted text) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN p_language = p_wanted THEN 3
+    WHEN split_part(p_language, '_', 1) <> split_part(p_wanted, '_', 1)
+        OR _wa_language_script(p_language) <> _wa_language_script(p_wanted) THEN 0
+    WHEN position('_' IN p_language) = 0 THEN 2
+    WHEN position('_' IN p_wanted) = 0 THEN 1
+    ELSE 0
+END;
+
+COMMENT ON FUNCTION _wa_language_fit(text, text) IS
+'Internal: how a language, in small letters, serves who wants another: 3 it is the same, 2 it names no '
+'region (es for es_MX), 1 no region was asked for (es_AR for es), 0 not at all.';
+
 -- Not inlined: every insert would make its many expressions ready anew, mostly for one row. Where no language
 -- is asked for only one is needed.
 CREATE OR REPLACE FUNCTION _wa_template_rank(
@@ -255,37 +281,35 @@ CREATE OR REPLACE FUNCTION _wa_template_rank(
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path FROM CURRENT
 AS $$
 DECLARE
-    v_rank CONSTANT integer := p_is_approved::integer * 128
-        + coalesce(lower(p_language) = lower(p_default_language), false)::integer * 32
-        + coalesce(split_part(lower(p_language), '_', 1) = split_part(lower(p_default_language), '_', 1), false)
-        ::integer * 16
-        + (lower(p_language) = 'en')::integer * 8 + (lower(p_language) LIKE 'en\_%')::integer * 4
-        + p_is_of_account::integer;
-    v_language text;
-    v_base text;
-    v_wanted text;
-    v_wanted_base text;
-    v_is_exact boolean;
+    v_language CONSTANT text := lower(p_language);
+    v_default CONSTANT text := lower(p_default_language);
+    v_fit integer;
 BEGIN
     IF p_wanted IS NULL THEN
-        RETURN v_rank;
+        RETURN 64 + p_is_approved::integer * 32 + coalesce(v_language = v_default, false)::integer * 16
+            + coalesce(split_part(v_language, '_', 1) = split_part(v_default, '_', 1), false)::integer * 8
+            + (v_language = 'en')::integer * 4 + (v_language LIKE 'en\_%')::integer * 2
+            + p_is_of_account::integer;
     END IF;
-    v_language := lower(p_language);
-    v_base := split_part(v_language, '_', 1);
-    v_wanted := lower(replace(p_wanted, '-', '_'));
-    v_wanted_base := split_part(v_wanted, '_', 1);
-    v_is_exact := v_language = v_wanted;
-    RETURN v_rank + v_is_exact::integer * 1024 + (v_is_exact AND p_is_of_account)::integer * 512
-        + (v_base = v_wanted_base)::integer * 256 + (v_language = v_wanted_base)::integer * 64
-        - (
-            v_base <> v_wanted_base AND v_base IS DISTINCT FROM split_part(lower(p_default_language), '_', 1)
-        )::integer * 2048;
+    v_fit := _wa_language_fit(v_language, lower(replace(p_wanted, '-', '_')));
+    v_fit := CASE
+        WHEN v_fit = 1 AND v_language = v_default THEN 5
+        WHEN v_fit = 1 THEN 4
+        WHEN v_fit > 1 THEN 4 + v_fit
+        WHEN v_default IS NULL THEN 0
+        ELSE _wa_language_fit(v_language, v_default)
+    END;
+    RETURN v_fit * 8 - (v_fit = 0)::integer * 8
+        + (p_is_approved AND v_fit IN (1, 4))::integer * 4 + p_is_of_account::integer * 2
+        + p_is_approved::integer;
 END
 $$;
 
 COMMENT ON FUNCTION _wa_template_rank(text, text, text, boolean, boolean) IS
 'Internal: how well a template of a language serves where one is asked for (NULL: any): the higher, the '
-'better; below zero where neither it nor the default language is of that language.';
+'better. Eighths say how the language fits: 7 the one asked for, 6 the same without a region, 5 the '
+'default_language where no region was asked for, 4 another region then; 3 to 1 the same for the '
+'default_language; below zero not at all.';
 
 -- A set of at most one, so that it is inlined into a join.
 CREATE OR REPLACE FUNCTION _wa_best_template(
@@ -296,7 +320,17 @@ CREATE OR REPLACE FUNCTION _wa_best_template(
 )
 LANGUAGE sql STABLE
 BEGIN ATOMIC
-    SELECT b.id, b.category, b.body_count, b.is_plain, b.is_sendable, b.language, b.rank >= 0
+    SELECT b.id, b.category, b.body_count, b.is_plain, b.is_sendable, b.language,
+        -- One region stands for the language only where no other could.
+        CASE WHEN b.rank >> 3 IN (1, 4) THEN NOT EXISTS (
+            SELECT FROM wa_templates x
+            WHERE x.organization_id = p_org AND lower(x.name) = lower(p_name)
+                AND (p_waba_id IS NULL OR x.waba_id IS NULL OR x.waba_id = p_waba_id)
+                AND x.language <> b.language
+                AND _wa_template_rank(
+                    x.language, p_language, p_default_language, x.status = 'APPROVED', false
+                ) >> 2 = b.rank >> 2
+        ) ELSE b.rank >= 0 END
     FROM (
         SELECT t.id, t.category, t.language, cardinality(t.body_placeholders) AS body_count,
             t.header_placeholders = '{}' AND t.button_parameters = '[]' AND t.category <> 'AUTHENTICATION'
@@ -315,7 +349,7 @@ END;
 
 COMMENT ON FUNCTION _wa_best_template(uuid, text, text, text, text, timestamptz) IS
 'Internal: the template of a name that comes nearest to a language, what queueing has to know of it, and '
-'whether its language is the one asked for or the default; see _wa_template_of().';
+'whether its language may stand for the one asked for; see _wa_template_of().';
 
 CREATE OR REPLACE FUNCTION _wa_template_of(
     p_org uuid, p_name text, p_language text, p_waba_id text, p_default_language text, p_now timestamptz
@@ -324,19 +358,14 @@ LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT b.id, b.category, b.body_count, b.is_plain, b.is_sendable
     FROM _wa_best_template(p_org, p_name, p_language, p_waba_id, p_default_language, p_now) b
-    -- A language that was not asked for is taken where it is the only one there is.
-    WHERE b.is_of_language OR NOT EXISTS (
-        SELECT FROM wa_templates x
-        WHERE x.organization_id = p_org AND lower(x.name) = lower(p_name)
-            AND (p_waba_id IS NULL OR x.waba_id IS NULL OR x.waba_id = p_waba_id)
-            AND x.language <> b.language
-    );
+    WHERE b.is_of_language;
 END;
 
 COMMENT ON FUNCTION _wa_template_of(uuid, text, text, text, text, timestamptz) IS
-'Internal: which template a name and language mean, and what queueing has to know of it. The exact language, '
-'else the same base language (es for es_MX before es_AR), else the organization''s default_language, else '
-'the only one there is; without a language an approved one, the default language first, then en. A row of '
+'Internal: which template a name and language mean, and what queueing has to know of it. The exact language; '
+'else the same one and script without a region (es for es_MX); where none is asked for (es) that of the only '
+'region there is an approved one for; else, by the same rules, the organization''s default_language. Never '
+'another region or script. Without a language an approved one, the default language first, then en. A row of '
 'the account goes before one of every account. No row: unknown.';
 
 CREATE OR REPLACE FUNCTION _wa_pick_template(p_org uuid, p_name text, p_language text, p_waba_id text)

@@ -7,7 +7,7 @@ SELECT plan(7);
 SELECT register_wa_phone_number('101', '+1 555 123 4568', '201');
 INSERT INTO wa_templates (name, language, category, status, body_text) VALUES
 ('greeting', 'es', 'UTILITY', 'APPROVED', 'Hola'), ('greeting', 'pt_BR', 'UTILITY', 'APPROVED', 'Oi'),
-('lone', 'de', 'UTILITY', 'APPROVED', 'Hallo');
+('lone', 'de_CH', 'UTILITY', 'APPROVED', 'Grüezi');
 UPDATE wa_organizations SET default_language = 'pt_BR', on_refusal = 'record';
 SELECT world.wrote(n) FROM generate_series(1, 3) n;
 SELECT world.wrote(4, '25 hours');
@@ -28,8 +28,9 @@ INSERT INTO world.inserts VALUES
 (2, 'marketing', '{"template_name": "sale", "phone_number_id": "100"}'),
 (2, 'not approved', '{"template_name": "draft"}'),
 (2, 'default language', '{"template_name": "greeting"}'),
-(2, 'base language', '{"template_name": "greeting", "template_language": "es_MX"}'),
-(2, 'only language', '{"template_name": "lone", "template_language": "fr"}'),
+(2, 'language without a region', '{"template_name": "greeting", "template_language": "es_MX"}'),
+(2, 'any region', '{"template_name": "greeting", "template_language": "pt"}'),
+(2, 'the only region', '{"template_name": "lone", "template_language": "de"}'),
 (2, 'authentication', '{"template_name": "code", "template_params": ["123456"]}'),
 (2, 'values by component', '{"template_name": "order", "template_params": {"body": ["Ann", "A-1"]}}'),
 (3, 'fall-back', '{"text_body": "Hello", "fallback_template_name": "hello"}'),
@@ -95,7 +96,7 @@ CREATE FUNCTION world.others(p_ways text[]) RETURNS TABLE (reference text) LANGU
     WHERE a IS DISTINCT FROM o
 $$;
 
-SELECT is(count(*), 128::bigint, 'every insert to every customer was decided') FROM world.alone;
+SELECT is(count(*), 136::bigint, 'every insert to every customer was decided') FROM world.alone;
 SELECT results_eq($$ SELECT DISTINCT status, error_code FROM world.alone ORDER BY 1, 2 $$,
     $$ VALUES ('failed', 'opted_out'), ('failed', 'template_unavailable'), ('failed', 'window_closed'),
         ('pending', NULL) $$, 'all verdicts are among them');

@@ -1,6 +1,6 @@
 -- Tests sql/sending/explain.sql, sql/queue/policy.sql.
 BEGIN;
-SELECT plan(25);
+SELECT plan(27);
 \ir ../world.psql
 SELECT world.wrote(n) FROM generate_series(1, 3) n;
 
@@ -79,6 +79,18 @@ SELECT world.queue(2, 'hello');
 SELECT is(preview_wa_request(id) -> 'template', '{"name": "hello", "language": {"code": "en"}}',
     'one without values has no components')
 FROM wa_outbound_queue WHERE template_name = 'hello';
+INSERT INTO wa_templates (name, language, category, status, body_text) VALUES
+('greeting', 'es', 'UTILITY', 'APPROVED', 'Hola'), ('greeting', 'pt_BR', 'UTILITY', 'APPROVED', 'Oi');
+INSERT INTO wa_outbound_queue (phone, template_name, template_language, reference) VALUES
+(world.customer(2), 'greeting', 'es-MX', 'es'), (world.customer(2), 'greeting', 'pt_br', 'pt');
+SELECT results_eq($$ SELECT q.reference, e.reason, preview_wa_request(q.id) #>> '{template,language,code}',
+        substring(e.explanation FROM '; (goes.*)') FROM wa_outbound_queue q, explain_wa_message(q.id) e
+        WHERE q.template_name = 'greeting' ORDER BY 1 $$,
+    $$ VALUES ('es', 'waiting', 'es', 'goes in the language es, for es-MX'), ('pt', 'waiting', 'pt_BR', NULL) $$,
+    'a language that stands for the one asked for is said');
+SELECT throws_ok($$ INSERT INTO wa_outbound_queue (phone, template_name, template_language) VALUES
+    (world.customer(2), 'greeting', 'pt_PT') $$, 'WA002',
+    'template "greeting" is not known in language "pt_PT"', 'another region is not sent');
 SELECT throws_ok('SELECT preview_wa_request(gen_random_uuid())', 'P0002', NULL,
     'there is nothing to show of what is not there');
 

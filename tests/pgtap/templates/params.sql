@@ -96,7 +96,8 @@ SELECT unalike(pg_temp.problem('order', '["secret-value\n", "b", "c"]'), '%secre
 SELECT is(pg_temp.code('nothing', '[]'), 'WA002', 'an unknown template');
 SELECT is(
     (SELECT hint FROM _wa_check_template_params(current_wa_organization(), 'order', 'de', NULL, NULL)),
-    'Give one value for each placeholder of the template.', 'the only language stands in for another'
+    'It exists in: en. Ask for one of these, or choose one for all with wa_organizations.default_language.',
+    'a template is not sent in another language'
 );
 
 -- parameter objects

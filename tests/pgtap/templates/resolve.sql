@@ -132,7 +132,7 @@ INSERT INTO wa_templates (name, category, status, language, body_text) VALUES
 SELECT results_eq(
     $$ SELECT l, preview_wa_template('hi', NULL, l) FROM unnest(ARRAY['es_AR', 'es_MX', 'pt', 'EN-us']) l $$,
     $$ VALUES ('es_AR', 'es_AR'), ('es_MX', 'es'), ('pt', 'pt_BR'), ('EN-us', 'en') $$,
-    'the exact language, else the base language, else a relative');
+    'the exact language, else the one without a region, or of any where none was asked for');
 SELECT throws_ok($$ SELECT preview_wa_template('hi', NULL, 'fr') $$, 'WA002',
     'template "hi" is not known in language "fr"', 'a foreign one is not taken unless you say which');
 UPDATE wa_organizations SET default_language = 'pt_BR';

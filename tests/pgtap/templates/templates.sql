@@ -1,6 +1,6 @@
 -- Tests sql/templates/templates.sql, sql/templates/structure.sql, sql/templates/sync.sql.
 BEGIN;
-SELECT plan(58);
+SELECT plan(72);
 
 -- The statement of the first requirement document, word for word but for the host's table.
 CREATE TEMPORARY TABLE profiles (id uuid, role_id text);
@@ -142,10 +142,40 @@ $$ SELECT language || ':' || body_text
     FROM _wa_pick_template(current_wa_organization(), p_name, p_language, p_waba_id) $$;
 SELECT is(pg_temp.picked('hello', 'es_ES'), 'es_ES:b', 'the exact language goes first, approved or not');
 SELECT is(pg_temp.picked('HELLO', 'ES-es'), 'es_ES:b', 'without regard to case, with either separator');
-SELECT is(pg_temp.picked('hello', 'es'), 'es_AR:a', 'else the same base language, an approved one first');
-SELECT is(pg_temp.picked('hello', 'es_MX'), 'es_AR:a', 'also from another country');
-SELECT is(pg_temp.picked('hello', 'fr'), NULL, 'a foreign language is not taken while there is a choice');
-SELECT is(pg_temp.picked('only', 'en'), 'fr:e', 'the only language there is, is taken');
+SELECT is(pg_temp.picked('hello', 'es'), 'es_AR:a', 'who asks for no region gets the only one that is approved');
+SELECT is(pg_temp.picked('hello', 'es_MX'), NULL, 'but nobody gets the language of another country');
+SELECT is(pg_temp.picked('hello', 'fr'), NULL, 'nor a foreign one');
+SELECT is(pg_temp.picked('only', 'en'), NULL, 'not even where it is the only one');
+SELECT is(pg_temp.picked('hello', 'pt_PT', '1'), NULL, 'Portugal does not get the Portuguese of Brazil');
+SELECT is(
+    (SELECT problem || ': ' || hint FROM _wa_check_template_params(
+        current_wa_organization(), 'hello', 'pt_PT', '1', NULL)),
+    'template "hello" is not known in language "pt_PT": It exists in: en_US, es_AR, es_ES, pt_BR. Ask for one '
+    'of these, or choose one for all with wa_organizations.default_language.',
+    'it is told what there is, and the ways out'
+);
+INSERT INTO wa_templates (name, category, language, body_text, status) VALUES
+('both_regions', 'UTILITY', 'en_GB', 'a', 'APPROVED'), ('both_regions', 'UTILITY', 'en_US', 'b', 'APPROVED'),
+('chinese', 'UTILITY', 'zh_CN', 'simplified', 'APPROVED'),
+('chinese', 'UTILITY', 'zh_HK', 'traditional', 'PENDING'),
+('mandarin', 'UTILITY', 'zh_CN', 'simplified', 'APPROVED'),
+('general', 'UTILITY', 'zh', 'simplified', 'APPROVED'),
+('general', 'UTILITY', 'de', 'deutsch', 'PENDING');
+SELECT is(pg_temp.picked('both_regions', 'en'), NULL, 'of two regions none is chosen for who names neither');
+SELECT is(pg_temp.picked('mandarin', 'zh_HK'), NULL, 'who reads traditional characters gets no simplified ones');
+SELECT is(pg_temp.picked('mandarin', 'zh-TW'), NULL, 'in Taiwan neither');
+SELECT is(pg_temp.picked('general', 'zh_HK'), NULL, 'also where the template names no region');
+SELECT is(pg_temp.picked('general', 'zh_SG'), 'zh:simplified', 'which serves the regions of that script');
+SELECT is(pg_temp.picked('general', 'de_AT'), 'de:deutsch', 'as German serves Austria, approved or not');
+SELECT is(pg_temp.picked('chinese', 'zh'), 'zh_CN:simplified', 'Chinese means the simplified script');
+UPDATE wa_organizations SET default_language = 'en_GB';
+SELECT is(pg_temp.picked('both_regions', 'en'), 'en_GB:a', 'the default language decides between two regions');
+SELECT is(pg_temp.picked('both_regions', 'fr_CA'), 'en_GB:a', 'and is taken where the one asked for is missing');
+SELECT is(pg_temp.picked('hello', 'fr_CA'), NULL, 'but it has no other regions either');
+UPDATE wa_organizations SET default_language = 'en';
+SELECT is(pg_temp.picked('hello', 'fr_CA'), 'en_US:c', 'unless it names none and there is one');
+SELECT is(pg_temp.picked('both_regions', 'fr_CA'), NULL, 'and one only');
+UPDATE wa_organizations SET default_language = NULL;
 SELECT is(pg_temp.picked('hello', NULL), 'en_US:c', 'English is preferred where none is asked for');
 SELECT is(pg_temp.picked('none_in_english', NULL), 'es:g', 'else one that is approved');
 SELECT is(pg_temp.picked('hello', 'pt_BR', '2'), NULL, 'a template of another account does not count');
