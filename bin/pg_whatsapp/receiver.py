@@ -27,6 +27,7 @@ from pg_whatsapp.webhook_batcher import NotStoredError, WebhookBatcher
 from pg_whatsapp.webhook_processor import Rejections, WebhookProcessor, WebhookSecrets
 
 PATH = "/api/whatsapp/webhook"
+HEALTH_PATH = "/healthz"
 LARGEST_BODY = 10 * 1024 * 1024
 HEALTH_TIMEOUT_S = 5.0
 BACKLOG = 2048
@@ -57,12 +58,21 @@ class Receiver:
 
     def app(self) -> Starlette:
         """The ASGI application."""
+        webhook = _Webhook(self)
         routes = [
-            Route(PATH, self.verify_endpoint, methods=["GET"]),
-            Route(PATH, _Webhook(self), methods=["POST"]),
-            Route("/healthz", self.health, methods=["GET"]),
+            route
+            # Whoever configured the URL may have ended it with a slash.
+            for end in ("", "/")
+            for route in (
+                Route(PATH + end, self.verify_endpoint, methods=["GET"]),
+                Route(PATH + end, webhook, methods=["POST"]),
+                Route(HEALTH_PATH + end, self.health, methods=["GET"]),
+            )
         ]
-        return Starlette(routes=routes, lifespan=self._lifespan)
+        app = Starlette(routes=routes, lifespan=self._lifespan)
+        # Providers take a redirect for a failure: any other spelling is told so at once, by 404.
+        app.router.redirect_slashes = False
+        return app
 
     @asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:

@@ -95,6 +95,24 @@ def test_verification(db: Database, serve: Callable[..., Serving]) -> None:
     assert "verify-me" not in "".join(serving.process.raw)
 
 
+def test_a_slash_at_the_end_is_served_and_nothing_is_redirected(
+    db: Database, serve: Callable[..., Serving]
+) -> None:
+    """Meta follows no redirect: a 307 loses every webhook."""
+    serving = serve(db, **ENV)
+    query = {"hub.mode": "subscribe", "hub.verify_token": "verify-me", "hub.challenge": "1158201444"}
+    answer = serving.client.get(PATH + "/", params=query)
+    assert (answer.status_code, answer.text) == (200, "1158201444")
+    body = message("wamid.1")
+    assert serving.client.post(PATH + "/", content=body, headers=signature(body)).status_code == 200
+    assert serving.client.post(PATH + "/", content=body).status_code == 401
+    assert len(db.query("SELECT 1 FROM wa_webhook_logs")) == 1
+    assert serving.client.get("/healthz/").status_code == 200
+    for path in ("/" + PATH, PATH + "//", PATH.upper(), PATH + "/more", "/healthz//"):
+        url = str(serving.client.base_url).rstrip("/") + path
+        assert serving.client.post(url, content=body, headers=signature(body)).status_code == 404
+
+
 def test_a_signed_message_is_stored_and_processed(
     db: Database, serve: Callable[..., Serving], make_role: Callable[..., str]
 ) -> None:
