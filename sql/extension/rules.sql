@@ -40,15 +40,36 @@ COMMENT ON FUNCTION _wa_backoff(int, double precision) IS
 CREATE FUNCTION _wa_bare_word(p_text text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN length(p_text) <= 40
-    THEN upper(btrim(p_text, E' \t\r\n\u00a0.,;:!?¡¿"''`´«»“”‘’()[]{}<>*_~-–—…') COLLATE "C") END;
+    THEN translate(
+        upper(btrim(p_text, E' \t\r\n\u00a0.,;:!?¡¿"''`´«»“”‘’()[]{}<>*_~-–—…🛑🚫⛔❌✋🔕\ufe0f') COLLATE "C"),
+        '_-éêÉÊ', '  EEEE'
+    ) END;
 COMMENT ON FUNCTION _wa_bare_word(text) IS
-'A short text in capitals without blanks and punctuation around it; NULL for a long one.';
+'A short text in capitals without blanks, punctuation and signs around it, with blanks for - and _, as '
+'payloads have them, and without the accents of opt-out words; NULL for a long one.';
 
 CREATE FUNCTION _wa_is_opt_out_word(p_text text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN coalesce(_wa_bare_word(p_text) IN ('STOP', 'UNSUBSCRIBE', 'CANCEL', 'END', 'QUIT'), FALSE);
 COMMENT ON FUNCTION _wa_is_opt_out_word(text) IS
 'Whether a whole typed text says no more messages: STOP, UNSUBSCRIBE, CANCEL, END or QUIT.';
+
+-- The label of Meta's own button is "Stop promotions". Words that end other things, too, are not here
+-- (CANCEL, END, QUIT, SAIR, CANCELAR): on a button they may answer its question. "Not interested" refuses one
+-- offer.
+CREATE FUNCTION _wa_opt_out_scope(p_text text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN _wa_bare_word(p_text) ~ (
+    '^(STOP|STOP ?ALL|UNSUBSCRIBE|UNSUBSCRIBE ME|OPT ?OUT|(STOP|NO MORE) (ALL )?MESSAGES'
+    '|BAJA|DEJAR DE RECIBIR|PARAR|DESCADASTRAR|ABMELDEN|ABBESTELLEN|STOPP'
+    '|(SE )?DES(ABONNER|INSCRIRE)|ARRET|DISISCRIVITI|BERHENTI'
+    '|(STOP|NO MORE|UNSUBSCRIBE FROM|OPT ?OUT OF) (ALL )?(MARKETING|PROMOTIONS?|PROMOS?|OFFERS|ADS'
+    '|ADVERTISING|NEWS|NEWSLETTERS?|(MARKETING|PROMOTIONAL) MESSAGES))$'
+) THEN CASE WHEN _wa_bare_word(p_text) ~ ' (MARKETING|PROMO|OFFERS|ADS|ADVERTISING|NEWS)'
+        THEN 'marketing' ELSE 'all' END END;
+COMMENT ON FUNCTION _wa_opt_out_scope(text) IS
+'What a whole text, the label of a button or its payload refuses, whatever it answers: all (STOP, '
+'UNSUBSCRIBE and their like), marketing (STOP PROMOTIONS and its like) or NULL, nothing.';
 
 CREATE FUNCTION _wa_is_opt_in_word(p_text text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE

@@ -4,8 +4,9 @@ CREATE OR REPLACE FUNCTION _wa_template_words(p_kind text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE p_kind
     WHEN 'opt_out' THEN
-    '\m(?:stop|unsubscribe|opt[ -]?out|no more (?:messages|news)|baja|cancelar|dejar de recibir|sair|parar|'
-    'descadastrar|abmelden|abbestellen|stopp|désabonner|désinscrire|arrêt|disiscriviti|annulla|berhenti)\M'
+    -- Each opts out where a customer presses or writes it: _wa_opt_out_scope().
+    '\m(?:stop|unsubscribe|opt[ -]?out|no more (?:messages|news)|baja|dejar de recibir|parar|descadastrar|'
+    'abmelden|abbestellen|stopp|désabonner|désinscrire|arrêt|disiscriviti|berhenti)\M'
     WHEN 'promotional' THEN
     '\m(?:sale|sales|discount|discounts|promo|promotion|coupon|voucher|special offer|offers?|deal|deals|'
     'bargain|giveaway|free gift|buy now|shop now|order now|limited time|don''t miss|exclusive|cashback|'

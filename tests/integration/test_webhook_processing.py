@@ -155,8 +155,7 @@ def test_a_status_settles_a_message_whose_answer_was_lost(number: Database) -> N
 def test_stop_cancels_what_is_queued_in_the_same_transaction(number: Database) -> None:
     take_in(number, message("wamid.1", "16505550001", int(time.time()), content="Hello"))
     number.query("INSERT INTO wa_outbound_queue (phone, text_body) VALUES ('+16505550001', 'An offer')")
-    button = {"payload": "STOP", "text": "STOP"}
-    take_in(number, message("wamid.2", "16505550001", NOW, "button", button))
+    take_in(number, message("wamid.2", "16505550001", NOW, content="stop it, please"))
     assert one(number, "SELECT status FROM wa_outbound_queue")["status"] == "pending"
     take_in(number, message("wamid.3", "16505550001", NOW, content=" stop! "))
     row = one(number, "SELECT status, error_code FROM wa_outbound_queue")

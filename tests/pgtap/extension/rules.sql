@@ -66,6 +66,17 @@ FROM unnest(ARRAY['STOP', 'stop', ' Stop! ', '«Stop».', 'unsubscribe', 'Cancel
 SELECT ok(NOT _wa_is_opt_out_word(word), 'does not: ' || word)
 FROM unnest(ARRAY['', 'stop it', 'nonstop', 'STOPP', 'éstop', 'START', repeat('.', 50) || 'stop']) AS word;
 SELECT is(_wa_is_opt_out_word(NULL), FALSE, 'no text opts nobody out');
+SELECT is(_wa_opt_out_scope(label), 'all', 'refuses everything: ' || label)
+FROM unnest(ARRAY['Stop', 'STOP', '🛑 Stop', 'Stop ✋', 'unsubscribe', 'Opt-out', 'OPT_OUT', 'Stop all', 'stopall',
+    'No more messages', 'Baja', 'dejar de recibir', 'Parar', 'Descadastrar', 'Abmelden', 'Abbestellen', 'Stopp',
+    'Se désabonner', 'DÉSINSCRIRE', 'Arrêt', 'Disiscriviti', 'Berhenti']) AS label;
+SELECT is(_wa_opt_out_scope(label), 'marketing', 'refuses offers: ' || label)
+FROM unnest(ARRAY['Stop promotions', 'STOP_PROMOTIONS', 'stop-marketing', 'Stop marketing messages', 'No more offers',
+    'No more news', 'Unsubscribe from all offers', 'Opt out of promotions', 'Stop newsletter']) AS label;
+SELECT is(_wa_opt_out_scope(label), NULL, 'refuses nothing by itself: ' || label)
+FROM unnest(ARRAY['', 'Cancel', 'End', 'Quit', 'STOP_42', 'Stop it now', 'Stop the music', 'Not interested',
+    'Bus stop', 'Keep', 'Cancelar', 'Sair', repeat(' ', 50) || 'stop']) AS label;
+SELECT is(_wa_opt_out_scope(NULL), NULL, 'no label refuses nothing');
 SELECT ok(
     _wa_is_opt_in_word(' start. ') AND NOT _wa_is_opt_in_word('restart') AND NOT _wa_is_opt_in_word(NULL),
     'START, as the whole text, opts in');
