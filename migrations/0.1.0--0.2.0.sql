@@ -54,7 +54,16 @@ COMMENT ON TABLE wa_rate_limits IS
 'Internal: what was used of limits. The newest version counts. organization: messages of the last minute. '
 'portfolio: no fewer recipients of the last 24 hours than there are, and when they were counted.';
 
+-- Rules for subcodes. What an operator changed stays, as the rule for all other subcodes.
+ALTER TABLE wa_error_rules
+ADD COLUMN subcode integer NOT NULL DEFAULT 0,
+DROP CONSTRAINT wa_error_rules_pkey,
+ADD CONSTRAINT wa_error_rules_pkey PRIMARY KEY (code, subcode);
+COMMENT ON COLUMN wa_error_rules.subcode IS
+'The error_subcode that changes what the code means; 0 is the rule for all others.';
+
 -- Functions of 0.1.0 with another signature.
+DROP FUNCTION classify_wa_error(integer, integer);
 DROP FUNCTION _wa_database_identity();
 DROP FUNCTION _wa_weigh_due(
     wa_organizations, wa_phone_numbers, uuid, uuid[], bigint[], uuid[], smallint[], timestamptz

@@ -34,6 +34,7 @@ LANGUAGE plpgsql STABLE STRICT SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_status integer := (p_result ->> 'status')::integer;
+    v_subcode integer;
     v_rule wa_error_rules;
 BEGIN
     CASE p_result ->> 'outcome'
@@ -46,8 +47,9 @@ BEGIN
             verdict := 'unknown';
             error := 'no answer: ' || coalesce(p_result ->> 'error', 'connection lost');
         ELSE
-            SELECT a.code, a.error INTO code, error FROM _wa_answer_error(p_result -> 'answer') a;
-            SELECT * INTO v_rule FROM classify_wa_error(code, v_status);
+            SELECT a.code, a.subcode, a.error INTO code, v_subcode, error
+            FROM _wa_answer_error(p_result -> 'answer') a;
+            SELECT * INTO v_rule FROM classify_wa_error(code, v_status, v_subcode);
             verdict := v_rule.action;
             max_retries := v_rule.max_retries;
             wait := v_rule.wait;

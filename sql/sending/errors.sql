@@ -1,5 +1,9 @@
 -- What to do about each error of the provider. Meta's error-codes page names the codes; the actions are our
 -- judgement. Existing rows are left alone: they may have been changed by an operator.
+-- The page says nothing of subcodes; answers and Meta's OpenAPI have them. One changes what is to be done:
+-- 100 with 33 is about the object in the path, the number. Others repeat their codes: of 190 (expired 463,
+-- password changed 460, no valid session 467 and 492), of 200 (1349174 to 1349176), of 4 and 80007 (2446079)
+-- and of 130429 (2494055).
 
 INSERT INTO wa_error_rules (code, http_status, title, action, max_retries, wait) VALUES
 (0, 401, 'App user cannot be authenticated', 'pause_token', NULL, NULL),
@@ -8,10 +12,12 @@ INSERT INTO wa_error_rules (code, http_status, title, action, max_retries, wait)
 (3, 500, 'Capability or permission problem', 'pause_token', NULL, NULL),
 (4, 400, 'App call rate limit', 'wait_account', NULL, '5 minutes'),
 (10, 403, 'Permission missing or removed', 'pause_token', NULL, NULL),
+(17, 400, 'Account request limit', 'wait_account', NULL, '5 minutes'),
 (33, 400, 'Business phone number deleted or unknown', 'pause_number', NULL, NULL),
 (100, 400, 'Invalid parameter', 'fail', NULL, NULL),
 (190, 401, 'Access token expired or revoked', 'pause_token', NULL, NULL),
 (368, 403, 'Account restricted for a policy violation', 'pause_account', NULL, NULL),
+(803, 404, 'Business phone number unknown', 'pause_number', NULL, NULL),
 (80007, 400, 'Account rate limit', 'wait_account', NULL, '5 minutes'),
 (130403, NULL, 'Business blocked this user', 'fail_recipient', NULL, NULL),
 (130429, 400, 'Throughput of the number reached', 'wait_number', NULL, '1 second'),
@@ -74,14 +80,21 @@ INSERT INTO wa_error_rules (code, http_status, title, action, max_retries, wait)
 (135000, 400, 'Generic user error', 'retry', 1, NULL),
 (137000, NULL, 'Identity hash does not match', 'fail', NULL, NULL),
 (139200, NULL, 'Direct Send blocked', 'fail', NULL, NULL)
-ON CONFLICT (code) DO NOTHING;
+ON CONFLICT (code, subcode) DO NOTHING;
 
-CREATE OR REPLACE FUNCTION classify_wa_error(p_code integer, p_http_status integer)
+INSERT INTO wa_error_rules (code, subcode, http_status, title, action) VALUES
+(100, 33, 400, 'Business phone number unknown, or the token has no right to it', 'pause_number')
+ON CONFLICT (code, subcode) DO NOTHING;
+
+CREATE OR REPLACE FUNCTION classify_wa_error(
+    p_code integer, p_http_status integer, p_subcode integer DEFAULT NULL
+)
 RETURNS wa_error_rules
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 AS $$
-    SELECT r.code, r.http_status, r.title, r.action, r.max_retries, r.wait FROM (
-        SELECT e.*, 1 AS preference FROM wa_error_rules e WHERE e.code = p_code
+    SELECT r.code, r.http_status, r.title, r.action, r.max_retries, r.wait, r.subcode FROM (
+        SELECT e.*, CASE e.subcode WHEN 0 THEN 2 ELSE 1 END AS preference
+        FROM wa_error_rules e WHERE e.code = p_code AND e.subcode IN (0, p_subcode)
         UNION ALL
         SELECT
             p_code, p_http_status,
@@ -96,14 +109,14 @@ AS $$
                 WHEN p_http_status >= 500 THEN 'retry'
                 ELSE 'fail'
             END,
-            NULL, NULL, 2
-    ) r (code, http_status, title, action, max_retries, wait, preference)
+            NULL, NULL, coalesce(p_subcode, 0), 3
+    ) r (code, http_status, title, action, max_retries, wait, subcode, preference)
     ORDER BY r.preference
     LIMIT 1
 $$;
 
-COMMENT ON FUNCTION classify_wa_error(integer, integer) IS
-'The rule for an error code of the provider: that of wa_error_rules, else one by HTTP status. '
+COMMENT ON FUNCTION classify_wa_error(integer, integer, integer) IS
+'The rule for an error code and subcode of the provider: that of wa_error_rules, else one by HTTP status. '
 'A 5xx answer without an error code leaves the outcome unknown.';
 
 -- Only its row type is used: an error that a message met, with the action of its rule, until when that lasts

@@ -64,12 +64,16 @@ COMMENT ON FUNCTION _wa_accepted_wamid(jsonb) IS
 'Internal: the message id that an accepting answer gives; NULL for every other result.';
 
 -- Error object of the Graph API (Cloud API, Error codes): details say more than the message.
-CREATE OR REPLACE FUNCTION _wa_answer_error(p_answer jsonb, OUT code integer, OUT error text)
+CREATE OR REPLACE FUNCTION _wa_answer_error(
+    p_answer jsonb, OUT code integer, OUT subcode integer, OUT error text
+)
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN (
     CASE WHEN p_answer #>> '{error,code}' ~ '^\d{1,9}$' THEN (p_answer #>> '{error,code}')::integer END,
+    CASE WHEN p_answer #>> '{error,error_subcode}' ~ '^\d{1,9}$'
+        THEN (p_answer #>> '{error,error_subcode}')::integer END,
     coalesce(p_answer #>> '{error,error_data,details}', p_answer #>> '{error,message}')
 );
 
 COMMENT ON FUNCTION _wa_answer_error(jsonb) IS
-'Internal: the code and the words of an answer that refuses a message; NULLs where it has none.';
+'Internal: the codes and the words of an answer that refuses a message; NULLs where it has none.';

@@ -78,7 +78,8 @@ CREATE TABLE wa_error_rules (
     action text NOT NULL,
     max_retries integer,
     wait interval,
-    CONSTRAINT wa_error_rules_pkey PRIMARY KEY (code),
+    subcode integer NOT NULL DEFAULT 0,
+    CONSTRAINT wa_error_rules_pkey PRIMARY KEY (code, subcode),
     CONSTRAINT wa_error_rules_action_check CHECK (action IN (
         'retry', 'wait_number', 'wait_account', 'wait_recipient', 'fail', 'fail_recipient', 'opt_out',
         'need_template', 'stop_template', 'pause_number', 'pause_account', 'pause_token', 'unknown'
@@ -99,6 +100,8 @@ COMMENT ON TABLE wa_error_rules IS
 COMMENT ON COLUMN wa_error_rules.action IS
 'retry, wait_number, wait_account, wait_recipient, fail, fail_recipient, opt_out, need_template, '
 'stop_template, pause_number, pause_account, pause_token or unknown.';
+COMMENT ON COLUMN wa_error_rules.subcode IS
+'The error_subcode that changes what the code means; 0 is the rule for all others.';
 COMMENT ON COLUMN wa_error_rules.max_retries IS 'Retries before it fails; NULL means until the row expires.';
 COMMENT ON COLUMN wa_error_rules.wait IS
 'How long to wait or pause; NULL means backoff, or until resumed by hand.';

@@ -6,6 +6,7 @@ INSERT INTO wa_outbound_queue (phone, template_name, template_params)
 VALUES ('+15551234567', 'order_ready', '["A-17"]'), ('+541123456789', 'order_ready', '["A-18"]');
 SELECT opt_out_wa_contact('+15557654321');
 SELECT trigger_wa_panic('a drill');
+UPDATE wa_error_rules SET action = 'retry', max_retries = 2 WHERE code = 100;
 SELECT ingest_wa_webhook(convert_to('{
     "object": "whatsapp_business_account",
     "entry": [{"id": "102290129340398", "changes": [{"field": "messages", "value": {

@@ -257,6 +257,9 @@ def test_every_release_upgrades_to_a_fresh_installation_and_keeps_its_rows(
     fresh.install()
     assert schema_of(upgraded) == schema_of(fresh)
     assert before["wa_outbound_queue"]
+    # A release may bring rules; those that were there stay as an operator left them.
+    kept = tuple(old[:-1] for old in before["wa_error_rules"])
+    after["wa_error_rules"] = [row for row in after["wa_error_rules"] if row.startswith(kept)]
     for table in before.keys() - {"wa_migrations"}:
         # New columns come last.
         assert [row[: len(old) - 1] for row, old in zip(after[table], before[table], strict=True)] == [

@@ -1,11 +1,11 @@
 -- Tests sql/sending/errors.sql.
 BEGIN;
-SELECT plan(22);
+SELECT plan(27);
 
 SELECT results_eq(
-    $$ SELECT r.code, r.action, r.max_retries, r.wait FROM wa_error_rules r ORDER BY 1 $$,
-    $$ SELECT r.code, c.action, c.max_retries, c.wait
-       FROM wa_error_rules r CROSS JOIN LATERAL classify_wa_error(r.code, r.http_status) c ORDER BY 1 $$,
+    $$ SELECT r.* FROM wa_error_rules r ORDER BY code, subcode $$,
+    $$ SELECT c.* FROM wa_error_rules r
+       CROSS JOIN LATERAL classify_wa_error(r.code, r.http_status, r.subcode) c ORDER BY r.code, r.subcode $$,
     'a code that is in the table is classified by the table'
 );
 SELECT is((classify_wa_error(131026, 500)).action, 'fail_recipient', 'whatever the HTTP status');
@@ -32,6 +32,16 @@ SELECT is(pg_temp.action(NULL, 504), 'unknown', 'and 504');
 SELECT is(pg_temp.action(NULL, 408), 'unknown', 'and 408');
 SELECT is(pg_temp.action(NULL, 200), 'unknown', 'and a 200 that shows no message');
 SELECT is(pg_temp.action(NULL, 302), 'unknown', 'and a redirect');
+
+-- subcodes
+SELECT is((classify_wa_error(100, 400, 33)).action, 'pause_number', 'a subcode may change what a code means');
+SELECT is((classify_wa_error(100, 400, 34)).action, 'fail', 'or not');
+SELECT is((classify_wa_error(100, 400)).subcode, 0, 'without one the rule of the code counts');
+SELECT results_eq($$ SELECT code, subcode, error FROM _wa_answer_error('{"error": {"code": "100", "error_subcode": "33",
+    "message": "gone"}}') $$, $$ VALUES (100, 33, 'gone') $$, 'relays write both as text');
+INSERT INTO wa_error_rules (code, subcode, title, action) VALUES (190, 463, 'Expired', 'retry');
+SELECT is((classify_wa_error(190, 401, 463)).action || (classify_wa_error(190, 401, 460)).action,
+    'retrypause_token', 'an operator may give a rule to any subcode');
 
 -- the operator's own
 UPDATE wa_error_rules SET action = 'retry', max_retries = 2 WHERE code = 131026;

@@ -1,14 +1,15 @@
 -- Tests sql/sending/failures.sql, sql/sending/errors.sql, sql/sending/statuses.sql, sql/templates/blocks.sql,
 -- sql/sending/dispatchers.sql.
 BEGIN;
-SELECT plan(47);
+SELECT plan(50);
 \ir ../world.psql
 SELECT register_wa_phone_number('101', '+1 555 123 4568', '200');
 SELECT register_wa_phone_number('102', '+1 555 123 4569', '202');
 
 -- Every code of the table: a template and, where it matters, a reply is answered with it.
-CREATE FUNCTION pg_temp.follows(p_code integer, p_status integer, p_again integer DEFAULT 0) RETURNS text
-LANGUAGE plpgsql AS $$
+CREATE FUNCTION pg_temp.follows(
+    p_code integer, p_status integer, p_again integer DEFAULT 0, p_subcode integer DEFAULT NULL
+) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     v_id uuid;
     v_said text;
@@ -24,7 +25,7 @@ BEGIN
         IF NOT EXISTS (SELECT FROM world.claim() c WHERE c.queue_id = v_id) THEN
             RAISE EXCEPTION 'code %: not claimed: %', p_code, world.reason(v_id);
         END IF;
-        PERFORM world.refuse(v_id, p_code, p_status);
+        PERFORM world.refuse(v_id, p_code, p_status, p_subcode);
     END LOOP;
     SELECT concat_ws(' ', q.status, q.error_code, 'try ' || nullif(q.retry_count, 0),
         'wait ' || CASE WHEN d.due_at > clock_timestamp()
@@ -49,33 +50,33 @@ $$;
 CREATE TEMPORARY SEQUENCE customers;
 
 SELECT is_empty($$
-    SELECT r.code, f FROM wa_error_rules r, pg_temp.follows(r.code, coalesce(r.http_status, 400)) f
+    SELECT r.code, f FROM wa_error_rules r, pg_temp.follows(r.code, coalesce(r.http_status, 400), 0, r.subcode) f
     WHERE r.action IN ('fail', 'fail_recipient') AND f <> 'failed ' || r.code
 $$, 'what cannot succeed fails with its code, and nothing else happens');
 SELECT is_empty($$
-    SELECT r.code, f FROM wa_error_rules r, pg_temp.follows(r.code, coalesce(r.http_status, 400)) f
+    SELECT r.code, f FROM wa_error_rules r, pg_temp.follows(r.code, coalesce(r.http_status, 400), 0, r.subcode) f
     WHERE r.action = 'retry' AND f <> 'pending try 1 wait ' || coalesce(extract(minute FROM r.wait), 0) || 'm'
 $$, 'what may succeed later waits and is tried again');
 SELECT is_empty($$
-    SELECT r.code, f FROM wa_error_rules r, pg_temp.follows(r.code, coalesce(r.http_status, 400)) f
+    SELECT r.code, f FROM wa_error_rules r, pg_temp.follows(r.code, coalesce(r.http_status, 400), 0, r.subcode) f
     WHERE r.action = 'stop_template' AND f <> concat_ws(' ', 'failed', r.code, 'template stopped',
         round(extract(epoch FROM r.wait) / 60) || 'm')
 $$, 'what is wrong with a template stops the template, for a time where it passes');
 SELECT is_empty($$
-    SELECT r.code, f FROM wa_error_rules r, pg_temp.follows(r.code, coalesce(r.http_status, 400)) f
+    SELECT r.code, f FROM wa_error_rules r, pg_temp.follows(r.code, coalesce(r.http_status, 400), 0, r.subcode) f
     WHERE r.action = 'pause_number' AND f <> concat_ws(' ', 'pending try 1', '100 number',
         round(extract(epoch FROM r.wait) / 60) || 'm')
 $$, 'what is wrong with the number pauses the number; the message waits');
 SELECT is_empty($$
-    SELECT r.code, f FROM wa_error_rules r, pg_temp.follows(r.code, coalesce(r.http_status, 400)) f
+    SELECT r.code, f FROM wa_error_rules r, pg_temp.follows(r.code, coalesce(r.http_status, 400), 0, r.subcode) f
     WHERE r.action = 'pause_account' AND f <> 'pending try 1 100 account, 101 account'
 $$, 'what is wrong with the account pauses all its numbers');
 SELECT is_empty($$
-    SELECT r.code, f FROM wa_error_rules r, pg_temp.follows(r.code, coalesce(r.http_status, 400)) f
+    SELECT r.code, f FROM wa_error_rules r, pg_temp.follows(r.code, coalesce(r.http_status, 400), 0, r.subcode) f
     WHERE r.action = 'pause_token' AND f <> 'pending try 1 100 token, 101 token, 102 token'
 $$, 'what is wrong with the token pauses every number that has it');
 SELECT is_empty($$
-    SELECT r.code, f FROM wa_error_rules r, pg_temp.follows(r.code, coalesce(r.http_status, 400)) f
+    SELECT r.code, f FROM wa_error_rules r, pg_temp.follows(r.code, coalesce(r.http_status, 400), 0, r.subcode) f
     WHERE r.action = 'wait_account' AND f <> 'pending try 1 wait 5m 100 account 5m, 101 account 5m'
 $$, 'what the account did too often makes all its numbers wait');
 SELECT is(pg_temp.follows(130429, 400), 'pending try 1 wait 0m 100 number 0m',
@@ -91,6 +92,11 @@ SELECT is_empty($$
         'pause_number', 'pause_account', 'pause_token', 'wait_account') AND r.code NOT IN (130429, 131057,
         131050, 131047, 131056)
 $$, 'that is every code of the table');
+SELECT is(pg_temp.follows(100, 400, 0, 33), 'pending try 1 100 number',
+    'a number that is gone, or that the token has no right to, is paused, and its messages wait');
+SELECT is(pg_temp.follows(100, 400, 0, 2388024), 'failed 100', 'with another subcode the code alone counts');
+SELECT is(pg_temp.follows(190, 401, 0, 463), 'pending try 1 100 token, 101 token, 102 token',
+    'as it does where the subcode repeats it');
 SELECT is(pg_temp.follows(999999, 400), 'failed 999999', 'an unknown code of a 4xx fails');
 SELECT is(pg_temp.follows(999999, 500), 'pending try 1 wait 0m', 'one of a 5xx is tried again');
 SELECT is(pg_temp.follows(999999, 401), 'pending try 1 100 token, 101 token, 102 token',
