@@ -1,4 +1,6 @@
--- Templates to begin with. They are drafts: `bin/wa templates submit` hands them to Meta's review.
+-- Templates to begin with. They are drafts: `bin/wa templates submit` hands them to Meta's review. None has
+-- the name of a template that the documents insert themselves (ORDER_CONFIRMATION): no two names differ in
+-- case only.
 
 CREATE OR REPLACE FUNCTION _wa_default_templates()
 RETURNS TABLE (
@@ -51,7 +53,7 @@ AS $$
         '{Ann,Blue Garden}'
     ),
     (
-        'order_confirmation', 'UTILITY', NULL,
+        'order_confirmed', 'UTILITY', NULL,
         'Hello {{1}}, we have confirmed your order {{2}}. It contains: {{3}}. We will write again as soon as '
         'there is news.',
         '[]',

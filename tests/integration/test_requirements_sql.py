@@ -122,6 +122,15 @@ def test_statement(planted: Database, statement: Statement) -> None:
             CHECKS[statement.key](world, statement)
 
 
+def test_default_templates_are_in_no_statements_way(planted: Database) -> None:
+    """Each statement runs as written beside the templates to begin with, whatever the order."""
+    for statement in statements():
+        if statement.key not in ELSEWHERE:
+            with visit(planted, "wa_admin") as world:
+                world.as_owner("SELECT install_wa_default_templates()")
+                world.run(statement)
+
+
 @pytest.mark.parametrize("key", sorted(FOR_ADMINS))
 def test_what_is_for_admins_is_refused_to_applications(planted: Database, key: str) -> None:
     statement = next(statement for statement in statements() if statement.key == key)

@@ -1,7 +1,7 @@
 -- Tests sql/templates/resolve.sql.
 -- Default templates, values from a context, preview, languages.
 BEGIN;
-SELECT plan(36);
+SELECT plan(37);
 
 -- defaults
 INSERT INTO wa_templates (name, category, language, body_text) VALUES ('Welcome', 'MARKETING', 'es', 'Hola');
@@ -9,11 +9,14 @@ SELECT results_eq(
     $$ SELECT name, language, is_new FROM install_wa_default_templates() ORDER BY name $$,
     $$ VALUES ('check_in_instructions', 'en', true), ('event_reminder_24h', 'en', true),
         ('event_update', 'en', true), ('invoice_ready', 'en', true), ('job_scheduled', 'en', true),
-        ('order_confirmation', 'en', true), ('payment_confirmed', 'en', true),
+        ('order_confirmed', 'en', true), ('payment_confirmed', 'en', true),
         ('payment_reminder', 'en', true), ('welcome', 'en', false) $$,
     'default templates are installed, but not over one of yours'
 );
 SELECT is(body_text, 'Hola', 'which is as it was') FROM wa_templates WHERE lower(name) = 'welcome';
+SELECT lives_ok($$ INSERT INTO wa_templates (name, category, language, body_text) VALUES ('ORDER_CONFIRMATION',
+    'UTILITY', 'en', 'Hi {{1}}, your order {{2}} has been confirmed. Order details: {{3}}') $$,
+    'the name of a template that a document inserts is left free');
 UPDATE wa_templates SET body_text = 'Mine now, {{1}} and {{2}} as well.' WHERE name = 'event_update';
 SELECT is(count(*), 0::bigint, 'repeating it adds nothing') FROM install_wa_default_templates() WHERE is_new;
 SELECT is(count(*), 1::bigint, 'and changes nothing') FROM wa_templates WHERE body_text LIKE 'Mine now%';
