@@ -13,7 +13,20 @@ from contextlib import ExitStack
 
 from harness import CHECKOUT
 
-from bench import against, drain, history, http_load, insert, memory, pickup, snapshot
+from bench import (
+    against,
+    arrivals,
+    drain,
+    held,
+    history,
+    http_load,
+    insert,
+    memory,
+    pickup,
+    shapes,
+    snapshot,
+    waiting,
+)
 from bench.ground import Ground
 from bench.rounds import Bench
 from bench.table import Line, render
@@ -29,14 +42,34 @@ FIGURES: dict[str, Figure] = {
     "snapshot": snapshot.old_snapshot,
     "webhooks": http_load.webhooks,
     "memory": memory.memory,
+    "shapes": shapes.shapes,
+    "arrivals": arrivals.arrivals,
     "history": history.history,
+}
+#: The figures that can be measured in part.
+CASES: dict[str, list[str]] = {
+    "shapes": [cause.name for cause in waiting.CAUSES] + [case.name for case in held.CASES],
+    "arrivals": [setting.name for setting in arrivals.SETTINGS],
 }
 
 
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--only", action="append", choices=FIGURES, help="only this figure; may be repeated")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices={**FIGURES, **against.LINES},
+        help="only this figure; may be repeated",
+    )
+    parser.add_argument(
+        "--case",
+        action="append",
+        metavar="NAMES",
+        help="only these of "
+        + "; of ".join(f"{figure}: {', '.join(names)}" for figure, names in CASES.items())
+        + "; may be repeated, or separated by commas",
+    )
     parser.add_argument(
         "--rounds",
         "--runs",
@@ -65,8 +98,14 @@ def main() -> int:
     least = against.ROUNDS if args.against else 1
     if args.rounds is not None and args.rounds < least:
         parser.error(f"--rounds is at least {least}" + (" with --against" if args.against else ""))
-    if args.against and (unknown := set(args.only or ()) - set(against.LINES)):
-        parser.error(f"not with --against: {', '.join(sorted(unknown))}")
+    if unknown := set(args.only or ()) - set(against.LINES if args.against else FIGURES):
+        parser.error(f"{'not' if args.against else 'only'} with --against: {', '.join(sorted(unknown))}")
+    cases = tuple(name for names in args.case or () for name in names.split(","))
+    having = [figure for figure in CASES if set(cases) & set(CASES[figure])]
+    if unknown := set(cases) - {name for figure in args.only or CASES for name in CASES.get(figure, ())}:
+        parser.error(f"no such case: {', '.join(sorted(unknown))}")
+    if cases and args.against:
+        parser.error("--case is not for --against")
     # As for Ctrl-C: what was made for the benchmark is removed.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with ExitStack() as stack:
@@ -78,9 +117,10 @@ def main() -> int:
             # With two of them each side comes first once.
             runs=(2 if args.against else 1) if args.quick else args.rounds or (least if args.against else 3),
             scale=10 if args.quick else 1,
+            cases=cases,
             history=min(args.history, 200_000) if args.quick else args.history,
         )
-        return run(bench, {name: figures[name] for name in args.only or figures})
+        return run(bench, {name: figures[name] for name in args.only or having or figures})
 
 
 def run(bench: Bench, figures: dict[str, Figure]) -> int:

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import CHECKOUT
+from harness import CHECKOUT, Database
 
-from bench.drain import MESSAGES, ours
-from bench.ground import Ground, settle
+from bench.drain import MESSAGES, drain_ours, ours
+from bench.ground import ACCOUNT, Ground, as_role, settle
 from bench.http_load import WEBHOOKS, receive
 from bench.insert import BULK, insert_at_once, insert_singly
 from bench.rounds import Bench
@@ -37,6 +37,18 @@ Figure = Callable[[Bench], Iterator[Line]]
 
 def _drain(bench: Bench, ground: Ground) -> float:
     return ours(bench, 0, bench.size(MESSAGES), ground=ground)
+
+
+def _lanes(bench: Bench, ground: Ground) -> float:
+    with ground.database() as database:
+        for statement in MORE_NUMBERS, THEIR_WINDOWS:
+            database.query(statement)
+        return drain_ours(bench, database, bench.ground.sink(0), bench.size(MESSAGES), queue=_fill_lanes)
+
+
+def _fill_lanes(database: Database, count: int) -> None:
+    with as_role(database, "bench_app") as connection:
+        connection.execute(FILL_LANES.encode(), {"rows": count})
 
 
 def _insert(clients: int) -> Measure:
@@ -58,9 +70,33 @@ def _webhooks(bench: Bench, ground: Ground) -> float:
     return receive(bench, ground, bench.size(WEBHOOKS))
 
 
+LANES = 200
+MORE_NUMBERS = f"""
+SELECT register_wa_phone_number(
+    (200000000000000 + n)::text, '+1 650 556 0' || lpad(n::text, 3, '0'), '{ACCOUNT}', throughput => 1000000
+)
+FROM generate_series(1, {LANES}) n
+"""
+#: Contact n has its window, and gets its message, from number n % 200.
+THEIR_WINDOWS = f"""
+INSERT INTO wa_conversation_windows (organization_id, number_id, contact_id, last_customer_message_at)
+SELECT c.organization_id, p.id, c.id, clock_timestamp()
+FROM generate_series(0, {MESSAGES - 1}) n
+JOIN wa_contacts c ON c.phone_e164 = '+1' || 6502000000 + n
+JOIN wa_phone_numbers p ON p.phone_number_id = (200000000000001 + n % {LANES})::text
+"""
+FILL_LANES = f"""
+INSERT INTO wa_outbound_queue (phone, phone_number_id, text_body, template_name, template_params)
+SELECT '+1' || 6502000000 + n, 200000000000001 + n %% {LANES},
+    CASE WHEN n / {LANES} %% 2 = 0 THEN 'Hello, thank you for your order. It will leave our house today.' END,
+    CASE WHEN n / {LANES} %% 2 = 1 THEN 'order_update' END,
+    CASE WHEN n / {LANES} %% 2 = 1 THEN jsonb_build_array('Ann', 'A-' || n) END
+FROM generate_series(0, %(rows)s - 1) n
+"""
 #: By the names that the figures have without --against: each line's name, unit and measurement.
 LINES: dict[str, list[tuple[str, str, Measure]]] = {
     "drain": [("drain, 0 ms, 1 process", "msg/s", _drain)],
+    "lanes": [(f"drain of {LANES} numbers, 0 ms, 1 process", "msg/s", _lanes)],
     "insert": [("INSERT, 1 client", "rows/s", _insert(1)), ("INSERT, 8 clients", "rows/s", _insert(8))],
     "bulk": [("bulk INSERT, known contacts", "rows/s", _bulk)],
     "webhooks": [("status webhooks until applied", "POST/s", _webhooks)],

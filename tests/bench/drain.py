@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from time import time
 
@@ -36,12 +36,19 @@ WHERE q.organization_id = (SELECT o.id FROM wa_organizations o) AND q.id > %s::u
 """
 
 
-def drain_ours(bench: Bench, database: Database, sink: Sink, count: int, processes: int = 1) -> float:
+def drain_ours(
+    bench: Bench,
+    database: Database,
+    sink: Sink,
+    count: int,
+    processes: int = 1,
+    queue: Callable[[Database, int], None] = fill,
+) -> float:
     """Messages a second of that many dispatchers."""
     marker = database.query(MARKER)[0]["id"]
     # All of them start on the same queue: none is still loading while another works.
     database.query("SELECT set_wa_sending(false)")
-    fill(database, count)
+    queue(database, count)
     settle(database)
     with ExitStack() as stack:
         running = [stack.enter_context(dispatcher(database, sink)) for _ in range(processes)]

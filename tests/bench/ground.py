@@ -74,6 +74,7 @@ class Ground:
         self.server = Server(exported(started), checkout)
         self._sinks: dict[int, Sink] = {}
         self._base: Database | None = None
+        self._derived: dict[str, Database] = {}
 
     def close(self) -> None:
         """Stop everything."""
@@ -97,13 +98,25 @@ class Ground:
                 connection.execute("VACUUM ANALYZE")
         return self._base
 
+    def derived(self, name: str, make: Callable[[Database], None]) -> Database:
+        """A copy of the base that `make` adds to, made once, to be copied in turn."""
+        if name not in self._derived:
+            copy = self._copy(self.base)
+            make(copy)
+            self._derived[name] = copy
+        return self._derived[name]
+
     @contextmanager
-    def database(self) -> Iterator[Database]:
-        """A copy of the base that may send."""
-        copy = self.server.create_database(self.base.name)
-        copy.query("SELECT * FROM adopt_wa_database('keep')")
+    def database(self, like: Database | None = None) -> Iterator[Database]:
+        """A copy of the base, or of another database, that may send."""
+        copy = self._copy(like or self.base)
         yield copy
         self.server.drop_database(copy)
+
+    def _copy(self, like: Database) -> Database:
+        copy = self.server.create_database(like.name)
+        copy.query("SELECT * FROM adopt_wa_database('keep')")
+        return copy
 
     @contextmanager
     def empty_database(self) -> Iterator[Database]:

@@ -19,12 +19,18 @@ class Bench:
     scale: int
     #: Messages that went through the queue before, for the figure of that name.
     history: int
+    #: The only cases of the figures that have some; none means all.
+    cases: tuple[str, ...] = ()
     #: Every single measurement, in the order in which they were made.
     raw: list[dict[str, Any]] = field(default_factory=list)
 
     def size(self, full: int) -> int:
         """A number of messages, rows or samples, scaled."""
         return max(1, full // self.scale)
+
+    def wants(self, case: str) -> bool:
+        """Whether that case is to be measured."""
+        return not self.cases or case in self.cases
 
     def note(self, contender: str, **facts: Any) -> None:
         """Keep a measurement beside the table; what is short is printed too."""

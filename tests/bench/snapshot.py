@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from time import monotonic
-from typing import Any
-from uuid import uuid4
 
-import orjson
-import psycopg
 from harness import Database
-from pg_whatsapp import __version__
 
-from bench.ground import as_role, fill, settle
+from bench import by_hand
+from bench.ground import fill, settle
 from bench.rounds import Bench
 from bench.table import Line
 
@@ -63,38 +59,18 @@ def _rates(bench: Bench, is_held: bool) -> list[float]:
             holder = stack.enter_context(database.connect(autocommit=False))
             holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             holder.execute("SELECT FROM wa_queue_due")
-        connection = stack.enter_context(as_role(database, "bench_dispatcher"))
-        dispatcher = str(uuid4())
-        connection.execute("SELECT start_wa_dispatcher(%s, 'bench', 1, %s)", (dispatcher, __version__))
+        connection, dispatcher = stack.enter_context(by_hand.hand(database))
         for n in range(batches):
             fill(database, BATCH, first=n * BATCH)
             connection.execute("SELECT maintain_wa_dispatch(%s)", (dispatcher,))
             began = monotonic()
-            _claim_and_complete(connection, dispatcher)
+            rows = by_hand.claim(connection, dispatcher, BATCH)
+            if len(rows) != BATCH:
+                raise RuntimeError(f"{len(rows)} of {BATCH} claimed")
+            by_hand.answer(connection, dispatcher, rows, by_hand.ACCEPTED)
             spent[n * FIFTHS // batches] += monotonic() - began
         _check(database, batches * BATCH)
     return [batches * BATCH / FIFTHS / seconds for seconds in spent]
-
-
-def _claim_and_complete(connection: psycopg.Connection[Any], dispatcher: str) -> None:
-    rows = connection.execute(
-        "SELECT queue_id::text, organization_id::text, attempt FROM claim_wa_messages(%s, %s)",
-        (dispatcher, BATCH),
-    ).fetchall()
-    if len(rows) != BATCH:
-        raise RuntimeError(f"{len(rows)} of {BATCH} claimed")
-    results = [
-        {
-            "id": queue_id,
-            "org": organization,
-            "attempt": attempt,
-            "outcome": "answered",
-            "status": 200,
-            "answer": {"messages": [{"id": f"wamid.{queue_id}"}]},
-        }
-        for queue_id, organization, attempt in rows
-    ]
-    connection.execute("SELECT complete_wa_messages(%s, %s)", (dispatcher, orjson.dumps(results).decode()))
 
 
 def _check(database: Database, count: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from bench import __main__ as command
-from bench import against
+from bench import against, arrivals, held, shapes, waiting
 from bench.rounds import Bench
 from bench.table import Line
 from harness import CHECKOUT
@@ -94,7 +95,7 @@ def test_a_line_that_the_other_checkout_cannot_run_is_named_and_the_rest_goes_on
 def test_help_tells_how_to_compare_two_checkouts() -> None:
     text = " ".join(command.arguments().format_help().split())
     assert "--against REF" in text
-    assert "drain, insert, bulk, webhooks" in text
+    assert "drain, lanes, insert, bulk, webhooks" in text
     assert "at least 0.95" in text
     assert "with --against 7, or more" in text
     made = subprocess.run(["make", "-s", "help"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
@@ -103,7 +104,15 @@ def test_help_tells_how_to_compare_two_checkouts() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--against", "main", "--rounds", "6"], ["--against", "main", "--only", "memory"], ["--rounds", "0"]],
+    [
+        ["--against", "main", "--rounds", "6"],
+        ["--against", "main", "--only", "memory"],
+        ["--against", "main", "--case", "tier"],
+        ["--only", "lanes"],
+        ["--only", "shapes", "--case", "tire"],
+        ["--only", "arrivals", "--case", "tier"],
+        ["--rounds", "0"],
+    ],
     ids=" ".join,
 )
 def test_what_makes_no_comparison_is_refused(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +120,69 @@ def test_what_makes_no_comparison_is_refused(arguments: list[str], monkeypatch: 
     with pytest.raises(SystemExit) as ended:
         command.main()
     assert ended.value.code == 2
+
+
+def test_a_window_holds_what_is_less_than_its_length_apart() -> None:
+    assert arrivals.most_within([], 1) == 0
+    assert arrivals.most_within([0.0, 0.5, 1.0, 1.25, 1.5], 1) == 3
+    # A second's worth at the end of one second and at the start of the next.
+    assert arrivals.most_within([0.99] * 80 + [1.01] * 80, 1) == 160
+
+
+def test_the_use_of_a_limit_counts_from_the_first_arrival() -> None:
+    times = [100 + n / 40 for n in range(1000)]
+    assert arrivals.use(times, per_s=80, seconds=10) == 50
+    assert arrivals.use([], per_s=80, seconds=10) == 0
+
+
+@pytest.mark.parametrize(("limit", "most"), [(20, 22), (80, 82), (500, 510)])
+def test_a_limit_may_be_passed_by_two_messages_or_two_percent(limit: int, most: float) -> None:
+    setting = arrivals.Setting("", limit, 1, processes=1, at_least=97)
+    assert setting.at_most == most
+
+
+def test_what_may_go_is_told_from_what_stands_in_front() -> None:
+    names = [cause.name for cause in waiting.CAUSES] + [case.name for case in held.CASES]
+    assert len(set(names)) == len(names)
+    for cause in waiting.CAUSES:
+        assert "'sendable'" not in cause.front
+        assert "'sendable'" in cause.sendable
+        assert "'sendable'" in cause.alone
+        # Rows are there by an INSERT or by more than one step.
+        assert bool(cause.rows) == bool(cause.front or cause.prepare)
+
+
+class FakeSink:
+    """Tells of arrivals, a few more each time it is asked."""
+
+    def __init__(self, *answers: list[tuple[float, str]]) -> None:
+        self.answers = list(answers)
+        self.now: list[tuple[float, str]] = []
+
+    @property
+    def accepted(self) -> int:
+        self.now = self.answers.pop(0) if self.answers else self.now
+        return len(self.now)
+
+    def call(self, method: str, what: str) -> dict[str, Any]:
+        return {"arrivals": [{"time": at, "callback": callback} for at, callback in self.now]}
+
+
+def test_arrivals_are_watched_until_all_that_is_wanted_is_there() -> None:
+    others = [(1.0, "x"), (1.1, "y")]
+    sink = FakeSink([], others, [*others, (1.2, "a")], [*others, (1.2, "a"), (1.3, "b")])
+    seen = shapes.watch(sink, {"a", "b"}, deadline=time.time() + 60)  # type: ignore[arg-type]
+    assert seen[-1] == (1.3, "b")
+    stuck = shapes.watch(FakeSink(others), {"a"}, deadline=time.time())  # type: ignore[arg-type]
+    assert stuck == []
+
+
+def test_shapes_that_stop_everything_count_as_what_arrived() -> None:
+    seen = [(11.0, "x"), (12.0, "a"), (13.0, "y"), (14.0, "b")]
+    # Of the others one may go.
+    assert shapes.rate(seen, {"a", "b"}, 1, began=10.0, patience=20) == (2, 3 / 4)
+    assert shapes.rate(seen, {"a", "b", "c"}, 1, began=10.0, patience=20) == (2, 3 / 20)
+    assert shapes.rate([], {"a"}, 0, began=10.0, patience=20) == (0, 0)
 
 
 @pytest.fixture
