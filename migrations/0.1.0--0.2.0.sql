@@ -75,6 +75,8 @@ DROP FUNCTION _wa_raise_bad_rows(bigint, bigint, text[], text, text, text);
 DROP FUNCTION _wa_warn_of_wait(wa_organizations, bigint);
 DROP FUNCTION _wa_read_message(jsonb);
 DROP FUNCTION _wa_resolve_contacts(uuid, text[], text[], text, timestamptz[]);
+DROP FUNCTION _wa_learn_wa_id(uuid, bigint[], text[]);
+DROP FUNCTION _wa_change_number(uuid, text, text, text, text, timestamptz);
 DROP FUNCTION _wa_number_atoms(_wa_webhook_atoms[]);
 DROP FUNCTION _wa_call_customer(jsonb, jsonb, text);
 DROP FUNCTION _wa_update_profiles(uuid, _wa_webhook_atoms[], bigint[]);

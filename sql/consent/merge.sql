@@ -1,4 +1,4 @@
--- Consent of two contacts that turn out to be one.
+-- Consent of two contacts that turn out to be one, or might be.
 
 CREATE OR REPLACE FUNCTION _wa_merge_consent_of(p_org uuid, p_from bigint, p_into bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -17,3 +17,19 @@ $$;
 
 COMMENT ON FUNCTION _wa_merge_consent_of(uuid, bigint, bigint) IS
 'Internal: moves the consent of a contact to the one that it merges with; an opt-out of either holds.';
+
+-- Taking an opt-out back takes back that contact's alone.
+CREATE OR REPLACE FUNCTION _wa_share_opt_outs_of(p_org uuid, p_one bigint, p_other bigint) RETURNS void
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    INSERT INTO wa_opt_outs (organization_id, contact_id, scope, phone_number, reason, source)
+    SELECT p_org, u.contact_id, o.scope, o.phone_number,
+        'a contact that may be the same person asked not to be written to', 'shared'
+    FROM (VALUES (p_one, p_other), (p_other, p_one)) u (contact_id, other_id)
+    JOIN wa_opt_outs o ON o.organization_id = p_org AND o.contact_id = u.other_id AND o.revoked_at IS NULL
+    ORDER BY u.contact_id, o.scope
+    ON CONFLICT (organization_id, contact_id, scope) WHERE revoked_at IS NULL DO NOTHING
+$$;
+
+COMMENT ON FUNCTION _wa_share_opt_outs_of(uuid, bigint, bigint) IS
+'Internal: an opt-out of either of two contacts that may be one person holds for both.';

@@ -119,7 +119,7 @@ COMMENT ON FUNCTION _wa_create_contacts(
 
 CREATE OR REPLACE FUNCTION _wa_resolve_contacts(
     p_org uuid, p_phones text[], p_user_ids text[], p_source text, p_ats timestamptz[] DEFAULT NULL,
-    p_keys text[] DEFAULT NULL
+    p_keys text[] DEFAULT NULL, p_wamids text[] DEFAULT NULL
 ) RETURNS TABLE (n integer, contact_id bigint)
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET enable_seqscan = off
 AS $$
@@ -131,24 +131,50 @@ DECLARE
     v_user_ids text[] := coalesce(p_user_ids, array_fill(NULL::text, ARRAY[cardinality(p_phones)]));
     v_has_user_ids boolean := num_nonnulls(VARIADIC p_user_ids) > 0;
     v_found record;
+    v_any record;
+    v_told record;
     v_pair record;
 BEGIN
     IF cardinality(p_phones) = 0 THEN
         RETURN;
     END IF;
     v_found := _wa_look_up_contacts(p_org, v_keys, v_user_ids, p_ats);
-    IF EXISTS (
-        SELECT FROM unnest(v_found.by_phone, v_found.by_user, v_keys, v_user_ids) f (by_phone, by_user, key,
-            user_id)
-        WHERE f.by_phone IS NULL AND f.by_user IS NULL AND num_nonnulls(f.key, f.user_id) > 0
-    ) THEN
+    SELECT
+        bool_or(f.by_phone IS NULL AND f.by_user IS NULL AND num_nonnulls(f.key, f.user_id) > 0)
+            AS is_missing,
+        bool_or(f.key IS NOT NULL AND f.user_id IS NOT NULL AND f.by_phone IS DISTINCT FROM f.by_user)
+            AS is_doubtful
+    INTO v_any
+    FROM unnest(v_found.by_phone, v_found.by_user, v_keys, v_user_ids) f (by_phone, by_user, key, user_id);
+    IF p_wamids IS NOT NULL AND (v_any.is_missing OR v_any.is_doubtful) THEN
+        -- What is told again is no news of anybody: it belongs to whom it was recorded for.
+        SELECT count(m.n) AS count, array_agg(m.contact_id ORDER BY u.n) AS contact_ids,
+            array_agg(CASE WHEN m.n IS NULL THEN u.phone END ORDER BY u.n) AS phones,
+            array_agg(CASE WHEN m.n IS NULL THEN u.key END ORDER BY u.n) AS keys,
+            array_agg(CASE WHEN m.n IS NULL THEN u.user_id END ORDER BY u.n) AS user_ids
+        INTO v_told
+        FROM unnest(p_wamids, p_phones, v_keys, v_user_ids) WITH ORDINALITY u (wamid, phone, key, user_id, n)
+        LEFT JOIN LATERAL (
+            SELECT u.n, x.contact_id FROM wa_messages x
+            WHERE x.organization_id = p_org AND x.wa_message_id = u.wamid LIMIT 1
+        ) m ON true;
+        IF v_told.count > 0 THEN
+            RETURN QUERY
+            SELECT r.n, coalesce(v_told.contact_ids[r.n], r.contact_id)
+            FROM _wa_resolve_contacts(
+                p_org, v_told.phones, v_told.user_ids, p_source, p_ats, v_told.keys
+            ) r;
+            RETURN;
+        END IF;
+    END IF;
+    IF v_any.is_missing THEN
         PERFORM _wa_create_contacts(
             p_org, p_phones, v_keys, v_user_ids, v_found.by_phone, v_found.by_user, p_source, p_ats
         );
         v_found := _wa_look_up_contacts(p_org, v_keys, v_user_ids, p_ats);
     END IF;
 
-    IF v_has_user_ids THEN
+    IF v_any.is_doubtful OR v_any.is_missing AND v_has_user_ids THEN
         FOR v_pair IN
             SELECT f.phone, f.user_id, max(f.at) AS at
             FROM unnest(v_found.by_phone, v_found.by_user, p_phones, v_user_ids, p_ats)
@@ -170,10 +196,11 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION _wa_resolve_contacts(uuid, text[], text[], text, timestamptz[], text[]) IS
+COMMENT ON FUNCTION _wa_resolve_contacts(uuid, text[], text[], text, timestamptz[], text[], text[]) IS
 'Internal: the contact of each pair of number (E.164) and user id, either of which may be NULL; creates '
 'what is missing and joins two contacts that turn out to be one. With times, a number finds who had it then. '
-'p_keys: the _wa_phone_key() of each number, where the caller has it.';
+'p_keys: the _wa_phone_key() of each number, where the caller has it. p_wamids: the messages that name '
+'them; what is in the ledger already makes and joins no contacts.';
 
 CREATE OR REPLACE FUNCTION _wa_find_contact(p_org uuid, p_recipient text) RETURNS bigint
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
@@ -221,40 +248,31 @@ END;
 COMMENT ON FUNCTION _wa_contact_of(uuid, text) IS
 'Internal: the contact of a number in E.164 or a user id; no row when there is none.';
 
-CREATE OR REPLACE FUNCTION _wa_learn_wa_id(p_org uuid, p_contact_ids bigint[], p_wa_ids text[]) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+-- A former number is nobody's way to a contact: somebody else may have it. Of user ids the one that an event
+-- replaced (valid_to) is none either, though it still finds its contact.
+CREATE OR REPLACE FUNCTION _wa_address_of(p_org uuid, p_contact_id bigint, p_address text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
 DECLARE
-    v_alias record;
+    v_is_phone boolean := left(p_address, 1) = '+';
 BEGIN
-    -- The provider's answer is proof that both numbers are one subscriber, hence the merge.
-    FOR v_alias IN
-        SELECT DISTINCT c.id, _wa_phone_key(_wa_inbound_phone(l.wa_id)) AS key, i.contact_id AS other_id
-        FROM unnest(p_contact_ids, p_wa_ids) l (contact_id, wa_id)
-        JOIN wa_contacts c ON c.organization_id = p_org AND c.id = l.contact_id
-        LEFT JOIN wa_contact_identities i ON i.organization_id = p_org AND i.kind = 'phone' AND i.is_current
-            AND i.value = _wa_phone_key(_wa_inbound_phone(l.wa_id))
-        WHERE _wa_inbound_phone(l.wa_id) IS NOT NULL AND i.contact_id IS DISTINCT FROM c.id
-        ORDER BY 1
-    LOOP
-        IF v_alias.other_id IS NOT NULL THEN
-            PERFORM _wa_merge_contacts(p_org, v_alias.other_id, v_alias.id);
-        ELSE
-            INSERT INTO wa_contact_identities (organization_id, contact_id, kind, value, source)
-            VALUES (p_org, v_alias.id, 'phone', v_alias.key, 'provider')
-            ON CONFLICT (organization_id, kind, value) WHERE is_current DO NOTHING;
-        END IF;
-    END LOOP;
-    UPDATE wa_contacts c SET wa_id = l.wa_id, updated_at = clock_timestamp()
-    FROM (
-        SELECT DISTINCT ON (u.contact_id) u.contact_id, u.wa_id
-        FROM unnest(p_contact_ids, p_wa_ids) WITH ORDINALITY u (contact_id, wa_id, n)
-        WHERE u.wa_id IS NOT NULL
-        ORDER BY u.contact_id, u.n DESC
-    ) l
-    WHERE c.organization_id = p_org AND c.id = l.contact_id AND c.wa_id IS DISTINCT FROM l.wa_id;
+    RETURN (
+        SELECT CASE
+            WHEN EXISTS (
+                SELECT FROM wa_contact_identities i
+                WHERE i.organization_id = p_org AND i.contact_id = p_contact_id AND i.is_current
+                    AND i.kind = CASE WHEN v_is_phone THEN 'phone' ELSE 'user_id' END
+                    AND i.value = CASE WHEN v_is_phone THEN _wa_phone_key(p_address) ELSE p_address END
+                    AND (v_is_phone OR i.valid_to IS NULL)
+            ) THEN p_address
+            WHEN v_is_phone THEN coalesce(c.phone_e164, c.user_id)
+            ELSE coalesce(c.user_id, c.phone_e164)
+        END
+        FROM wa_contacts c WHERE c.organization_id = p_org AND c.id = p_contact_id
+    );
 END
 $$;
 
-COMMENT ON FUNCTION _wa_learn_wa_id(uuid, bigint[], text[]) IS
-'Internal: records the ids that the provider answered for contacts; each finds its contact from then on.';
+COMMENT ON FUNCTION _wa_address_of(uuid, bigint, text) IS
+'Internal: where a contact is written to that had the given number or user id: there, if it still has it, '
+'else at its present number or user id; NULL when it has none.';

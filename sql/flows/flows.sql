@@ -76,3 +76,43 @@ COMMENT ON FUNCTION tg_siren_events__keep() IS
 
 CREATE OR REPLACE TRIGGER keep BEFORE INSERT OR UPDATE ON siren_events
 FOR EACH ROW EXECUTE FUNCTION tg_siren_events__keep();
+
+-- A flow names its customer by number. Nobody has normalised what the provider tells, hence the try.
+CREATE OR REPLACE FUNCTION _wa_readdress_flows_of(p_org uuid, p_contact_ids bigint[], p_phones text[])
+RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    c_reason CONSTANT text := 'the number is no longer this customer''s';
+    v_moved record;
+BEGIN
+    SELECT array_agg(s.former) AS formers, array_agg(try_normalize_phone_e164(c.phone_e164)) AS phones,
+        array_agg(c.user_id) AS user_ids
+    INTO v_moved
+    FROM unnest(p_contact_ids, p_phones) m (contact_id, phone)
+    CROSS JOIN LATERAL (SELECT m.phone UNION SELECT _wa_phone_key(m.phone)) s (former)
+    JOIN wa_contacts c ON c.organization_id = p_org AND c.id = m.contact_id
+    WHERE m.phone IS NOT NULL;
+    -- All at once: what goes over to a number must not be taken for its former owner's.
+    UPDATE wa_automation_flows f
+    SET phone_e164 = CASE WHEN m.is_lost THEN f.phone_e164 ELSE m.phone END,
+        user_id = coalesce(m.user_id, f.user_id),
+        status = CASE WHEN m.is_lost THEN 'failed' ELSE f.status END,
+        last_error = CASE WHEN m.is_lost THEN c_reason ELSE f.last_error END
+    FROM (
+        SELECT u.*, num_nonnulls(u.phone, u.user_id) = 0 AS is_lost
+        FROM unnest(v_moved.formers, v_moved.phones, v_moved.user_ids) u (former, phone, user_id)
+    ) m
+    WHERE f.organization_id = p_org AND f.phone_e164 = m.former AND f.status IN ('active', 'paused');
+    UPDATE siren_events e
+    SET phone_e164 = coalesce(m.phone, e.phone_e164),
+        status = CASE WHEN m.phone IS NULL THEN 'cancelled' ELSE e.status END,
+        error_message = CASE WHEN m.phone IS NULL THEN c_reason ELSE e.error_message END
+    FROM unnest(v_moved.formers, v_moved.phones) m (former, phone)
+    WHERE e.organization_id = p_org AND e.phone_e164 = m.former AND e.status = 'pending';
+END
+$$;
+
+COMMENT ON FUNCTION _wa_readdress_flows_of(uuid, bigint[], text[]) IS
+'Internal: contacts had these numbers until now. What is under way for them goes on at their present number '
+'or user id; without one it ends, for the number is somebody else''s.';

@@ -84,6 +84,7 @@ BEGIN
         array_agg(x.state) FILTER (WHERE x.verdict = 'accepted') AS states,
         array_agg(x.contact_id)
             FILTER (WHERE x.verdict = 'accepted' AND x.wa_id <> ltrim(x.phone, '+')) AS learners,
+        array_agg(x.phone) FILTER (WHERE x.verdict = 'accepted' AND x.wa_id <> ltrim(x.phone, '+')) AS dialled,
         array_agg(x.wa_id) FILTER (WHERE x.verdict = 'accepted' AND x.wa_id <> ltrim(x.phone, '+')) AS wa_ids,
         array_agg(x.id) FILTER (WHERE x.verdict = 'not_started') AS unstarted,
         array_agg(x.id) FILTER (WHERE x.verdict = 'unknown') AS unknown,
@@ -148,7 +149,7 @@ BEGIN
         );
         PERFORM _wa_take_early_statuses(p_org, v_messages);
         IF v_done.learners IS NOT NULL THEN
-            PERFORM _wa_learn_wa_id(p_org, v_done.learners, v_done.wa_ids);
+            PERFORM _wa_learn_wa_id(p_org, v_done.learners, v_done.dialled, v_done.wa_ids);
         END IF;
         PERFORM _wa_hold_for_delivery(p_org, v_messages, v_now);
     END IF;

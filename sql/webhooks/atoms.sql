@@ -60,6 +60,22 @@ END;
 COMMENT ON FUNCTION _wa_is_customer_call(jsonb, text) IS
 'Internal: whether the customer made a call, rather than the business.';
 
+-- System messages name their customer outside (from, from_user_id), in their own part, or both. In that of a
+-- change stand the new number and the new user id: they are not the sender's, unless nothing else names him.
+CREATE OR REPLACE FUNCTION _wa_system_user_id(p_message jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN p_message #>> '{system,type}' IN ('user_changed_number', 'user_changed_user_id') THEN coalesce(
+        p_message #>> '{system,previous_user_id}',
+        nullif(p_message ->> 'from_user_id', p_message #>> '{system,user_id}'),
+        CASE WHEN p_message ->> 'from' IS NULL THEN p_message #>> '{system,user_id}' END
+    )
+    ELSE coalesce(p_message ->> 'from_user_id', p_message #>> '{system,user_id}')
+END;
+
+COMMENT ON FUNCTION _wa_system_user_id(jsonb) IS
+'Internal: the user id of the customer whom a system message is about, as it was before a change.';
+
 -- Returns a set so that a query takes it in instead of calling it for each row.
 CREATE OR REPLACE FUNCTION _wa_atom_customer(
     p_kind text, p_payload jsonb, p_contact jsonb, p_display_phone text
@@ -68,7 +84,12 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 1
 BEGIN ATOMIC
     SELECT
         CASE p_kind
-            WHEN 'message' THEN coalesce(p_payload ->> 'from', p_contact ->> 'wa_id')
+            WHEN 'message' THEN coalesce(
+                p_payload ->> 'from', p_contact ->> 'wa_id',
+                CASE WHEN p_payload ? 'system' AND num_nonnulls(
+                    p_payload ->> 'from_user_id', p_payload #>> '{system,previous_user_id}'
+                ) = 0 THEN p_payload #>> '{system,wa_id}' END
+            )
             WHEN 'echo' THEN p_payload ->> 'to'
             WHEN 'call' THEN coalesce(
                 p_payload ->> CASE WHEN _wa_is_customer_call(p_payload, p_display_phone) THEN 'from'
@@ -76,7 +97,8 @@ BEGIN ATOMIC
             )
         END,
         CASE p_kind
-            WHEN 'message' THEN coalesce(p_payload ->> 'from_user_id', p_contact ->> 'user_id')
+            WHEN 'message' THEN CASE WHEN p_payload ? 'system' THEN _wa_system_user_id(p_payload)
+                ELSE coalesce(p_payload ->> 'from_user_id', p_contact ->> 'user_id') END
             WHEN 'echo' THEN p_payload ->> 'to_user_id'
             WHEN 'call' THEN coalesce(
                 p_payload ->> CASE WHEN _wa_is_customer_call(p_payload, p_display_phone) THEN 'from_user_id'
@@ -155,14 +177,17 @@ BEGIN
             SELECT array_agg(CASE WHEN g.has_customer THEN a.phone END ORDER BY a.n) AS phones,
                 array_agg(CASE WHEN g.has_customer THEN a.user_id END ORDER BY a.n) AS user_ids,
                 array_agg(a.at ORDER BY a.n) AS ats,
-                array_agg(CASE WHEN g.has_customer THEN a.phone_key END ORDER BY a.n) AS keys
+                array_agg(CASE WHEN g.has_customer THEN a.phone_key END ORDER BY a.n) AS keys,
+                array_agg(a.payload ->> 'id' ORDER BY a.n) AS wamids
             FROM _wa_number_atoms(p_atoms) a
             -- What the business writes to a group goes to no customer.
             CROSS JOIN LATERAL (
                 SELECT a.kind <> 'echo' OR a.payload ->> 'group_id' IS NULL AS has_customer
             ) g
         ) s
-        CROSS JOIN LATERAL _wa_resolve_contacts(p_org, s.phones, s.user_ids, p_source, s.ats, s.keys) r
+        CROSS JOIN LATERAL _wa_resolve_contacts(
+            p_org, s.phones, s.user_ids, p_source, s.ats, s.keys, s.wamids
+        ) r
     );
 END
 $$;

@@ -207,10 +207,11 @@ BEGIN
             AND m.content ->> 'type' IN ('user_changed_number', 'user_changed_user_id')
         ORDER BY m.provider_at, m.id
     LOOP
+        -- Its contact is read anew: the change before this one may have made it part of another.
         PERFORM _wa_change_number(
-            p_org, v_message.phone_e164,
-            coalesce(v_message.content ->> 'previous_user_id',
-                nullif(v_message.user_id, v_message.content ->> 'user_id')),
+            p_org, (SELECT m.contact_id FROM _wa_messages_of(p_org, ARRAY[v_message.id]) m),
+            v_message.phone_e164,
+            nullif(v_message.user_id, v_message.content ->> 'user_id'),
             _wa_inbound_phone(coalesce(v_message.content ->> 'wa_id', v_message.content ->> 'new_wa_id')),
             v_message.content ->> 'user_id', v_message.provider_at
         );

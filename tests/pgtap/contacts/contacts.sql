@@ -1,6 +1,6 @@
 -- Tests sql/contacts/contacts.sql, sql/contacts/joins.sql.
 BEGIN;
-SELECT plan(18);
+SELECT plan(19);
 
 CREATE FUNCTION pg_temp.seen(p_phone text, p_user_id text, p_at timestamptz DEFAULT NULL) RETURNS bigint
 LANGUAGE sql AS $$
@@ -34,8 +34,12 @@ SELECT is(
 SELECT is((SELECT count(*) FROM audit_log WHERE event = 'contact_merged'), 1::bigint,
     'the one that went is audited');
 
+-- A person has one user id in each portfolio.
+SELECT isnt(pg_temp.seen('+15551110002', 'US.21'), pg_temp.seen('+15551110002', 'US.22', now()),
+    'another user id with a known number is another person''s');
+INSERT INTO wa_portfolios (portfolio_id) VALUES ('one'), ('two');
 SELECT is(pg_temp.seen('+15551110001', 'US.2'), pg_temp.found('US.1'),
-    'a second user id of the same number joins');
+    'unless there are several portfolios: then it joins');
 
 -- Two people, and the number changes hands.
 SELECT isnt(pg_temp.seen('+15551110003', 'US.3'), pg_temp.seen('+15551110004', 'US.4'), 'two people');
@@ -47,7 +51,8 @@ SELECT is(
     'what was sent before belongs to the former holder'
 );
 
-SELECT _wa_learn_wa_id(o.id, ARRAY[pg_temp.seen('+15551110005', NULL)], ARRAY['15551110099'])
+SELECT _wa_learn_wa_id(o.id, ARRAY[pg_temp.seen('+15551110005', NULL)], ARRAY['+15551110005'],
+    ARRAY['15551110099'])
     FROM wa_organizations o \g /dev/null
 SELECT is(pg_temp.found('+15551110099'), pg_temp.found('+15551110005'),
     'the provider''s answer is a second number');
