@@ -51,6 +51,7 @@ BEGIN
         ) n ON true
         -- A row that was retried, or settled late, has its entry already.
         ON CONFLICT (organization_id, queue_id) WHERE queue_id IS NOT NULL DO UPDATE SET
+            contact_id = excluded.contact_id, phone_e164 = excluded.phone_e164, user_id = excluded.user_id,
             wa_message_id = excluded.wa_message_id, status = excluded.status, state = excluded.state,
             error_code = excluded.error_code, error_title = excluded.error_title,
             error_message = excluded.error_message, claimed_at = excluded.claimed_at,

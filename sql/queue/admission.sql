@@ -211,7 +211,9 @@ BEGIN
     END IF;
     IF NEW.status = 'cancelled' THEN
         NEW.processed_at := clock_timestamp();
-        DELETE FROM wa_queue_due WHERE organization_id = OLD.organization_id AND queue_id = OLD.id;
+        -- Kept for a retry: the number may be somebody else's by then.
+        DELETE FROM wa_queue_due WHERE organization_id = OLD.organization_id AND queue_id = OLD.id
+        RETURNING contact_id INTO NEW.contact_id;
         RETURN NEW;
     END IF;
     UPDATE wa_queue_due

@@ -103,6 +103,7 @@ AS $$
 DECLARE
     v_org wa_organizations;
     v_ids uuid[];
+    v_recipients record;
     v_doubtful integer;
     v_error text[];
 BEGIN
@@ -115,6 +116,8 @@ BEGIN
         RAISE WARNING USING MESSAGE = format('%s of these messages may have been sent before', v_doubtful),
             HINT = 'Their outcome was never reported; the recipient may get them twice.';
     END IF;
+    SELECT array_agg(c.queue_id) AS ids, array_agg(c.contact_id) AS contact_ids INTO v_recipients
+    FROM _wa_recipients_of(v_org.id, v_ids) c;
     -- The row lock: two retries of one row queue it once.
     WITH revived AS (
         UPDATE wa_outbound_queue q
@@ -133,7 +136,7 @@ BEGIN
         SELECT v_org.id, n.id, _wa_queue_class(r.priority, _wa_is_metered(t.id, t.category)), r.scheduled_at,
             r.id, c.contact_id, t.id
         FROM revived r
-        CROSS JOIN LATERAL _wa_contact_of(v_org.id, r.phone) c
+        JOIN unnest(v_recipients.ids, v_recipients.contact_ids) c (queue_id, contact_id) ON c.queue_id = r.id
         LEFT JOIN wa_phone_numbers n ON n.organization_id = v_org.id AND n.id = coalesce(
             (SELECT p.id FROM wa_phone_numbers p
                 WHERE p.organization_id = v_org.id AND p.phone_number_id = r.phone_number_id),
@@ -169,7 +172,7 @@ LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
     WITH unwanted AS (
         -- Queue row first, then its due row, as everywhere: one that is being claimed is waited for and gone.
-        SELECT q.id FROM wa_queue_due d
+        SELECT q.id, d.contact_id FROM wa_queue_due d
         JOIN wa_outbound_queue q ON q.organization_id = p_org AND q.id = d.queue_id AND q.status = 'pending'
         LEFT JOIN wa_templates t ON t.organization_id = p_org AND t.id = d.template_id
         WHERE d.organization_id = p_org AND d.contact_id = ANY (p_contact_ids)
@@ -183,7 +186,7 @@ AS $$
     ),
     cancelled AS (
         UPDATE wa_outbound_queue q
-        SET status = 'cancelled', error_code = 'opted_out', last_error = p_reason,
+        SET status = 'cancelled', error_code = 'opted_out', last_error = p_reason, contact_id = u.contact_id,
             processed_at = clock_timestamp(), change_no = q.change_no + 1
         FROM unwanted u
         WHERE q.organization_id = p_org AND q.id = u.id

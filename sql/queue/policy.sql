@@ -90,6 +90,8 @@ RETURN CASE p_code
         THEN 'more than 24 hours since the customer''s last message: only templates may be sent'
     WHEN 'template_unavailable' THEN 'the template is not approved, or paused'
     WHEN 'expired' THEN 'not sent before it expired'
+    WHEN 'recipient_changed'
+        THEN 'the number is no longer this contact''s, and no other way to the contact is known'
     ELSE p_code
 END;
 

@@ -81,6 +81,10 @@ BEGIN
         held_until := p_message.scheduled_at;
         explanation := 'scheduled for later';
         hint := 'reschedule_wa_messages(now(), ids => ...) sends it at once.';
+    ELSIF _wa_address_of(v_org.id, v_due.contact_id, p_message.phone) IS NULL THEN
+        reason := 'recipient_changed';
+        explanation := _wa_refusal_text('recipient_changed') || '; it will fail when it is claimed';
+        hint := 'Cancel it, and queue it anew to where the customer is now.';
     ELSIF v_judged.refusal IS NOT NULL THEN
         reason := v_judged.refusal;
         explanation := _wa_refusal_text(v_judged.refusal) || '; it will fail when it is claimed';
@@ -212,7 +216,12 @@ BEGIN
             WHERE v_message.type = 'template')
     );
     RETURN _wa_build_request(
-        v_message.id, v_message.attempt + (v_message.status = 'pending')::integer, v_message.phone,
+        v_message.id, v_message.attempt + (v_message.status = 'pending')::integer,
+        coalesce((
+            SELECT _wa_address_of(v_message.organization_id, d.contact_id, v_message.phone)
+            FROM wa_queue_due d
+            WHERE d.organization_id = v_message.organization_id AND d.queue_id = v_message.id
+        ), v_message.phone),
         v_message.type, v_message.text_body, v_message.content, v_message.reply_to, v_template,
         _wa_request_components(
             v_message.type, v_message.content, v_message.template_params, v_message.fallback_template_params,

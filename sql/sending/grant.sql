@@ -23,7 +23,7 @@ BEGIN
         (p_number).phone_number_id, (p_number).provider,
         _wa_request_path((p_number).provider, (p_number).phone_number_id),
         _wa_build_request(
-            q.id, q.attempt, q.phone, q.type, q.text_body, q.content, q.reply_to, t.template, c.components
+            q.id, q.attempt, a.phone, q.type, q.text_body, q.content, q.reply_to, t.template, c.components
         )::text,
         30::double precision
     FROM unnest(p_ids, p_contact_ids, p_template_ids, p_classes)
@@ -35,13 +35,25 @@ BEGIN
         SELECT x AS template FROM wa_templates x
         WHERE x.organization_id = (p_org).id AND x.id = u.template_id LIMIT 1
     ) t ON true
+    -- Consent was judged for the contact, so it is the contact that the request goes to, whatever became of the
+    -- number meanwhile. Nearly always one look at it tells that nothing did.
+    LEFT JOIN LATERAL (
+        SELECT x.phone_e164, x.user_id FROM wa_contacts x
+        WHERE x.organization_id = (p_org).id AND x.id = u.contact_id LIMIT 1
+    ) p ON true
     -- OFFSET: evaluated once a row, though the request names it more than once.
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN q.phone = p.phone_e164 OR q.phone = p.user_id THEN q.phone
+            ELSE _wa_readdress((p_org).id, q.id, u.contact_id, q.phone) END AS phone
+        OFFSET 0
+    ) a
     CROSS JOIN LATERAL (
         SELECT _wa_request_components(
             q.type, q.content, q.template_params, q.fallback_template_params, t.template
         ) AS components
         OFFSET 0
     ) c
+    WHERE a.phone IS NOT NULL
     ORDER BY u.place;
 END
 $$;
