@@ -62,7 +62,18 @@ ADD CONSTRAINT wa_error_rules_pkey PRIMARY KEY (code, subcode);
 COMMENT ON COLUMN wa_error_rules.subcode IS
 'The error_subcode that changes what the code means; 0 is the rule for all others.';
 
+-- Secrets of 360dialog's webhooks.
+ALTER TABLE wa_secrets
+DROP CONSTRAINT wa_secrets_name_check,
+ADD CONSTRAINT wa_secrets_name_check CHECK (
+    name IN ('access_token', 'app_secret', 'verify_token', 'webhook_header', 'platform_secret')
+);
+COMMENT ON COLUMN wa_secrets.name IS
+'access_token, verify_token; app_secret, with which Meta signs webhooks; webhook_header, the header that '
+'360dialog was told to send with them, and platform_secret, with which it signs those of its partners.';
+
 -- Functions of 0.1.0 with another signature.
+DROP FUNCTION get_wa_webhook_secrets();
 DROP FUNCTION classify_wa_error(integer, integer);
 DROP FUNCTION _wa_database_identity();
 DROP FUNCTION _wa_weigh_due(

@@ -188,14 +188,22 @@ def secrets() -> None:
 
 
 @secrets.command("set")
-@click.argument("name", type=click.Choice(["access_token", "app_secret", "verify_token"]))
+@click.argument(
+    "name",
+    # Not from stored_secrets, whose imports the other commands need not wait for; a test compares them.
+    type=click.Choice(["access_token", "app_secret", "verify_token", "webhook_header", "platform_secret"]),
+)
 @click.option("--number", help="phone_number_id it belongs to; without it, all numbers of the organization.")
 @click.option(
     "--from-env", metavar="NAME", help="Take the value from this environment variable, not standard input."
 )
 @click.option("--keep-previous", is_flag=True, help="The value before stays valid beside it.")
 def set_secret(name: str, number: str | None, from_env: str | None, keep_previous: bool) -> None:
-    """Store a secret. The value is read from standard input; at a terminal it is asked for and not shown."""
+    """Store a secret. The value is read from standard input; at a terminal it is asked for and not shown.
+
+    webhook_header is the line "Name: value" that 360dialog sends with webhooks, platform_secret the one with
+    which it signs those of its partners.
+    """
     from pg_whatsapp import stored_secrets
     from pg_whatsapp.config import from_environment
     from pg_whatsapp.secrets import require_box

@@ -212,7 +212,7 @@ async def _webhooks(patient: Patient) -> Finding:
         return Finding("webhooks", False, f"{unresolved} parts could not be processed", hint)
     if silent_s is None:
         if refused:
-            where = "Set the app's secret: bin/wa secrets set app_secret."
+            where = "Set the app's secret: bin/wa secrets set app_secret; for 360dialog webhook_header."
         return Finding("webhooks", False, came + refusals, where)
     if unheard_s is not None and unheard_s > SILENT_TOO_LONG_S:
         return Finding("webhooks", False, f"{came}, though messages were sent since{refusals}", where)

@@ -23,7 +23,8 @@ from pg_whatsapp.db import Link
 from pg_whatsapp.garbage import collect_rarely
 from pg_whatsapp.secrets import SecretBox
 from pg_whatsapp.signature import load_verify
-from pg_whatsapp.webhook_batcher import NotStoredError, WebhookBatcher
+from pg_whatsapp.vouching import find_vouchers
+from pg_whatsapp.webhook_batcher import NotStoredError, OverreachError, WebhookBatcher
 from pg_whatsapp.webhook_processor import Rejections, WebhookProcessor, WebhookSecrets
 
 PATH = "/api/whatsapp/webhook"
@@ -36,6 +37,7 @@ _STORED = Response(status_code=200)
 _GONE = Response(status_code=400)
 _UNSIGNED = PlainTextResponse("signature missing", 401)
 _FORGED = PlainTextResponse("signature wrong", 401)
+_OVERREACHING = PlainTextResponse("not the secret of this number", 401)
 _TOO_LARGE = PlainTextResponse("body too large", 413)
 _REPEAT = PlainTextResponse("not stored, please repeat", 503, headers={"retry-after": "5"})
 
@@ -123,25 +125,36 @@ class Receiver:
             return _GONE
         if body is None:
             return _TOO_LARGE
-        header = headers.get(b"x-hub-signature-256")
-        if header is None:
-            self._rejections.add(source, "signature missing")
-            return _UNSIGNED
-        signature = header.decode("latin-1")
-        if not self._is_signed(body, signature) and not (
-            await self._refresh_secrets() and self._is_signed(body, signature)
-        ):
-            has_secret = bool(self._secrets.get("app_secret"))
-            self._rejections.add(source, "signature wrong" if has_secret else "no app secret known")
-            return _FORGED
+        is_signed, vouchers = self._vouch(headers, body)
+        if not is_signed and not vouchers and await self._refresh_secrets():
+            is_signed, vouchers = self._vouch(headers, body)
+        if not is_signed and not vouchers:
+            return self._refuse(headers, source)
         try:
-            await self._batcher.store(body, source)
+            await self._batcher.store(body, source, None if is_signed else vouchers)
         except NotStoredError:
             return _REPEAT
+        except OverreachError:
+            self._rejections.add(source, "not the secret of this number")
+            return _OVERREACHING
         return _STORED
 
-    def _is_signed(self, body: bytes, header: str) -> bool:
-        return self._verify(body, header, self._secrets.get("app_secret"))
+    def _vouch(self, headers: dict[bytes, bytes], body: bytes) -> tuple[bool, list[str]]:
+        """Whether Meta signed it; if not, the ids of the secrets that 360dialog shows."""
+        signature = headers.get(b"x-hub-signature-256")
+        if signature is not None and self._verify(
+            body, signature.decode("latin-1"), self._secrets.get("app_secret")
+        ):
+            return True, []
+        return False, find_vouchers(self._secrets.vouchers, headers, body)
+
+    def _refuse(self, headers: dict[bytes, bytes], source: str) -> Response:
+        if b"x-hub-signature-256" not in headers:
+            self._rejections.add(source, "signature missing")
+            return _UNSIGNED
+        has_secret = bool(self._secrets.get("app_secret"))
+        self._rejections.add(source, "signature wrong" if has_secret else "no app secret known")
+        return _FORGED
 
     async def _refresh_secrets(self) -> bool:
         try:

@@ -7,8 +7,9 @@ from typing import Any
 from pg_whatsapp import db
 from pg_whatsapp.config import Settings
 from pg_whatsapp.secrets import SecretBox
+from pg_whatsapp.vouching import HEADER, PLATFORM, check_header_line
 
-NAMES = ("access_token", "app_secret", "verify_token")
+NAMES = ("access_token", "app_secret", "verify_token", HEADER, PLATFORM)
 
 
 async def set_secret(
@@ -17,9 +18,11 @@ async def set_secret(
     """Seal a value and store it for the current organization; returns its fingerprint.
 
     number: phone_number_id it belongs to, None for all of the organization. With keep_previous the one before
-    stays valid beside it (app secrets and verify tokens, while the provider is being changed over). Raises
-    WaError.
+    stays valid beside it (what webhooks show, and verify tokens, while the provider is being changed over).
+    Raises WaError.
     """
+    if name == HEADER:
+        check_header_line(value)
 
     async def work(connection: db.Connection) -> str:
         row = await (await connection.execute("SELECT current_wa_organization()::text")).fetchone()

@@ -26,11 +26,16 @@ class NotStoredError(Exception):
     """A body could not be stored; the sender has to repeat it."""
 
 
+class OverreachError(Exception):
+    """A body speaks for a number that the secret of its request is not for."""
+
+
 class _Waiting(NamedTuple):
     """One request until its body is stored."""
 
     body: bytes
     source: str | None
+    vouchers: list[str] | None
     since: float
     stored: asyncio.Future[None]
 
@@ -45,12 +50,16 @@ class WebhookBatcher:
         self._waiting: list[_Waiting] = []
         self._storing: list[_Waiting] = []
 
-    async def store(self, body: bytes, source: str | None) -> None:
-        """Return once the body is committed; raises NotStoredError if that cannot be had now."""
+    async def store(self, body: bytes, source: str | None, vouchers: list[str] | None = None) -> None:
+        """Return once the body is committed; raises NotStoredError if that cannot be had now.
+
+        vouchers: ids of the secrets that the request showed, None where the body is signed. Raises
+        OverreachError if they are not for what the body speaks of.
+        """
         if len(self._waiting) >= MOST_WAITING:
             raise NotStoredError
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(body, source, monotonic(), stored))
+        self._waiting.append(_Waiting(body, source, vouchers, monotonic(), stored))
         self._some.set()
         await stored
 
@@ -62,8 +71,12 @@ class WebhookBatcher:
             del self._waiting[:LARGEST_BATCH]
             if not self._waiting:
                 self._some.clear()
-            if self._storing:
-                await self._store(self._storing)
+            signed = [one for one in self._storing if one.vouchers is None]
+            vouched = [one for one in self._storing if one.vouchers is not None]
+            if signed:
+                await self._store(signed)
+            if vouched:
+                await self._store(vouched)
 
     async def give_up(self) -> None:
         """Until cancelled, end what has waited for too long."""
@@ -77,24 +90,35 @@ class WebhookBatcher:
 
     async def _store(self, batch: list[_Waiting]) -> None:
         failure: NotStoredError | None = None
+        ids: list[int | None] = []
         try:
             # %b: binary arrays, which need no escaping.
-            await self._link.fetch(
-                "SELECT ingest_wa_webhooks(%b::bytea[], %b::text[])",
-                [one.body for one in batch],
-                [one.source for one in batch],
-            )
+            if batch[0].vouchers is None:
+                await self._link.fetch(
+                    "SELECT ingest_wa_webhooks(%b::bytea[], %b::text[])",
+                    [one.body for one in batch],
+                    [one.source for one in batch],
+                )
+            else:
+                [[ids]] = await self._link.fetch(
+                    "SELECT ingest_wa_vouched_webhooks(%b::bytea[], %b::text[], %b::text[])",
+                    [one.body for one in batch],
+                    [one.source for one in batch],
+                    ["{" + ",".join(one.vouchers or ()) + "}" for one in batch],
+                )
         except (psycopg.Error, errors.WaError) as error:
             _logger.error(
                 "webhooks not stored, the sender repeats them", count=len(batch), **log.describe(error)
             )
             failure = NotStoredError()
-        for one in batch:
+        for place, one in enumerate(batch):
             if one.stored.done():
                 continue
-            if failure is None:
-                one.stored.set_result(None)
-            else:
+            if failure is not None:
                 one.stored.set_exception(failure)
+            elif ids and ids[place] is None:
+                one.stored.set_exception(OverreachError())
+            else:
+                one.stored.set_result(None)
         if failure is None:
             self._on_stored()

@@ -11,8 +11,9 @@ import psycopg
 from pg_whatsapp import errors, log
 from pg_whatsapp.config import Settings
 from pg_whatsapp.db import Link
-from pg_whatsapp.errors import SealError
+from pg_whatsapp.errors import ConfigError, SealError
 from pg_whatsapp.secrets import SecretBox
+from pg_whatsapp.vouching import HEADER, PLATFORM, Voucher, read_voucher
 
 _logger = log.get("receiver")
 # Finds what another receiver stored and could not process, and what was put back for a replay.
@@ -80,7 +81,7 @@ class Rejections:
 
 
 class WebhookSecrets:
-    """App secrets and verify tokens: those stored, and those of the environment."""
+    """App secrets and verify tokens, those stored and those of the environment; vouchers of 360dialog."""
 
     def __init__(self, settings: Settings, box: SecretBox | None, link: Link) -> None:
         self._box = box
@@ -90,6 +91,8 @@ class WebhookSecrets:
             "verify_token": settings.verify_token.get_secret_value() if settings.verify_token else None,
         }
         self._values: dict[str, list[str]] = {name: [value] for name, value in self._own.items() if value}
+        #: What requests of 360dialog may show.
+        self.vouchers: list[Voucher] = []
         self._refreshed_at = 0.0
 
     def get(self, name: str) -> list[str]:
@@ -102,23 +105,27 @@ class WebhookSecrets:
             return False
         self._refreshed_at = monotonic()
         rows = await self._link.fetch(
-            "SELECT organization_id::text, name, ciphertext, key_id FROM get_wa_webhook_secrets()"
+            "SELECT organization_id::text, name, ciphertext, key_id, phone_number_id, secret_id::text"
+            " FROM get_wa_webhook_secrets()"
         )
         values: dict[str, list[str]] = {name: [value] for name, value in self._own.items() if value}
-        for organization, name, ciphertext, key_id in rows:
+        vouchers: list[Voucher] = []
+        for organization, name, ciphertext, key_id, number, secret_id in rows:
             if self._box is None:
                 _logger.error(
                     "secrets are stored but there is no master key: set WA_SECRET_KEY or WA_SECRET_KEY_FILE"
                 )
                 break
             try:
-                values.setdefault(name, []).append(
-                    self._box.open(organization, name, bytes(ciphertext), key_id)[1]
-                )
-            except SealError as error:
+                sealed_for, value = self._box.open(organization, name, bytes(ciphertext), key_id)
+                if name not in (HEADER, PLATFORM):
+                    values.setdefault(name, []).append(value)
+                elif sealed_for == number:
+                    vouchers.append(read_voucher(secret_id, name, value))
+            except (SealError, ConfigError) as error:
                 _logger.error(str(error), hint=error.hint)
-        changed = values != self._values
-        self._values = values
+        changed = (values, vouchers) != (self._values, self.vouchers)
+        self._values, self.vouchers = values, vouchers
         return changed
 
     async def run(self) -> None:

@@ -48,6 +48,10 @@ class App:
             case ["_media", media_id] if method == "GET":
                 self._platform.sender.authorize(request)
                 return self._platform.media.download(request, media_id)
+            case ["configs", "webhook"] if method in ("GET", "POST"):
+                return self._platform.management.webhook_config(
+                    request, self._platform.sender.number_of(request, None)
+                )
             case [number_id, "media"] if method == "POST":
                 self._platform.sender.number_of(request, number_id)
                 return self._platform.media.upload(request)

@@ -143,7 +143,7 @@ class Control:
     # registries
 
     def _list_numbers(self, _: Request) -> dict[str, Any]:
-        hidden = ("access_token", "api_key")
+        hidden = ("access_token", "api_key", "webhook_headers", "platform_secret")
         return {
             "numbers": [
                 {key: value for key, value in asdict(number).items() if key not in hidden}
@@ -216,7 +216,7 @@ class Control:
             raw = str(body["raw"]).encode()
         else:
             raw = encode(body.get("body", {}), escape_slashes=self._platform.settings.escape_slashes)
-        headers = emitter.sign(raw)
+        headers = emitter.sign(raw, self._platform.state.numbers.get(str(body.get("number"))))
         kind = body.get("signature", "valid")
         if kind == "missing":
             headers.pop("X-Hub-Signature-256", None)

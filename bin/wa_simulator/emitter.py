@@ -13,6 +13,7 @@ from typing import Any
 
 from .client import Client, NoAnswerError
 from .settings import Settings
+from .state import Number
 from .webhooks import Atom, encode, payload, signature
 
 
@@ -35,6 +36,7 @@ class _Post:
     headers: dict[str, str]
     atoms: list[Atom]
     created: float
+    url: str | None = None
     delivery: Delivery = field(default_factory=Delivery)
     repeat: bool = False
     retry: bool = True
@@ -68,7 +70,7 @@ class Emitter:
 
     def schedule(self, atom: Atom, delay_s: float) -> None:
         """Tell ``atom`` in ``delay_s`` seconds; nothing is kept where no receiver is set."""
-        if self.settings.webhook_url is None:
+        if self._url(atom.number) is None:
             self.counters["no_receiver"] += 1
             return
         self.pending += 1
@@ -83,10 +85,10 @@ class Emitter:
             self._pump()
 
     async def deliver(self, atoms: list[Atom], wait_s: float) -> Delivery:
-        """Tell ``atoms`` in one POST now; returns when it was taken, or after ``wait_s`` seconds as it
-        stands.
+        """Tell ``atoms`` (of one number) in one POST now; returns when it was taken, or after ``wait_s``
+        seconds as it stands.
         """
-        if self.settings.webhook_url is None:
+        if self._url(atoms[0].number) is None:
             self.counters["no_receiver"] += 1
             return Delivery()
         self.pending += len(atoms)
@@ -109,16 +111,27 @@ class Emitter:
                 await post.done.wait()
         return post.delivery
 
-    def sign(self, body: bytes) -> dict[str, str]:
-        """The headers of a webhook with this body; unsigned where there is no app secret."""
+    def sign(self, body: bytes, number: Number | None = None) -> dict[str, str]:
+        """The headers of a webhook with this body: 360dialog's for a number of theirs, else Meta's, which is
+        unsigned where there is no app secret.
+        """
         headers = {"Content-Type": "application/json", "User-Agent": "facebookexternalua"}
-        if self.app_secret:
+        if number is not None and (number.webhook_headers or number.platform_secret):
+            headers |= {"User-Agent": "360dialog"} | (number.webhook_headers or {})
+            if number.platform_secret:
+                headers["x-360dialog-signature"] = signature(number.platform_secret, body).partition("=")[2]
+        elif self.app_secret:
             headers["X-Hub-Signature-256"] = signature(self.app_secret, body)
         return headers
 
+    def _url(self, number: Number | None) -> str | None:
+        return (number.webhook_url if number is not None else None) or self.settings.webhook_url
+
     def _make_post(self, atoms: list[Atom]) -> _Post:
         body = encode(payload(atoms), escape_slashes=self.settings.escape_slashes)
-        return _Post(body, self.sign(body), atoms, time.monotonic())
+        number = atoms[0].number
+        url = number.webhook_url if number is not None else None
+        return _Post(body, self.sign(body, number), atoms, time.monotonic(), url)
 
     # posting
 
@@ -157,14 +170,23 @@ class Emitter:
             return self._posts.popleft()
         if not self._due:
             return None
-        count = min(self.settings.batch_max, len(self._due))
-        atoms = [self._due.popleft() for _ in range(count)]
+        atoms = [self._due.popleft()]
+        way = self._way(atoms[0].number)
+        while self._due and len(atoms) < self.settings.batch_max and self._way(self._due[0].number) == way:
+            atoms.append(self._due.popleft())
         if self.settings.shuffle and self._random.random() < self.settings.shuffle:
             self._random.shuffle(atoms)
         return self._make_post(atoms)
 
+    @staticmethod
+    def _way(number: Number | None) -> tuple[object, ...]:
+        """What must be the same for atoms to share a POST: where it goes and how it is signed."""
+        if number is None:
+            return (None, None, None)
+        return (number.webhook_url, number.webhook_headers, number.platform_secret)
+
     async def _attempt(self, post: _Post) -> None:
-        url = self.settings.webhook_url
+        url = post.url or self.settings.webhook_url
         generation = self._generation
         post.delivery.attempts += 1
         self.counters["posts"] += 1

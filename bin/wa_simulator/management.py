@@ -13,7 +13,7 @@ from .errors import ControlError, GraphError
 from .http import Request, Response, json_response
 from .settings import Settings
 from .state import Number, State, Template, unknown_object
-from .validation.checks import json_object
+from .validation.checks import json_object, needed
 from .validation.template_create import check_components, check_new_template
 
 _EDITABLE: Final = ("APPROVED", "REJECTED", "PAUSED")
@@ -129,6 +129,23 @@ class Management:
         ]
         shown = [_pick(number_json(number), request) for number in numbers]
         return json_response(self._page(request, shown, [number.phone_number_id for number in numbers]))
+
+    def webhook_config(self, request: Request, number: Number) -> Response:
+        """Where 360dialog sends a number's webhooks, with which headers: docs.360dialog.com, Webhook URL."""
+        if request.method == "POST":
+            body = json_object(request.body)
+            url, headers = needed(body, "url", ""), body.get("headers") or {}
+            try:
+                number = self._state.register_number(
+                    {
+                        "phone_number_id": number.phone_number_id,
+                        "webhook_url": url,
+                        "webhook_headers": headers,
+                    }
+                )
+            except ControlError as error:
+                raise GraphError(100, str(error)) from None
+        return json_response({"url": number.webhook_url, "headers": number.webhook_headers or {}})
 
     def list_templates(self, request: Request, waba_id: str) -> Response:
         """GET /{waba_id}/message_templates, with filters and paging."""

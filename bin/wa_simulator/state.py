@@ -33,7 +33,11 @@ HELLO_WORLD: Final[dict[str, Any]] = {
 
 @dataclass(slots=True)
 class Number:
-    """A business phone number. ``throughput`` is in messages a second, ``tier`` in unique customers a day."""
+    """A business phone number. ``throughput`` is in messages a second, ``tier`` in unique customers a day.
+
+    With ``webhook_headers`` or ``platform_secret`` it is one of 360dialog: its webhooks carry these headers,
+    or a signature with this secret, and none of Meta's.
+    """
 
     phone_number_id: str
     display_phone: str = ""
@@ -46,6 +50,9 @@ class Number:
     portfolio: str = "default"
     access_token: str | None = None
     api_key: str | None = None
+    webhook_url: str | None = None
+    webhook_headers: dict[str, str] | None = None
+    platform_secret: str | None = None
 
 
 @dataclass(slots=True)
@@ -221,6 +228,12 @@ class State:
         for name in ("throughput", "tier"):
             if name in values and not (type(values[name]) is int and values[name] >= 1):
                 raise ControlError(f"{name} is an integer of at least 1")
+        headers = values.get("webhook_headers") or {}
+        if not (
+            isinstance(headers, dict)
+            and all(isinstance(text, str) and text.isprintable() for text in [*headers, *headers.values()])
+        ):
+            raise ControlError("webhook_headers is an object of header names and values")
         phone_number_id = str(values.get("phone_number_id") or "")
         if not phone_number_id:
             raise ControlError("phone_number_id is missing")

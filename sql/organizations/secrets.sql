@@ -44,8 +44,8 @@ END
 $$;
 
 COMMENT ON FUNCTION set_wa_secret(text, text, bytea, text, text, boolean) IS
-'Stores an encrypted access_token, app_secret or verify_token of the current organization, for one number '
-'or (NULL) all. The previous one is retired, or stays valid beside it while a change is under way.';
+'Stores an encrypted secret of the current organization (wa_secrets.name says which there are), for one '
+'number or (NULL) all. The previous one is retired, or stays valid beside it while a change is under way.';
 
 CREATE OR REPLACE FUNCTION list_wa_secrets() RETURNS TABLE (
     organization_id uuid, id uuid, name text, phone_number_id text, key_id text, fingerprint text,
@@ -96,18 +96,18 @@ COMMENT ON FUNCTION get_wa_credentials() IS
 'numbers that it serves. A number''s own goes before its organization''s.';
 
 CREATE OR REPLACE FUNCTION get_wa_webhook_secrets() RETURNS TABLE (
-    organization_id uuid, name text, ciphertext bytea, key_id text
+    organization_id uuid, name text, ciphertext bytea, key_id text, phone_number_id text, secret_id uuid
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 BEGIN
     RETURN QUERY
-    SELECT s.organization_id, s.name, s.ciphertext, s.key_id
+    SELECT s.organization_id, s.name, s.ciphertext, s.key_id, s.phone_number_id, s.id
     FROM wa_secrets s
-    WHERE s.name IN ('app_secret', 'verify_token') AND s.is_active
+    WHERE s.name <> 'access_token' AND s.is_active
     ORDER BY s.organization_id, s.name, s.created_at DESC;
 END
 $$;
 
 COMMENT ON FUNCTION get_wa_webhook_secrets() IS
-'For the receiver: every valid app secret and verify token, encrypted.';
+'For the receiver: every valid secret but access tokens, encrypted.';

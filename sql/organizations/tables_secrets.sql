@@ -14,12 +14,17 @@ CREATE TABLE wa_secrets (
     CONSTRAINT wa_secrets_pkey PRIMARY KEY (organization_id, id),
     CONSTRAINT wa_secrets_organization_fkey FOREIGN KEY (organization_id)
     REFERENCES wa_organizations (id) ON DELETE CASCADE,
-    CONSTRAINT wa_secrets_name_check CHECK (name IN ('access_token', 'app_secret', 'verify_token'))
+    CONSTRAINT wa_secrets_name_check CHECK (
+        name IN ('access_token', 'app_secret', 'verify_token', 'webhook_header', 'platform_secret')
+    )
 );
 
 CREATE INDEX wa_secrets_name_idx ON wa_secrets (organization_id, name, phone_number_id) WHERE is_active;
 
 COMMENT ON TABLE wa_secrets IS 'Tokens and secrets, encrypted with a key that is not in the database.';
+COMMENT ON COLUMN wa_secrets.name IS
+'access_token, verify_token; app_secret, with which Meta signs webhooks; webhook_header, the header that '
+'360dialog was told to send with them, and platform_secret, with which it signs those of its partners.';
 COMMENT ON COLUMN wa_secrets.phone_number_id IS
 'The number that it belongs to; NULL means every number of the organization.';
 COMMENT ON COLUMN wa_secrets.ciphertext IS

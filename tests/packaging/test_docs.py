@@ -30,6 +30,7 @@ ELSEWHERE = {"README.md", "guide.md", "runbook.md"}
 NOT_RUN = {
     "installs packages",
     "needs a Meta account",
+    "needs a 360dialog account",
     "needs a second server",
     "runs the tests themselves",
     "takes more than an hour",

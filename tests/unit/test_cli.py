@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import click
 import pytest
 from click.testing import CliRunner
-from pg_whatsapp.cli import wa
+from pg_whatsapp import stored_secrets
+from pg_whatsapp.cli import set_secret, wa
 
 COMMANDS = (
     ["dispatch"],
@@ -22,6 +24,12 @@ COMMANDS = (
     ["templates"],
     ["templates", "sync"],
 )
+
+
+def test_the_secrets_that_can_be_set_are_those_that_are_stored() -> None:
+    (argument,) = [p for p in set_secret.params if p.name == "name"]
+    assert isinstance(argument.type, click.Choice)
+    assert tuple(argument.type.choices) == stored_secrets.NAMES
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

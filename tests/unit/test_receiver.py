@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from pg_whatsapp import webhook_batcher
-from pg_whatsapp.webhook_batcher import NotStoredError, WebhookBatcher
+from pg_whatsapp.webhook_batcher import NotStoredError, OverreachError, WebhookBatcher
 
 
 class Database:
@@ -81,6 +81,32 @@ def test_a_request_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(webhook_batcher, "PATIENCE_S", 0.01)
     monkeypatch.setattr(webhook_batcher, "LOOK_S", 0.005)
     asyncio.run(work())
+
+
+def test_what_a_secret_vouches_for_is_stored_apart_and_may_be_refused() -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    class Vouching(Database):
+        async def fetch(self, statement: str, *params: list[Any]) -> list[Any]:
+            calls.append(params)
+            return [[[7, None]]] if "vouched" in statement else [[[6]]]
+
+    async def work() -> None:
+        batcher = WebhookBatcher(Vouching(), lambda: None)  # type: ignore[arg-type]
+        requests = [(b"signed", None), (b"own", ["a", "b"]), (b"another's", ["a"])]
+        waiting = [asyncio.create_task(batcher.store(body, "here", ids)) for body, ids in requests]
+        await asyncio.sleep(0)
+        running = asyncio.create_task(batcher.run())
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        running.cancel()
+        assert results[:2] == [None, None]
+        assert isinstance(results[2], OverreachError)
+
+    asyncio.run(work())
+    assert calls == [
+        ([b"signed"], ["here"]),
+        ([b"own", b"another's"], ["here", "here"], ["{a,b}", "{a}"]),
+    ]
 
 
 def test_too_many_waiting_are_sent_away_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
