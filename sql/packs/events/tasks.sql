@@ -52,7 +52,13 @@ DECLARE
     );
 BEGIN
     RETURN QUERY
-    SELECT DISTINCT _wa_phone_key(q.phone) FROM wa_outbound_queue q
+    SELECT _wa_phone_key(q.phone) FROM wa_outbound_queue q
+    WHERE q.organization_id = p_org AND q.reference = ANY (v_references) AND q.status <> 'cancelled'
+    UNION
+    -- A message tells where it went, which may be a newer number than the ticket has.
+    SELECT i.value FROM wa_outbound_queue q
+    JOIN wa_contact_identities i ON i.organization_id = p_org AND i.contact_id = q.contact_id
+        AND i.kind = 'phone' AND i.valid_to > q.created_at
     WHERE q.organization_id = p_org AND q.reference = ANY (v_references) AND q.status <> 'cancelled';
 END
 $$;

@@ -1,7 +1,8 @@
 -- Tests sql/packs/events/tasks.sql, sql/packs/events/schedule.sql.
 BEGIN;
-SELECT plan(89);
+SELECT plan(90);
 \ir ../world.psql
+\ir ../customers.psql
 SELECT count(*) FROM install_wa_pack('events');
 UPDATE wa_phone_numbers SET throughput = 1000;
 INSERT INTO wa_templates (name, category, status, body_text, parameters) VALUES
@@ -356,6 +357,15 @@ DELETE FROM ai_events WHERE id = :'event';
 SELECT is((SELECT count(*) FROM wa_outbound_queue
     WHERE reference LIKE 'event:' || :'event' || '%' AND status = 'pending'), 0::bigint,
     'nothing of a deleted event waits');
+
+-- a guest's number changes before the reminder goes
+SELECT pg_temp.event('Bazaar', pg_temp.ahead('3 days')) AS bazaar \gset
+SELECT pg_temp.guest(:'bazaar', 41), world.writes(41);
+SELECT id AS told FROM pg_temp.executed(:'bazaar', 'plain') \gset
+SELECT world.moves(41, 42, 700), world.claimed(10000) \g /dev/null
+SELECT is(pg_temp.result(t, 'queued'), '0', 'a guest who has another number by now was reached all the same')
+FROM pg_temp.executed(:'bazaar', 'plain', p_metadata => jsonb_build_object('replaces',
+    jsonb_build_array(:'told'))) t;
 
 -- what the runner leaves out
 INSERT INTO ai_events (name, start_date, time_zone, status)
