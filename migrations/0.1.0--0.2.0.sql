@@ -39,6 +39,15 @@ COMMENT ON COLUMN wa_installations.webhook_log_retention IS
 'How long raw webhooks are kept, once jobs are scheduled, though never longer than any organization keeps '
 'its messages; NULL sets no limit of its own.';
 
+-- Parent ids find their contacts, as all user ids do.
+COMMENT ON COLUMN wa_contact_identities.valid_to IS
+'When the number was given up or the user id was replaced, as the provider tells; NULL while it holds.';
+INSERT INTO wa_contact_identities (organization_id, contact_id, kind, value, source, valid_from)
+SELECT c.organization_id, c.id, 'user_id', c.parent_user_id, 'webhook', c.created_at
+FROM wa_contacts c WHERE c.parent_user_id IS NOT NULL
+ORDER BY c.organization_id, c.id
+ON CONFLICT (organization_id, kind, value) WHERE is_current DO NOTHING;
+
 -- For rows to come; pages that are there already stay as full as they are.
 ALTER TABLE wa_messages SET (fillfactor = 50);
 

@@ -77,54 +77,6 @@ COMMENT ON FUNCTION _wa_join_contact(uuid, text, text, text, timestamptz) IS
 'Internal: a number and a user id were seen together at p_at: they belong to one contact from then on, which '
 'is returned.';
 
--- A person has one user id in each business portfolio, so that with several of those a number may come with
--- several.
-CREATE OR REPLACE FUNCTION _wa_is_another_user_id(p_org uuid, p_contact_id bigint, p_user_id text)
-RETURNS boolean
-LANGUAGE sql STABLE SET search_path FROM CURRENT
-AS $$
-    SELECT EXISTS (
-        SELECT FROM wa_contact_identities i
-        WHERE i.organization_id = p_org AND i.contact_id = p_contact_id AND i.kind = 'user_id'
-            AND i.valid_to IS NULL AND i.value <> p_user_id
-    ) AND (SELECT count(*) FROM wa_portfolios f WHERE f.organization_id = p_org) < 2
-$$;
-
-COMMENT ON FUNCTION _wa_is_another_user_id(uuid, bigint, text) IS
-'Internal: whether a user id cannot be a contact''s, as it has another one of the only portfolio.';
-
-CREATE OR REPLACE FUNCTION _wa_choose_user_id(p_org uuid, p_contact_id bigint) RETURNS void
-LANGUAGE sql VOLATILE SET search_path FROM CURRENT
-AS $$
-    UPDATE wa_contacts c SET user_id = i.value, updated_at = clock_timestamp()
-    FROM (
-        SELECT x.value FROM wa_contact_identities x
-        WHERE x.organization_id = p_org AND x.contact_id = p_contact_id AND x.kind = 'user_id'
-            AND x.is_current
-        ORDER BY x.valid_to IS NULL DESC, x.valid_from DESC, x.id DESC
-        LIMIT 1
-    ) i
-    WHERE c.organization_id = p_org AND c.id = p_contact_id AND c.user_id IS DISTINCT FROM i.value
-$$;
-
-COMMENT ON FUNCTION _wa_choose_user_id(uuid, bigint) IS
-'Internal: which of its user ids a contact is written to at: the newest one that no event replaced.';
-
-CREATE OR REPLACE FUNCTION _wa_add_user_id(
-    p_org uuid, p_contact_id bigint, p_user_id text, p_source text, p_at timestamptz
-) RETURNS void
-LANGUAGE sql VOLATILE SET search_path FROM CURRENT
-AS $$
-    INSERT INTO wa_contact_identities (organization_id, contact_id, kind, value, source, valid_from)
-    VALUES (p_org, p_contact_id, 'user_id', p_user_id, p_source, p_at)
-    ON CONFLICT (organization_id, kind, value) WHERE is_current DO NOTHING;
-
-    SELECT _wa_choose_user_id(p_org, p_contact_id)
-$$;
-
-COMMENT ON FUNCTION _wa_add_user_id(uuid, bigint, text, text, timestamptz) IS
-'Internal: gives a contact one more user id.';
-
 -- The time rule. What has not written is somebody that we only know of: in doubt, another person.
 CREATE OR REPLACE FUNCTION _wa_is_known_since(p_org uuid, p_contact_id bigint, p_key text, p_at timestamptz)
 RETURNS boolean
@@ -222,7 +174,7 @@ COMMENT ON FUNCTION _wa_set_contact_phone(uuid, bigint, text, text, timestamptz)
 CREATE OR REPLACE FUNCTION _wa_change_number(
     p_org uuid, p_contact_id bigint, p_old_phone text, p_old_user_id text, p_new_phone text,
     p_new_user_id text, p_at timestamptz
-) RETURNS void
+) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
@@ -253,7 +205,7 @@ BEGIN
         PERFORM _wa_add_user_id(p_org, v_contact_id, p_new_user_id, 'webhook', p_at);
     END IF;
     IF NOT v_has_new_phone THEN
-        RETURN;
+        RETURN v_contact_id;
     END IF;
     UPDATE wa_contact_identities SET is_current = false, valid_to = p_at
     WHERE organization_id = p_org AND contact_id = v_contact_id AND kind = 'phone'
@@ -281,11 +233,13 @@ BEGIN
             p_org, v_contact_id, p_new_phone, 'webhook', p_at, p_new_user_id IS NOT NULL
         );
     END IF;
+    RETURN v_contact_id;
 END
 $$;
 
 COMMENT ON FUNCTION _wa_change_number(uuid, bigint, text, text, text, text, timestamptz) IS
-'Internal: a contact changed number or user id at p_at; any of the old and new ones may be unknown (NULL).';
+'Internal: a contact changed number or user id at p_at; any of the old and new ones may be unknown (NULL). '
+'Returns the contact, which may be another one now.';
 
 CREATE OR REPLACE FUNCTION _wa_follow_user_id(p_org uuid, p_from bigint, p_into bigint, p_at timestamptz)
 RETURNS void
@@ -324,7 +278,7 @@ DECLARE
     v_alias record;
 BEGIN
     FOR v_alias IN
-        SELECT DISTINCT ON (c.id, k.key) c.id, k.key, l.wa_id, i.contact_id AS other_id
+        SELECT DISTINCT ON (c.id, k.key) c.id, k.key, l.wa_id, i.contact_id AS other_id, l.phone AS dialled
         FROM unnest(p_contact_ids, p_phones, p_wa_ids) WITH ORDINALITY l (contact_id, phone, wa_id, n)
         JOIN wa_contacts c ON c.organization_id = p_org AND c.id = l.contact_id
         CROSS JOIN LATERAL (SELECT _wa_phone_key(_wa_inbound_phone(l.wa_id)) AS key) k
@@ -334,7 +288,13 @@ BEGIN
         WHERE k.key IS NOT NULL AND _wa_address_of(p_org, c.id, l.phone) = l.phone
         ORDER BY c.id, k.key, l.n DESC
     LOOP
-        IF v_alias.other_id IS NULL THEN
+        IF left(v_alias.dialled, 1) <> '+' THEN
+            -- A user id was written to, and the answer names its number.
+            PERFORM _wa_join_contact(
+                p_org, _wa_inbound_phone(v_alias.wa_id), v_alias.dialled, 'provider', clock_timestamp()
+            );
+            CONTINUE;
+        ELSIF v_alias.other_id IS NULL THEN
             INSERT INTO wa_contact_identities (organization_id, contact_id, kind, value, source)
             VALUES (p_org, v_alias.id, 'phone', v_alias.key, 'provider')
             ON CONFLICT (organization_id, kind, value) WHERE is_current DO NOTHING;

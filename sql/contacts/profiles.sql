@@ -12,7 +12,7 @@ DECLARE
     v_is_newest boolean;
 BEGIN
     FOR v_told IN
-        SELECT t.*
+        SELECT t.*, c.parent_user_id AS former_parent_id
         FROM (
             SELECT DISTINCT ON (u.contact_id) u.contact_id, u.at, p.*
             FROM unnest(p_contact_ids, p_ats, p_profiles) u (contact_id, at, profile)
@@ -48,6 +48,9 @@ BEGIN
                 ELSE coalesce(c.identity_hash, v_told.identity_hash) END,
             updated_at = clock_timestamp()
         WHERE c.organization_id = p_org AND c.id = v_told.contact_id;
+        IF v_told.parent_user_id <> coalesce(v_told.former_parent_id, '') THEN
+            PERFORM _wa_add_parent_id(p_org, v_told.contact_id, v_told.parent_user_id, v_told.at);
+        END IF;
     END LOOP;
 END
 $$;

@@ -64,3 +64,5 @@ COMMENT ON COLUMN wa_contact_identities.value IS
 COMMENT ON COLUMN wa_contact_identities.is_current IS
 'Whether it finds this contact: a former number does not, it may be handed on; a former user id does, '
 'they are never reused.';
+COMMENT ON COLUMN wa_contact_identities.valid_to IS
+'When the number was given up or the user id was replaced, as the provider tells; NULL while it holds.';

@@ -70,19 +70,23 @@ BEGIN
         FROM wa_account_events e
         CROSS JOIN LATERAL (
             SELECT coalesce(e.payload ->> 'wa_id', e.payload #>> '{contact,wa_id}') AS phone,
-                coalesce(e.payload ->> 'user_id', e.payload #>> '{contact,user_id}') AS user_id
+                coalesce(e.payload ->> 'user_id', e.payload #>> '{contact,user_id}',
+                    e.payload ->> 'parent_user_id') AS user_id
         ) c
         WHERE e.organization_id = p_org AND e.id = ANY (p_event_ids) AND e.field = 'user_preferences'
             AND e.event IN ('stop', 'resume', 'signup') AND num_nonnulls(c.phone, c.user_id) > 0
-            -- The last choice counts, also when an earlier one is delivered late.
+            -- The last choice counts, also when an earlier one is delivered late; but not that of another who
+            -- has the number by now.
             AND NOT EXISTS (
                 SELECT FROM wa_account_events l
+                CROSS JOIN LATERAL (
+                    SELECT coalesce(l.payload ->> 'wa_id', l.payload #>> '{contact,wa_id}') AS phone,
+                        coalesce(l.payload ->> 'user_id', l.payload #>> '{contact,user_id}') AS user_id
+                ) k
                 WHERE l.organization_id = p_org AND l.field = 'user_preferences'
                     AND l.occurred_at > e.occurred_at
-                    AND l.event IN ('stop', 'resume', 'signup') AND (
-                        coalesce(l.payload ->> 'wa_id', l.payload #>> '{contact,wa_id}') = c.phone
-                        OR coalesce(l.payload ->> 'user_id', l.payload #>> '{contact,user_id}') = c.user_id
-                    )
+                    AND l.event IN ('stop', 'resume', 'signup')
+                    AND coalesce(k.user_id = c.user_id, k.phone = c.phone)
             )
         ORDER BY c.phone, c.user_id, e.occurred_at DESC, e.event DESC
     ) p;

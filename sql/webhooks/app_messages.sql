@@ -10,7 +10,10 @@ BEGIN
     IF EXISTS (
         SELECT FROM unnest(p_atoms) a
         WHERE coalesce(a.payload ->> 'id', '') = ''
-            OR num_nonnulls(a.payload ->> 'to', a.payload ->> 'to_user_id', a.payload ->> 'group_id') = 0
+            OR num_nonnulls(
+                a.payload ->> 'to', a.payload ->> 'to_user_id', a.payload ->> 'to_parent_user_id',
+                a.payload ->> 'group_id'
+            ) = 0
     ) THEN
         PERFORM _wa_refuse_atoms(p_atoms, 'the echo has no id or no recipient');
     END IF;

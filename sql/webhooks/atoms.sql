@@ -68,9 +68,15 @@ RETURN CASE
     WHEN p_message #>> '{system,type}' IN ('user_changed_number', 'user_changed_user_id') THEN coalesce(
         p_message #>> '{system,previous_user_id}',
         nullif(p_message ->> 'from_user_id', p_message #>> '{system,user_id}'),
-        CASE WHEN p_message ->> 'from' IS NULL THEN p_message #>> '{system,user_id}' END
+        CASE WHEN p_message ->> 'from' IS NULL THEN coalesce(
+            p_message #>> '{system,previous_parent_user_id}', p_message #>> '{system,user_id}',
+            p_message #>> '{system,parent_user_id}'
+        ) END
     )
-    ELSE coalesce(p_message ->> 'from_user_id', p_message #>> '{system,user_id}')
+    ELSE coalesce(
+        p_message ->> 'from_user_id', p_message #>> '{system,user_id}',
+        p_message #>> '{system,parent_user_id}'
+    )
 END;
 
 COMMENT ON FUNCTION _wa_system_user_id(jsonb) IS
@@ -87,7 +93,8 @@ BEGIN ATOMIC
             WHEN 'message' THEN coalesce(
                 p_payload ->> 'from', p_contact ->> 'wa_id',
                 CASE WHEN p_payload ? 'system' AND num_nonnulls(
-                    p_payload ->> 'from_user_id', p_payload #>> '{system,previous_user_id}'
+                    p_payload ->> 'from_user_id', p_payload #>> '{system,previous_user_id}',
+                    p_payload #>> '{system,previous_parent_user_id}'
                 ) = 0 THEN p_payload #>> '{system,wa_id}' END
             )
             WHEN 'echo' THEN p_payload ->> 'to'
@@ -98,8 +105,14 @@ BEGIN ATOMIC
         END,
         CASE p_kind
             WHEN 'message' THEN CASE WHEN p_payload ? 'system' THEN _wa_system_user_id(p_payload)
-                ELSE coalesce(p_payload ->> 'from_user_id', p_contact ->> 'user_id') END
-            WHEN 'echo' THEN p_payload ->> 'to_user_id'
+                ELSE coalesce(
+                    p_payload ->> 'from_user_id', p_contact ->> 'user_id',
+                    CASE WHEN p_payload ->> 'from' IS NULL THEN p_payload ->> 'from_parent_user_id' END
+                ) END
+            WHEN 'echo' THEN coalesce(
+                p_payload ->> 'to_user_id',
+                CASE WHEN p_payload ->> 'to' IS NULL THEN p_payload ->> 'to_parent_user_id' END
+            )
             WHEN 'call' THEN coalesce(
                 p_payload ->> CASE WHEN _wa_is_customer_call(p_payload, p_display_phone) THEN 'from_user_id'
                     ELSE 'to_user_id' END, p_contact ->> 'user_id'

@@ -89,7 +89,7 @@ BEGIN
         ))
     )
     FROM _wa_number_atoms(p_atoms) a
-    WHERE a.contact IS NOT NULL;
+    WHERE a.contact IS NOT NULL OR a.payload ? 'from_parent_user_id';
     PERFORM _wa_record_customer_messages(p_org, v_ids);
     PERFORM _wa_heed_keywords(p_org, v_ids);
     PERFORM _wa_apply_system_messages(p_org, v_ids);
@@ -199,6 +199,7 @@ LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_message record;
+    v_contact_id bigint;
 BEGIN
     FOR v_message IN
         SELECT m.id, m.phone_e164, m.user_id, m.content, m.provider_at
@@ -208,13 +209,19 @@ BEGIN
         ORDER BY m.provider_at, m.id
     LOOP
         -- Its contact is read anew: the change before this one may have made it part of another.
-        PERFORM _wa_change_number(
-            p_org, (SELECT m.contact_id FROM _wa_messages_of(p_org, ARRAY[v_message.id]) m),
-            v_message.phone_e164,
+        SELECT m.contact_id INTO v_contact_id FROM _wa_messages_of(p_org, ARRAY[v_message.id]) m;
+        v_contact_id := _wa_change_number(
+            p_org, v_contact_id, v_message.phone_e164,
             nullif(v_message.user_id, v_message.content ->> 'user_id'),
             _wa_inbound_phone(coalesce(v_message.content ->> 'wa_id', v_message.content ->> 'new_wa_id')),
             v_message.content ->> 'user_id', v_message.provider_at
         );
+        IF v_message.content ->> 'parent_user_id' IS NOT NULL THEN
+            PERFORM _wa_change_parent_id(
+                p_org, v_contact_id, v_message.content ->> 'previous_parent_user_id',
+                v_message.content ->> 'parent_user_id', v_message.provider_at
+            );
+        END IF;
     END LOOP;
     PERFORM _wa_set_identity_hashes(p_org, array_agg(h.contact_id), array_agg(h.hash))
     FROM (

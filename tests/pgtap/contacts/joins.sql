@@ -1,6 +1,6 @@
--- Tests sql/contacts/joins.sql, sql/contacts/contacts.sql, sql/consent/merge.sql, sql/flows/flows.sql.
+-- Tests sql/contacts/joins.sql, sql/contacts/user_ids.sql, sql/contacts/contacts.sql, sql/consent/merge.sql, sql/flows/flows.sql.
 BEGIN;
-SELECT plan(53);
+SELECT plan(61);
 \ir ../world.psql
 \ir ../customers.psql
 
@@ -159,6 +159,26 @@ SELECT results_eq('SELECT flow_type, phone_e164, status FROM wa_automation_flows
 SELECT results_eq('SELECT phone_e164, status FROM siren_events ORDER BY status DESC',
     $$ VALUES (world.customer(92), 'pending'), (world.customer(92), 'cancelled') $$,
     'so does a notification');
+
+-- Parent ids are user ids, too.
+SELECT world.told(101, 'US.601', 0,
+    '{"from_parent_user_id": "US.ENT.1", "type": "text", "text": {"body": "STOP"}}');
+SELECT is(world.found('US.ENT.1'), world.found('US.601'), 'a parent id finds its contact');
+SELECT is(user_id, 'US.601', 'who is known by his own') FROM wa_contacts WHERE id = world.found(101);
+SELECT throws_ok($$ INSERT INTO wa_outbound_queue (phone, template_name) VALUES ('US.ENT.1', 'hello') $$, 'WA102',
+    NULL, 'his opt-out holds for it');
+INSERT INTO wa_outbound_queue (phone, template_name) VALUES ('US.ENT.2', 'hello');
+SELECT world.told(102, 'US.602', 0,
+    '{"from_parent_user_id": "US.ENT.2", "type": "text", "text": {"body": "Hello"}}');
+SELECT is(world.found('US.ENT.2'), world.found(102), 'one that was written to before becomes one with his');
+SELECT world.told(NULL, NULL, 100, '{"type": "system", "system": {"type": "user_changed_user_id",
+    "parent_user_id": "US.ENT.3", "previous_parent_user_id": "US.ENT.2"}}');
+SELECT is(world.found('US.ENT.3'), world.found(102), 'so does the one that replaces it, though nothing else is named');
+SELECT is(parent_user_id, 'US.ENT.3', 'it is his now') FROM wa_contacts WHERE id = world.found(102);
+SELECT is(user_id, 'US.602', 'beside his own') FROM wa_contacts WHERE id = world.found(102);
+SELECT world.told(NULL, NULL, 200, '{"from_parent_user_id": "US.ENT.3", "type": "text",
+    "text": {"body": "Hello"}}');
+SELECT is((SELECT count(*) FROM wa_webhook_errors), 0::bigint, 'who is named by it alone is known');
 
 SELECT * FROM finish();
 ROLLBACK;
