@@ -105,6 +105,10 @@ DROP FUNCTION _wa_settle_echoes(uuid, _wa_webhook_atoms[]);
 DROP FUNCTION _wa_advance_messages(uuid, bigint[]);
 DROP FUNCTION _wa_attach_early_statuses(uuid, bigint[]);
 DROP FUNCTION _wa_refresh_entry_points(uuid, bigint[]);
+DROP FUNCTION _wa_template_button(text, integer, jsonb);
+DROP FUNCTION _wa_check_queue_row(
+    uuid, text, text, bigint, text, text, jsonb, text, text, text, jsonb, uuid
+);
 
 -- Triggers bear the name of what they do, as their functions do after the table's.
 ALTER TRIGGER wa_opt_outs__cancel_queued ON wa_opt_outs RENAME TO cancel_queued;
@@ -128,6 +132,33 @@ COMMENT ON COLUMN wa_templates.parameters IS
 COMMENT ON COLUMN wa_templates.variable_mapping IS
 'Where resolve_wa_template_params() finds each parameter''s value in a context document: {"customer_name": '
 '"customer.name"}, a path with dots. A parameter that is not listed is looked for by its own name.';
+
+-- What takes values in its body only. The trigger knows nothing of it yet, and order_details as little.
+ALTER TABLE wa_templates ADD COLUMN is_plain boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN wa_templates.is_plain IS
+'Derived: whether only its body takes values, so that nothing else need be looked at when it is sent.';
+ALTER TABLE wa_templates DISABLE TRIGGER derive;
+UPDATE wa_templates t SET
+    button_parameters = coalesce((
+        SELECT jsonb_agg(jsonb_build_object('index', b.place - 1, 'sub_type', CASE upper(b.value ->> 'type')
+            WHEN 'OTP' THEN 'url' ELSE lower(b.value ->> 'type') END) ORDER BY b.place)
+        FROM jsonb_array_elements(t.buttons) WITH ORDINALITY b (value, place)
+        WHERE upper(b.value ->> 'type') IN ('OTP', 'COPY_CODE', 'MPM', 'ORDER_DETAILS')
+            OR upper(b.value ->> 'type') = 'URL' AND b.value ->> 'url' LIKE '%{{%}}%'
+    ), '[]'),
+    is_plain = t.category <> 'AUTHENTICATION' AND t.header_placeholders = '{}'
+        AND coalesce(t.header_format, 'TEXT') = 'TEXT'
+        AND NOT EXISTS (
+            SELECT FROM jsonb_array_elements(t.buttons) b
+            WHERE upper(b.value ->> 'type') IN ('OTP', 'COPY_CODE', 'MPM', 'ORDER_DETAILS', 'FLOW')
+                OR upper(b.value ->> 'type') = 'URL' AND b.value ->> 'url' LIKE '%{{%}}%'
+        )
+        AND NOT EXISTS (
+            SELECT FROM jsonb_array_elements(t.components) c
+            WHERE upper(c.value ->> 'type') = 'CAROUSEL'
+                OR c.value #>> '{limited_time_offer,has_expiration}' = 'true'
+        );
+ALTER TABLE wa_templates ENABLE TRIGGER derive;
 CREATE INDEX wa_message_statuses_occurred_at_idx ON wa_message_statuses USING brin (occurred_at);
 ALTER TABLE wa_organizations
 ADD COLUMN time_zone text NOT NULL DEFAULT 'UTC',

@@ -2,8 +2,7 @@
 
 CREATE OR REPLACE FUNCTION _wa_check_queue_row(
     p_org uuid, p_mark text, p_phone_number_id text, p_number_id bigint, p_type text, p_text_body text,
-    p_content jsonb, p_template_name text, p_template_language text, p_waba_id text, p_template_params jsonb,
-    p_template_id uuid
+    p_content jsonb, p_template_name text, p_template_language text, p_waba_id text, p_template_params jsonb
 ) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
@@ -34,10 +33,11 @@ BEGIN
             v_sqlstate := 'WA009';
             v_problem := 'a template message needs template_name';
             v_hint := 'SELECT name, language FROM wa_templates;';
-        ELSIF p_template_id IS NULL OR NOT coalesce(p_content ? 'components', false) THEN
+        ELSE
             SELECT c.sqlstate, c.problem, c.hint INTO v_sqlstate, v_problem, v_hint
             FROM _wa_check_template_params(
-                p_org, p_template_name, p_template_language, p_waba_id, p_template_params
+                p_org, p_template_name, p_template_language, p_waba_id,
+                _wa_queued_params(p_type, p_content, p_template_params, NULL)
             ) c;
         END IF;
     ELSIF p_type = 'text' AND (p_text_body IS NULL OR p_text_body !~ '\S') THEN
@@ -63,7 +63,7 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_check_queue_row(
-    uuid, text, text, bigint, text, text, jsonb, text, text, text, jsonb, uuid
+    uuid, text, text, bigint, text, text, jsonb, text, text, text, jsonb
 ) IS 'Internal: what is malformed about a row: SQLSTATE, sentence and hint; NULL when it is fine.';
 
 CREATE OR REPLACE FUNCTION _wa_check_fallback(
@@ -235,7 +235,7 @@ BEGIN
                 ELSE coalesce(
                     _wa_check_queue_row(
                         p_org, q.error_code, q.phone_number_id, r.named_id, q.type, q.text_body, q.content,
-                        q.template_name, q.template_language, r.waba_id, q.template_params, t.id
+                        q.template_name, q.template_language, r.waba_id, q.template_params
                     ),
                     _wa_check_fallback(
                         p_org, q.fallback_template_name, q.fallback_template_language, r.waba_id,

@@ -11,6 +11,8 @@ RETURNS TABLE (
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 #variable_conflict use_column
+DECLARE
+    v_returned bigint;
 BEGIN
     PERFORM _wa_start_sending(
         (p_org).id, (p_number).id, p_dispatcher_id, p_ids, p_contact_ids, p_template_ids, p_classes, p_open,
@@ -53,11 +55,45 @@ BEGIN
         ) AS components
         OFFSET 0
     ) c
-    WHERE a.phone IS NOT NULL
+    WHERE a.phone IS NOT NULL AND ((t.template).id IS NULL OR c.components IS NOT NULL)
     ORDER BY u.place;
+    GET DIAGNOSTICS v_returned = ROW_COUNT;
+    IF v_returned < cardinality(p_ids) THEN
+        PERFORM _wa_fail_unfit((p_org).id, p_ids, p_template_ids);
+        PERFORM _wa_release_in_order((p_org).id, p_contact_ids);
+    END IF;
 END
 $$;
 
 COMMENT ON FUNCTION _wa_grant(
     wa_organizations, wa_phone_numbers, uuid, uuid[], bigint[], uuid[], smallint[], boolean[], timestamptz
 ) IS 'Internal: moves granted rows from due to in flight and returns their requests.';
+
+-- Rare, hence after the others: a template was changed, by hand or by Meta, while messages with it waited.
+CREATE OR REPLACE FUNCTION _wa_fail_unfit(p_org uuid, p_ids uuid[], p_template_ids uuid[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    PERFORM _wa_fail_messages(p_org, array_agg(f.id), 'template_changed', f.error)
+    FROM (
+        SELECT q.id, format(
+            'the values do not fit the template "%s" (%s) any more: %s', t.name, t.language, b.problem[2]
+        ) AS error
+        FROM unnest(p_ids, p_template_ids) u (id, template_id)
+        CROSS JOIN LATERAL (
+            SELECT x.* FROM wa_outbound_queue x WHERE x.organization_id = p_org AND x.id = u.id LIMIT 1
+        ) q
+        JOIN wa_templates t ON t.organization_id = p_org AND t.id = u.template_id
+        CROSS JOIN LATERAL _wa_build_template(
+            t, _wa_queued_params(q.type, q.content, q.template_params, q.fallback_template_params)
+        ) b
+        -- What has no address any more has ended already.
+        WHERE q.status = 'sending' AND b.problem IS NOT NULL
+    ) f
+    GROUP BY f.error;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_fail_unfit(uuid, uuid[], uuid[]) IS
+'Internal: ends those of the given rows whose values do not fit their template any more, each with what is '
+'wrong (template_changed).';

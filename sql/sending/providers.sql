@@ -40,16 +40,13 @@ CREATE OR REPLACE FUNCTION _wa_request_components(
     p_type text, p_content jsonb, p_params jsonb, p_fallback_params jsonb, p_template wa_templates
 ) RETURNS jsonb
 LANGUAGE sql STABLE
-RETURN CASE
-    WHEN (p_template).id IS NULL THEN NULL
-    WHEN p_type = 'template' AND p_content ? 'components' THEN p_content -> 'components'
-    ELSE _wa_template_components(
-        p_template, CASE WHEN p_type = 'template' THEN p_params ELSE p_fallback_params END
-    )
-END;
+RETURN CASE WHEN (p_template).id IS NOT NULL THEN _wa_template_components(
+    p_template, _wa_queued_params(p_type, p_content, p_params, p_fallback_params)
+) END;
 
 COMMENT ON FUNCTION _wa_request_components(text, jsonb, jsonb, jsonb, wa_templates) IS
-'Internal: the components of a message that goes as a template, its own or its fall-back; NULL for another.';
+'Internal: the components of a message that goes as a template, its own or its fall-back; NULL for another, '
+'and where the values do not fit the template any more.';
 
 -- The wamid of an accepted message. An expression, because nearly every result is that: what else there is to
 -- say of a result costs a call.

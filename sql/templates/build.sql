@@ -2,7 +2,8 @@
 -- short way in _wa_build_template(): claims take it.
 
 CREATE OR REPLACE FUNCTION _wa_spread_template_values(
-    p_template wa_templates, p_values jsonb, OUT header jsonb, OUT body jsonb, OUT buttons jsonb
+    p_template wa_templates, p_values jsonb,
+    OUT header jsonb, OUT body jsonb, OUT buttons jsonb, OUT cards jsonb, OUT offer jsonb
 )
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
@@ -19,9 +20,11 @@ BEGIN
     SELECT count(*),
         jsonb_agg(v.value) FILTER (WHERE v.part = 'header' AND v.value IS NOT NULL),
         jsonb_object_agg(v.place, v.value) FILTER (WHERE v.part = 'button' AND v.value IS NOT NULL),
+        (jsonb_agg(v.value) FILTER (WHERE v.part = 'cards')) -> 0,
+        (jsonb_agg(v.value) FILTER (WHERE v.part = 'limited_time_offer')) -> 0,
         array_agg(v.name) FILTER (WHERE v.part <> 'body' AND v.name <> ALL (p_template.body_placeholders)),
         jsonb_agg(v.value ORDER BY v.place) FILTER (WHERE v.part = 'body')
-    INTO v_slots, header, buttons, v_taken, v_body
+    INTO v_slots, header, buttons, cards, offer, v_taken, v_body
     FROM (
         SELECT s.part, s.place, s.name,
             CASE WHEN v_is_object THEN p_values -> s.name ELSE p_values -> (s.turn::integer - 1) END AS value
@@ -34,35 +37,38 @@ BEGIN
     ELSE
         header := NULL;
         buttons := NULL;
+        cards := NULL;
+        offer := NULL;
     END IF;
 END
 $$;
 
 COMMENT ON FUNCTION _wa_spread_template_values(wa_templates, jsonb) IS
 'Internal: values for the whole template, by name or one after the other, as those of its parts. Names and '
-'places run on from the body to the header and to the buttons.';
+'places run on from the body to the header, to the buttons, to the cards and to the end of an offer.';
 
 CREATE OR REPLACE FUNCTION _wa_allot_template_values(
     p_template wa_templates, p_values jsonb, p_names text[],
-    OUT header jsonb, OUT body jsonb, OUT buttons jsonb
+    OUT header jsonb, OUT body jsonb, OUT buttons jsonb, OUT cards jsonb, OUT offer jsonb
 )
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
+DECLARE
+    v_parts CONSTANT text[] := '{header,body,buttons,cards,limited_time_offer}';
 BEGIN
     -- An object of parts, unless a value of the body has the name of a part.
-    IF jsonb_typeof(p_values) = 'object' AND p_values - '{header,body,buttons}'::text[] = '{}'
-        AND (jsonb_typeof(p_values -> 'body') IN ('array', 'object')
-            OR NOT p_names && ARRAY['header', 'body', 'buttons'])
+    IF jsonb_typeof(p_values) = 'object' AND p_values - v_parts = '{}'
+        AND (jsonb_typeof(p_values -> 'body') IN ('array', 'object') OR NOT p_names && v_parts)
     THEN
         header := p_values -> 'header';
         body := p_values -> 'body';
         buttons := p_values -> 'buttons';
-    ELSIF p_template.header_placeholders = '{}' AND coalesce(p_template.header_format, 'TEXT') = 'TEXT'
-        AND p_template.button_parameters = '[]'
-    THEN
+        cards := p_values -> 'cards';
+        offer := p_values -> 'limited_time_offer';
+    ELSIF p_template.is_plain THEN
         body := p_values;
     ELSE
-        SELECT s.header, s.body, s.buttons INTO header, body, buttons
+        SELECT s.header, s.body, s.buttons, s.cards, s.offer INTO header, body, buttons, cards, offer
         FROM _wa_spread_template_values(p_template, p_values) s;
     END IF;
 END
@@ -72,59 +78,30 @@ COMMENT ON FUNCTION _wa_allot_template_values(wa_templates, jsonb, text[]) IS
 'Internal: which values are for which part: as they are given by part, else all for the body where only that '
 'takes any, else spread over the template.';
 
-CREATE OR REPLACE FUNCTION _wa_template_header(
-    p_template wa_templates, p_given jsonb, OUT component jsonb, OUT problem text[]
-)
-LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+-- Cloud API, Authentication templates: a code has up to 15 characters and stands in body and button alike.
+CREATE OR REPLACE FUNCTION _wa_template_code_problem(p_components jsonb) RETURNS text[]
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path FROM CURRENT
 AS $$
 DECLARE
-    v_is_named CONSTANT boolean := p_template.parameter_format = 'NAMED';
-    v_parameters jsonb;
+    v_code CONSTANT text := jsonb_path_query_first(
+        p_components, '$[*] ? (@.type == "body").parameters[0].text'
+    ) #>> '{}';
+    v_button CONSTANT text := jsonb_path_query_first(
+        p_components, '$[*] ? (@.type == "button").parameters[0].text'
+    ) #>> '{}';
 BEGIN
-    IF coalesce(p_template.header_format, 'TEXT') <> 'TEXT' THEN
-        SELECT jsonb_build_array(h.parameter), h.problem INTO v_parameters, problem
-        FROM _wa_template_header_parameter(p_template.header_format, p_given) h;
-    ELSE
-        SELECT v.list, v.problem INTO v_parameters, problem FROM _wa_template_values(
-            p_given, cardinality(p_template.header_placeholders),
-            CASE WHEN v_is_named THEN p_template.header_placeholders ELSE '{}' END, 'header'
-        ) v;
-        v_parameters := _wa_template_text_parameters(
-            v_parameters, CASE WHEN v_is_named THEN p_template.header_placeholders END
-        );
-    END IF;
-    IF problem IS NULL AND v_parameters IS NOT NULL THEN
-        component := jsonb_build_object('type', 'header', 'parameters', v_parameters);
-    END IF;
+    RETURN CASE
+        WHEN v_button IS NULL THEN NULL
+        WHEN char_length(v_code) > 15 THEN ARRAY['WA007', 'the code is longer than 15 characters',
+            'Meta takes codes of up to 15 characters.']
+        WHEN v_button IS DISTINCT FROM v_code THEN ARRAY['WA008', 'the button has another code than the body',
+            'Leave buttons out: the code of the body goes there, too.']
+    END;
 END
 $$;
 
-COMMENT ON FUNCTION _wa_template_header(wa_templates, jsonb) IS
-'Internal: the component of a header that takes a value or is given one, be it text, a file or a place.';
-
--- The code goes into the button too; a template that was never synced does not show its button.
-CREATE OR REPLACE FUNCTION _wa_template_code_button(
-    p_template wa_templates, p_code jsonb, OUT component jsonb, OUT problem text[]
-)
-LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
-AS $$
-DECLARE
-    v_code text := coalesce(p_code ->> 'text', p_code #>> '{}');
-BEGIN
-    IF char_length(v_code) > 15 THEN
-        problem := ARRAY['WA007', 'the code is longer than 15 characters',
-            'Meta takes codes of up to 15 characters.'];
-        RETURN;
-    END IF;
-    SELECT b.component, b.problem INTO component, problem
-    FROM _wa_template_button(
-        'OTP', coalesce((p_template.button_parameters -> 0 ->> 'index')::integer, 0), to_jsonb(v_code)
-    ) b;
-END
-$$;
-
-COMMENT ON FUNCTION _wa_template_code_button(wa_templates, jsonb) IS
-'Internal: the button of an authentication template, which takes the code of the body.';
+COMMENT ON FUNCTION _wa_template_code_problem(jsonb) IS
+'Internal: what is wrong with the code of an authentication template; NULL when nothing is.';
 
 CREATE OR REPLACE FUNCTION _wa_build_template(
     p_template wa_templates, p_params jsonb, OUT components jsonb, OUT problem text[]
@@ -135,15 +112,10 @@ DECLARE
     v_is_named boolean := p_template.parameter_format = 'NAMED';
     v_count integer := cardinality(p_template.body_placeholders);
     v_params jsonb := coalesce(nullif(p_params, 'null'), '[]');
-    v_names text[];
-    v_given record;
-    v_header jsonb;
-    v_body jsonb;
-    v_buttons jsonb;
+    v_built record;
 BEGIN
     components := '[]';
-    IF NOT v_is_named AND p_template.button_parameters = '[]' AND p_template.header_placeholders = '{}'
-        AND coalesce(p_template.header_format, 'TEXT') = 'TEXT' AND p_template.category <> 'AUTHENTICATION'
+    IF NOT v_is_named AND p_template.is_plain
         AND (v_count = 0 AND v_params IN ('[]', '{}') OR _wa_are_plain_params(v_params, v_count))
     THEN
         IF v_count > 0 THEN
@@ -156,65 +128,103 @@ BEGIN
         RETURN;
     END IF;
 
-    v_names := CASE WHEN v_is_named THEN p_template.body_placeholders ELSE ARRAY(
-        SELECT coalesce(d.value ->> 'name', d.value #>> '{}')
-        FROM jsonb_array_elements(p_template.parameters) WITH ORDINALITY d (value, place)
-        ORDER BY d.place
-    ) END;
     IF jsonb_typeof(v_params) NOT IN ('array', 'object') THEN
         problem := ARRAY['WA005', 'template_params is neither a JSON array nor an object',
             'Give an array of the body''s values in order, or an object by the declared names.'];
         RETURN;
-    ELSIF _wa_are_template_components(v_params) THEN
-        components := v_params;
-        SELECT v.problem INTO problem FROM _wa_template_values(
-            coalesce(_wa_template_component(v_params, 'BODY') -> 'parameters', '[]'), v_count, v_names, 'body'
-        ) v;
-        RETURN;
     END IF;
-
-    v_given := _wa_allot_template_values(p_template, v_params, v_names);
-    IF v_given.header IS NOT NULL OR p_template.header_placeholders <> '{}' OR p_template.header_format <> 'TEXT'
-    THEN
-        SELECT h.component, h.problem INTO v_header, problem
-        FROM _wa_template_header(p_template, v_given.header) h;
-    END IF;
-    IF problem IS NULL THEN
-        SELECT v.list, v.problem INTO v_body, problem
-        FROM _wa_template_values(v_given.body, v_count, v_names, 'body') v;
-    END IF;
-    IF problem IS NOT NULL THEN
-        RETURN;
-    ELSIF p_template.category = 'AUTHENTICATION' AND v_given.buttons IS NULL THEN
-        SELECT b.component, b.problem INTO v_buttons, problem
-        FROM _wa_template_code_button(p_template, v_body -> 0) b;
-    ELSIF v_given.buttons IS NOT NULL OR p_template.button_parameters <> '[]' THEN
-        SELECT b.list, b.problem INTO v_buttons, problem FROM _wa_template_buttons(p_template, v_given.buttons) b;
-    END IF;
-    components := components || coalesce(v_header, '[]')
-        || CASE WHEN v_count > 0 THEN jsonb_build_object('type', 'body', 'parameters',
-            _wa_template_text_parameters(
-                v_body, CASE WHEN v_is_named THEN p_template.body_placeholders END
-            ))
-        ELSE '[]' END
-        || coalesce(v_buttons, '[]');
+    -- Values of a shape that nobody thought of are one row's fault: they must not stop a claim.
+    BEGIN
+        IF _wa_are_template_components(v_params) THEN
+            v_built := _wa_ready_template(p_template, v_params);
+        ELSE
+            v_built := _wa_fill_template(p_template, v_params);
+        END IF;
+        components := v_built.components;
+        problem := v_built.problem;
+        IF problem IS NULL AND p_template.category = 'AUTHENTICATION' THEN
+            problem := _wa_template_code_problem(components);
+        END IF;
+    EXCEPTION WHEN data_exception THEN
+        problem := ARRAY['WA008', 'the values cannot be read: ' || SQLERRM,
+            'Give {"header": ..., "body": [...], "buttons": [...]}, or the components of the Cloud API.'];
+    END;
 END
 $$;
 
 COMMENT ON FUNCTION _wa_build_template(wa_templates, jsonb) IS
 'Internal: the components array of the request, or what is wrong with the values.';
 
-CREATE OR REPLACE FUNCTION _wa_are_template_components(p_params jsonb) RETURNS boolean
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-BEGIN ATOMIC
-    SELECT coalesce(bool_and((lower(e.value ->> 'type') IN (
-        'header', 'body', 'button', 'carousel', 'limited_time_offer'
-    )) IS TRUE), false)
-    FROM jsonb_array_elements(CASE jsonb_typeof(p_params) WHEN 'array' THEN p_params END) e;
-END;
+CREATE OR REPLACE FUNCTION _wa_fill_template(
+    p_template wa_templates, p_values jsonb, OUT components jsonb, OUT problem text[]
+)
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_is_named boolean := p_template.parameter_format = 'NAMED';
+    v_count integer := cardinality(p_template.body_placeholders);
+    v_names text[];
+    v_given record;
+    v_part record;
+    v_header jsonb;
+    v_body jsonb;
+    v_offer jsonb;
+    v_cards jsonb;
+    v_buttons jsonb;
+BEGIN
+    v_names := CASE WHEN v_is_named THEN p_template.body_placeholders
+        WHEN p_template.parameters = '[]' THEN '{}' ELSE ARRAY(
+        SELECT coalesce(d.value ->> 'name', d.value #>> '{}')
+        FROM jsonb_array_elements(p_template.parameters) WITH ORDINALITY d (value, place)
+        ORDER BY d.place
+    ) END;
+    v_given := _wa_allot_template_values(p_template, p_values, v_names);
+    IF v_given.header IS NOT NULL OR p_template.header_placeholders <> '{}'
+        OR p_template.header_format <> 'TEXT'
+    THEN
+        v_part := _wa_template_header(p_template, v_given.header);
+        v_header := v_part.component;
+        problem := v_part.problem;
+    END IF;
+    IF problem IS NULL THEN
+        v_part := _wa_template_values(v_given.body, v_count, v_names, 'body');
+        v_body := v_part.list;
+        problem := v_part.problem;
+    END IF;
+    IF problem IS NULL AND (v_given.offer IS NOT NULL OR _wa_template_takes_offer(p_template)) THEN
+        v_part := _wa_template_offer(p_template, v_given.offer);
+        v_offer := v_part.component;
+        problem := v_part.problem;
+    END IF;
+    IF problem IS NULL AND (v_given.cards IS NOT NULL OR _wa_template_cards(p_template) IS NOT NULL) THEN
+        v_part := _wa_template_carousel(p_template, v_given.cards);
+        v_cards := v_part.component;
+        problem := v_part.problem;
+    END IF;
+    IF p_template.category = 'AUTHENTICATION' AND v_given.buttons IS NULL
+        AND _wa_template_all_buttons(p_template) <> '[]'
+    THEN
+        v_given.buttons := jsonb_build_array(v_body -> 0);
+    END IF;
+    IF problem IS NULL AND (v_given.buttons IS NOT NULL OR p_template.buttons <> '[]') THEN
+        v_part := _wa_template_buttons(p_template, v_given.buttons);
+        v_buttons := v_part.list;
+        problem := v_part.problem;
+    END IF;
+    IF problem IS NULL THEN
+        components := jsonb '[]' || coalesce(v_header, '[]') || coalesce(v_offer, '[]')
+            || CASE WHEN v_count > 0 THEN jsonb_build_object('type', 'body', 'parameters',
+                _wa_template_text_parameters(
+                    v_body, CASE WHEN v_is_named THEN p_template.body_placeholders END
+                ))
+            ELSE '[]' END
+            || coalesce(v_buttons, '[]') || coalesce(v_cards, '[]');
+    END IF;
+END
+$$;
 
-COMMENT ON FUNCTION _wa_are_template_components(jsonb) IS
-'Internal: whether the values are given as the ready components array of the Cloud API.';
+COMMENT ON FUNCTION _wa_fill_template(wa_templates, jsonb) IS
+'Internal: the components array of the request from values in their short form, or what is wrong with them.';
 
 CREATE OR REPLACE FUNCTION _wa_template_components(p_template wa_templates, p_params jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
@@ -229,6 +239,19 @@ $$;
 COMMENT ON FUNCTION _wa_template_components(wa_templates, jsonb) IS
 'Internal: the components array of a template request, [] when it needs none; NULL when the values do not '
 'fit (any more).';
+
+CREATE OR REPLACE FUNCTION _wa_queued_params(
+    p_type text, p_content jsonb, p_params jsonb, p_fallback_params jsonb
+) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN p_type <> 'template' THEN p_fallback_params
+    WHEN p_content ? 'components' THEN p_content -> 'components'
+    ELSE p_params
+END;
+
+COMMENT ON FUNCTION _wa_queued_params(text, jsonb, jsonb, jsonb) IS
+'Internal: the values that a queued message gives to its template, or to its fall-back.';
 
 CREATE OR REPLACE FUNCTION _wa_unknown_template_problem(
     p_org uuid, p_name text, p_language text, p_waba_id text

@@ -203,7 +203,7 @@ AS $$
     FROM _wa_template_slots(p_template) WITH ORDINALITY s (part, place, name, example, turn)
     WHERE s.example IS NULL AND (p_template).category <> 'AUTHENTICATION'
         AND (p_template).provider_template_id IS NULL
-        AND (s.part <> 'header' OR (p_template).header_format = 'TEXT')
+        AND (s.part IN ('body', 'button') OR s.part = 'header' AND (p_template).header_format = 'TEXT')
     HAVING count(*) > 0
     UNION ALL
     SELECT 'unused_parameter', 'notice',

@@ -16,13 +16,22 @@ BEGIN
             RETURN ARRAY['WA008', p_what || ' is an array', 'Every placeholder needs a string or a number.'];
         WHEN 'object' THEN
             IF v_type IN ('currency', 'date_time') THEN
-                IF p_value #>> ARRAY[v_type, 'fallback_value'] IS NULL THEN
-                    RETURN ARRAY['WA008',
-                        format('%s: a %s parameter needs %s.fallback_value', p_what, v_type, v_type),
-                        'For example {"type": "currency", "currency": {"fallback_value": "$10.99", '
-                        '"code": "USD", "amount_1000": 10990}}.'];
-                END IF;
-                RETURN NULL;
+                v_problem := coalesce(
+                    _wa_check_string(
+                        p_value #> ARRAY[v_type, 'fallback_value'], v_type || '.fallback_value', 1024, true
+                    ),
+                    CASE WHEN v_type = 'currency' THEN coalesce(
+                        _wa_check_string(p_value #> '{currency,code}', 'currency.code', 3, true),
+                        CASE WHEN p_value #>> '{currency,amount_1000}' ~ '^-?[0-9]+$' IS NOT TRUE
+                            THEN 'currency.amount_1000 must be a whole number.' END
+                    ) END
+                );
+                RETURN CASE WHEN v_problem IS NOT NULL THEN ARRAY[
+                    'WA008', format('%s: %s', p_what, v_problem),
+                    'For example {"type": "currency", "currency": {"fallback_value": "$10.99", "code": '
+                    '"USD", "amount_1000": 10990}}, or {"type": "date_time", "date_time": '
+                    '{"fallback_value": "..."}}.'
+                ] END;
             END IF;
             v_text := p_value ->> 'text';
             IF v_type IS DISTINCT FROM 'text' OR v_text IS NULL THEN
@@ -94,7 +103,8 @@ BEGIN
             format('the %s takes %s, %s given', p_part,
                 CASE p_count WHEN 0 THEN 'no value' WHEN 1 THEN 'one value' ELSE p_count || ' values' END,
                 jsonb_array_length(list)),
-            'Give one value for each placeholder of the template.'];
+            CASE p_count WHEN 0 THEN format('Leave the values of the %s out.', p_part)
+                ELSE format('Give one value for each placeholder of the %s.', p_part) END];
         RETURN;
     END IF;
     IF _wa_are_plain_params(list, p_count) THEN
@@ -112,18 +122,25 @@ COMMENT ON FUNCTION _wa_template_values(jsonb, integer, text[], text) IS
 'an object by the declared names, a scalar or a single parameter object as the only value.';
 
 CREATE OR REPLACE FUNCTION _wa_template_text_parameters(p_list jsonb, p_names text[]) RETURNS jsonb
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-BEGIN ATOMIC
-    SELECT jsonb_agg(
-        CASE jsonb_typeof(v.value)
-            WHEN 'object' THEN v.value
-            ELSE jsonb_build_object('type', 'text', 'text', v.value #>> '{}')
-        END
-        || CASE WHEN p_names IS NULL THEN '{}' ELSE jsonb_build_object('parameter_name', p_names[v.place]) END
-        ORDER BY v.place
-    )
-    FROM jsonb_array_elements(p_list) WITH ORDINALITY v (value, place);
-END;
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_parameters jsonb;
+    v_value jsonb;
+BEGIN
+    FOR v_no IN 0 .. jsonb_array_length(p_list) - 1 LOOP
+        v_value := p_list -> v_no;
+        IF jsonb_typeof(v_value) <> 'object' THEN
+            v_value := jsonb_build_object('type', 'text', 'text', v_value #>> '{}');
+        END IF;
+        IF p_names IS NOT NULL THEN
+            v_value := v_value || jsonb_build_object('parameter_name', p_names[v_no + 1]);
+        END IF;
+        v_parameters := coalesce(v_parameters, '[]') || jsonb_build_array(v_value);
+    END LOOP;
+    RETURN v_parameters;
+END
+$$;
 
 COMMENT ON FUNCTION _wa_template_text_parameters(jsonb, text[]) IS
 'Internal: values as parameter objects; with names for a template whose placeholders are named. NULL for no '

@@ -68,6 +68,11 @@ BEGIN
             FROM jsonb_array_elements(p_template.button_parameters) b
             -- Meta wants an authentication template's code twice; it is given once.
             WHERE p_template.category <> 'AUTHENTICATION'
+            UNION ALL
+            SELECT 4, 'cards', 1, 'cards', false WHERE _wa_template_cards(p_template) IS NOT NULL
+            UNION ALL
+            SELECT 5, 'limited_time_offer', 1, 'limited_time_offer', false
+            WHERE _wa_template_takes_offer(p_template)
         ) p
     ) s
     ORDER BY s.rank, s.place;
@@ -76,7 +81,8 @@ $$;
 
 COMMENT ON FUNCTION _wa_template_slots(wa_templates) IS
 'Internal: every value that a template takes, with its name: the placeholder''s own, else the declared one '
-'(body first, then header, then buttons), else its number, header or button_N.';
+'(body first, then header, buttons, cards, the end of an offer), else its number, header, button_N, cards or '
+'limited_time_offer.';
 
 CREATE OR REPLACE FUNCTION _wa_fold_template_values(p_template wa_templates, p_values jsonb) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path FROM CURRENT
@@ -85,7 +91,10 @@ AS $$
         WHEN count(*) = count(*) FILTER (WHERE s.part = 'body') THEN f.body
         ELSE jsonb_strip_nulls(jsonb_build_object(
             'header', jsonb_agg(p_values -> s.name) FILTER (WHERE s.part = 'header'),
-            'buttons', jsonb_object_agg(s.place, p_values -> s.name) FILTER (WHERE s.part = 'button')
+            'buttons', jsonb_object_agg(s.place, p_values -> s.name) FILTER (WHERE s.part = 'button'),
+            'cards', (jsonb_agg(p_values -> s.name) FILTER (WHERE s.part = 'cards')) -> 0,
+            'limited_time_offer',
+            (jsonb_agg(p_values -> s.name) FILTER (WHERE s.part = 'limited_time_offer')) -> 0
         )) || jsonb_build_object('body', f.body)
     END
     FROM (
@@ -100,7 +109,7 @@ $$;
 
 COMMENT ON FUNCTION _wa_fold_template_values(wa_templates, jsonb) IS
 'Internal: values by name in the form that template_params takes: an array, or an object by part where '
-'header or buttons take values too.';
+'header, buttons, cards or an offer take values too.';
 
 CREATE OR REPLACE FUNCTION resolve_wa_template_params(
     p_template text, p_context jsonb, p_language text DEFAULT NULL
@@ -194,10 +203,33 @@ END;
 COMMENT ON FUNCTION _wa_template_component_values(jsonb, text, text[]) IS
 'Internal: the texts that a request gives to the header or the body, by placeholder.';
 
+-- Late-bound: a card is a template, which is rendered as one.
+CREATE OR REPLACE FUNCTION _wa_render_cards(p_template wa_templates, p_given jsonb) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_cards CONSTANT jsonb := _wa_template_cards(p_template);
+BEGIN
+    RETURN (
+        SELECT string_agg(format(E'(%s)\n%s', g.place, _wa_render_template(
+            _wa_card_template(
+                p_template, v_cards -> least(g.place, jsonb_array_length(v_cards))::integer - 1
+            ), g.value -> 'components'
+        )), E'\n\n' ORDER BY g.place)
+        FROM jsonb_array_elements(p_given) WITH ORDINALITY g (value, place)
+    );
+END
+$$;
+
+COMMENT ON FUNCTION _wa_render_cards(wa_templates, jsonb) IS
+'Internal: the texts of the cards of a carousel with the values of a request.';
+
 CREATE OR REPLACE FUNCTION _wa_render_template(p_template wa_templates, p_components jsonb) RETURNS text
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 AS $$
     SELECT concat_ws(E'\n\n',
+        '[' || (_wa_template_component((p_template).components, 'LIMITED_TIME_OFFER')
+            #>> '{limited_time_offer,text}') || ']',
         CASE
             WHEN (p_template).header_format = 'TEXT' THEN _wa_fill_template_text(
                 (p_template).header_text,
@@ -230,19 +262,50 @@ AS $$
                 WHERE c.value ->> 'type' = 'button' AND (c.value ->> 'index')::bigint = b.place - 1
                 LIMIT 1
             ) g ON true
-        )
+        ),
+        _wa_render_cards(p_template, _wa_template_component(p_components, 'CAROUSEL') -> 'cards')
     )
 $$;
 
 COMMENT ON FUNCTION _wa_render_template(wa_templates, jsonb) IS
 'Internal: the text of a template with the values of a request.';
 
+-- Late-bound: a card is a template, whose samples it asks for.
+CREATE OR REPLACE FUNCTION _wa_card_samples(p_template wa_templates) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    RETURN (
+        SELECT jsonb_agg(
+            CASE jsonb_typeof(f.values) WHEN 'array' THEN jsonb_build_object('body', f.values)
+                ELSE f.values END
+            ORDER BY c.place
+        )
+        FROM jsonb_array_elements(_wa_template_cards(p_template)) WITH ORDINALITY c (value, place)
+        CROSS JOIN LATERAL _wa_card_template(p_template, c.value) t
+        CROSS JOIN LATERAL (
+            SELECT _wa_fold_template_values(t, _wa_template_samples(t)) AS values
+        ) f
+    );
+END
+$$;
+
+COMMENT ON FUNCTION _wa_card_samples(wa_templates) IS 'Internal: values for the cards of a carousel.';
+
 CREATE OR REPLACE FUNCTION _wa_template_samples(p_template wa_templates) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 AS $$
     SELECT coalesce(jsonb_object_agg(s.name, CASE
+        WHEN s.part = 'cards' THEN _wa_card_samples(p_template)
+        WHEN s.part = 'limited_time_offer' THEN '4102444800000'
         WHEN s.part = 'header' AND (p_template).header_format = 'LOCATION'
             THEN '{"latitude": 0, "longitude": 0, "name": "Place", "address": "Address"}'
+        WHEN s.part = 'header' AND (p_template).header_format = 'PRODUCT'
+            THEN '{"catalog_id": "1", "product_retailer_id": "sample"}'
+        WHEN s.part = 'button' AND k.sub_type = 'mpm' THEN '{"thumbnail_product_retailer_id": "sample", '
+            '"sections": [{"title": "Sample", "product_items": [{"product_retailer_id": "sample"}]}]}'
+        WHEN s.part = 'button' AND k.sub_type = 'order_details' THEN '{"reference_id": "sample", '
+            '"type": "digital-goods", "currency": "BRL", "total_amount": {"value": 100, "offset": 100}}'
         WHEN s.part = 'header' AND (p_template).header_format <> 'TEXT'
             THEN to_jsonb(coalesce(s.example, 'https://example.com/file'))
         WHEN s.example IS NOT NULL THEN to_jsonb(s.example)
@@ -252,6 +315,7 @@ AS $$
         ELSE to_jsonb(replace(s.name, '_', ' '))
     END), '{}')
     FROM _wa_template_slots(p_template) s
+    CROSS JOIN LATERAL _wa_template_button_kind((p_template).buttons -> s.place) k
 $$;
 
 COMMENT ON FUNCTION _wa_template_samples(wa_templates) IS

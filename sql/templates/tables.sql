@@ -35,6 +35,7 @@ CREATE TABLE wa_templates (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     synced_at timestamptz,
+    is_plain boolean NOT NULL DEFAULT false,
     CONSTRAINT wa_templates_pkey PRIMARY KEY (organization_id, id),
     CONSTRAINT wa_templates_organization_fkey FOREIGN KEY (organization_id)
     REFERENCES wa_organizations (id) ON DELETE CASCADE,
@@ -81,6 +82,8 @@ COMMENT ON COLUMN wa_templates.components IS 'The components as Meta stores them
 COMMENT ON COLUMN wa_templates.body_placeholders IS 'Derived: the placeholders of the body in order.';
 COMMENT ON COLUMN wa_templates.button_parameters IS
 'Derived: the buttons that need a value, [{"index": 0, "sub_type": "url"}, ...].';
+COMMENT ON COLUMN wa_templates.is_plain IS
+'Derived: whether only its body takes values, so that nothing else need be looked at when it is sent.';
 COMMENT ON COLUMN wa_templates.is_enabled IS 'Whether automation may use it.';
 COMMENT ON COLUMN wa_templates.blocked_reason IS
 'Why sending with it was stopped after an answer of the provider; an approval lifts it.';

@@ -54,28 +54,6 @@ COMMENT ON FUNCTION _wa_template_components_of(text, text, text, text, jsonb, js
 'Internal: the components as Meta writes them, from the columns; parts without a column are taken from the '
 'old ones.';
 
-CREATE OR REPLACE FUNCTION _wa_template_button_parameters(p_buttons jsonb) RETURNS jsonb
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-BEGIN ATOMIC
-    SELECT coalesce(
-        jsonb_agg(jsonb_build_object('index', b.index, 'sub_type', b.sub_type) ORDER BY b.index), '[]'
-    )
-    FROM (
-        SELECT e.position - 1 AS index,
-            CASE upper(e.value ->> 'type')
-                WHEN 'URL' THEN CASE WHEN e.value ->> 'url' LIKE '%{{%}}%' THEN 'url' END
-                WHEN 'OTP' THEN 'url'
-                WHEN 'COPY_CODE' THEN 'copy_code'
-                WHEN 'MPM' THEN 'mpm'
-            END AS sub_type
-        FROM jsonb_array_elements(p_buttons) WITH ORDINALITY e (value, position)
-    ) b
-    WHERE b.sub_type IS NOT NULL;
-END;
-
-COMMENT ON FUNCTION _wa_template_button_parameters(jsonb) IS
-'Internal: the buttons that cannot be sent without a value, [{"index": 0, "sub_type": "url"}, ...].';
-
 CREATE OR REPLACE FUNCTION _wa_template_in_review(p_new wa_templates, p_old wa_templates) RETURNS wa_templates
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
@@ -141,6 +119,35 @@ COMMENT ON FUNCTION _wa_template_in_parts(wa_templates, wa_templates) IS
 'Internal: a template whose text columns and components say the same, by those that were written. The old '
 'row is NULL for a new one.';
 
+CREATE OR REPLACE FUNCTION _wa_template_derived(p_template wa_templates) RETURNS wa_templates
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    p_template.body_placeholders := _wa_sorted_placeholders(p_template.body_text);
+    p_template.header_placeholders := CASE
+        WHEN p_template.header_format = 'TEXT' THEN _wa_sorted_placeholders(p_template.header_text) ELSE '{}'
+    END;
+    p_template.button_parameters := _wa_template_button_parameters(p_template.buttons);
+    IF p_template.category = 'AUTHENTICATION' AND p_template.body_placeholders = '{}' THEN
+        p_template.body_placeholders := '{1}';
+    END IF;
+    p_template.parameter_format := CASE
+        WHEN concat_ws(',', p_template.body_placeholders, p_template.header_placeholders) ~ '[a-z]'
+            THEN 'NAMED'
+        ELSE 'POSITIONAL'
+    END;
+    p_template.is_plain := p_template.category <> 'AUTHENTICATION'
+        AND p_template.header_placeholders = '{}' AND coalesce(p_template.header_format, 'TEXT') = 'TEXT'
+        AND p_template.button_parameters = '[]'
+        AND NOT p_template.buttons @? '$[*].type ? (@ like_regex "^flow$" flag "i")'
+        AND _wa_template_cards(p_template) IS NULL AND NOT _wa_template_takes_offer(p_template);
+    RETURN p_template;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_template_derived(wa_templates) IS
+'Internal: a template with what follows from its texts and components.';
+
 CREATE OR REPLACE FUNCTION tg_wa_templates__derive() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
@@ -161,18 +168,7 @@ BEGIN
     NEW.language := replace(NEW.language, '-', '_');
     NEW := _wa_template_in_review(NEW, OLD);
     NEW := _wa_template_in_parts(NEW, OLD);
-    NEW.body_placeholders := _wa_sorted_placeholders(NEW.body_text);
-    NEW.header_placeholders := CASE
-        WHEN NEW.header_format = 'TEXT' THEN _wa_sorted_placeholders(NEW.header_text) ELSE '{}'
-    END;
-    NEW.button_parameters := _wa_template_button_parameters(NEW.buttons);
-    IF NEW.category = 'AUTHENTICATION' AND NEW.body_placeholders = '{}' THEN
-        NEW.body_placeholders := '{1}';
-    END IF;
-    NEW.parameter_format := CASE
-        WHEN concat_ws(',', NEW.body_placeholders, NEW.header_placeholders) ~ '[a-z]' THEN 'NAMED'
-        ELSE 'POSITIONAL'
-    END;
+    NEW := _wa_template_derived(NEW);
     -- What Meta has taken needs no check, and must not fail for being of a newer kind than this release.
     IF NEW.provider_template_id IS NULL AND (TG_OP = 'INSERT' OR (
         NEW.name, NEW.header_format, NEW.header_text, NEW.body_text, NEW.footer_text, NEW.buttons,
@@ -332,9 +328,7 @@ BEGIN ATOMIC
                 ) >> 2 = b.rank >> 2
         ) ELSE b.rank >= 0 END
     FROM (
-        SELECT t.id, t.category, t.language, cardinality(t.body_placeholders) AS body_count,
-            t.header_placeholders = '{}' AND t.button_parameters = '[]' AND t.category <> 'AUTHENTICATION'
-            AND coalesce(t.header_format, 'TEXT') = 'TEXT' AS is_plain,
+        SELECT t.id, t.category, t.language, cardinality(t.body_placeholders) AS body_count, t.is_plain,
             _wa_is_template_sendable(t.status, t.blocked_at, t.blocked_until, p_now) AS is_sendable,
             _wa_template_rank(
                 t.language, p_language, p_default_language, t.status = 'APPROVED', t.waba_id IS NOT NULL

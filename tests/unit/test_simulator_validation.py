@@ -20,6 +20,8 @@ from message_examples import (
     template,
     text,
 )
+from template_examples import KINDS
+from template_faults import WRONG, Wrong
 from wa_simulator.errors import GraphError
 from wa_simulator.ids import canonical_wa_id
 from wa_simulator.state import Template
@@ -158,7 +160,7 @@ def body_of(*parameters: dict[str, Any]) -> dict[str, Any]:
         ("positional", [*POSITIONAL, POSITIONAL[0]], 131009),
         ("positional", [*POSITIONAL[:2], POSITIONAL[3]], 131008),
         ("positional", [*POSITIONAL[:2], button(0, "quick_reply", text("x"))], 132012),
-        ("positional", [*POSITIONAL[:3], button(2, "voice_call", text("x"))], 132018),
+        ("positional", [*POSITIONAL[:3], button(2, "voice_call", text("x"))], 100),
         ("positional", [*POSITIONAL[:3], button(10, "quick_reply", text("x"))], 131009),
         ("positional", [*POSITIONAL[:2], button(0, "url", text("a\nb"))], 132018),
         ("positional", [{"type": "header", "parameters": [text("x" * 60)]}, *POSITIONAL[1:]], 132005),
@@ -200,6 +202,26 @@ def test_parameters_must_fit_the_template(name: str, components: list[dict[str, 
     with pytest.raises(GraphError) as caught:
         check_template(template(name, *components), registered(name), 25, [])
     assert caught.value.code == code
+
+
+def known(name: str) -> Template:
+    kind = KINDS[name]
+    return Template(
+        id="1", waba_id="1", name=name, language="en_US", category=kind.category, components=kind.components,
+        parameter_format="NAMED" if name == "named" else "POSITIONAL",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_values_of_every_kind_of_template_are_taken(name: str) -> None:
+    check_template(template(name, *KINDS[name].ready), known(name), 25, [])
+
+
+@pytest.mark.parametrize("wrong", [wrong for wrong in WRONG if wrong.code], ids=lambda wrong: wrong.message)
+def test_values_of_another_shape_are_refused(wrong: Wrong) -> None:
+    with pytest.raises(GraphError) as caught:
+        check_template(template(wrong.kind, *wrong.values), known(wrong.kind), 25, [])
+    assert caught.value.code == wrong.code, str(caught.value)
 
 
 @pytest.mark.parametrize(

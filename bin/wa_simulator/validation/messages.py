@@ -163,6 +163,11 @@ def _media(kind: str, *allowed: str) -> Callable[[dict[str, Any], list[str]], No
 
 
 def _location(content: dict[str, Any], _: list[str]) -> None:
+    check_location(content)
+
+
+def check_location(content: dict[str, Any]) -> None:
+    """A place: coordinates in degrees, and words for it."""
     only(content, frozenset({"latitude", "longitude", "name", "address"}), "location")
     for key, bound in (("latitude", 90.0), ("longitude", 180.0)):
         value = content.get(key)

@@ -9,21 +9,23 @@ from wa_simulator.errors import GraphError
 from wa_simulator.state import Template
 
 from .checks import array, item, needed, needed_child, only
-from .messages import check_media
+from .messages import check_location, check_media
+from .template_buttons import check_buttons
+from .template_parameters import check_text, parameters_of
 
 _PLACEHOLDER: Final = re.compile(r"\{\{\s*([A-Za-z0-9_]+)\s*\}\}")
-_FORBIDDEN_SPACE: Final = re.compile(r"[\n\r\t]| {5,}")
-_MEDIA_FORMATS: Final = ("IMAGE", "VIDEO", "DOCUMENT")
+_MEDIA_FORMATS: Final = ("IMAGE", "VIDEO", "GIF", "DOCUMENT")
 _COMPONENT_KEYS: Final = frozenset({"type", "sub_type", "index", "parameters", "cards"})
-# What a button of the template takes: (sub_type, parameter type, whether a send must give it).
-_BUTTONS: Final[dict[str, tuple[str, str, bool]]] = {
-    "QUICK_REPLY": ("quick_reply", "payload", False),
-    "COPY_CODE": ("copy_code", "coupon_code", True),
-    "OTP": ("url", "text", True),
-    "FLOW": ("flow", "action", False),
-    "CATALOG": ("catalog", "action", False),
-    "MPM": ("mpm", "action", True),
-}
+_TYPES: Final = (
+    "header",
+    "body",
+    "button",
+    "carousel",
+    "limited_time_offer",
+    "order_status",
+    "tap_target_configuration",
+)
+_Components = dict[str, list[dict[str, Any]]]
 
 
 def check_status(template: Template | None, name: str, language: str) -> Template:
@@ -46,48 +48,103 @@ def check_template(content: dict[str, Any], template: Template, version: int, me
     """Check the components of ``content``, the object under ``template`` of the request.
 
     Raises GraphError 132000 (count), 132012 (format; forbidden white space before v23), 132018 (forbidden
-    white space), 132005 (too long), 131008 or 131009.
+    white space), 132005 (too long), 100 (a value for what takes none), 131008 or 131009.
     """
-    given = _components(content)
-    parts = {str(part.get("type", "")).upper(): part for part in template.components}
+    given = _components(content.get("components"))
     named = template.parameter_format == "NAMED"
+    _parts(template.components, given, named, version, media_ids)
+    parts = _by_type(template.components)
+    _offer(parts.get("LIMITED_TIME_OFFER"), given["limited_time_offer"])
+    _carousel(parts.get("CAROUSEL"), given["carousel"], named, version, media_ids)
+    if template.category == "AUTHENTICATION":
+        _code(given)
+
+
+def _by_type(components: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {str(part.get("type", "")).upper(): part for part in components}
+
+
+def _parts(
+    components: list[dict[str, Any]], given: _Components, named: bool, version: int, media_ids: list[str]
+) -> None:
+    """Header, body and buttons, of the template itself or of one of its cards."""
+    parts = _by_type(components)
     _header(parts.get("HEADER"), given["header"], named, version, media_ids)
     body = parts.get("BODY", {})
     values = _texts(body, given["body"], "body", named, version)
     _length(str(body.get("text", "")), values, 1024, "body")
-    if template.category == "AUTHENTICATION":
-        _code(given)
-    _buttons(parts.get("BUTTONS", {}).get("buttons", []), given["button"], version)
+    check_buttons(parts.get("BUTTONS", {}).get("buttons", []), given["button"], version)
 
 
-def _components(content: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    given: dict[str, list[dict[str, Any]]] = {"header": [], "body": [], "button": [], "other": []}
-    values = content.get("components")
+def _components(values: Any, path: str = "template.components") -> _Components:
+    given: _Components = {kind: [] for kind in _TYPES}
     if values is None:
         return given
     if not isinstance(values, list):
-        raise GraphError(100, "Param template.components must be an array.")
+        raise GraphError(100, f"Param {path} must be an array.")
     for index, value in enumerate(values):
-        path = f"template.components[{index}]"
-        component = item(value, path)
-        only(component, _COMPONENT_KEYS, path)
-        kind = needed(component, "type", path).lower()
-        if kind not in ("header", "body", "button", "carousel", "limited_time_offer"):
-            raise GraphError(132012, f"{path} is of type {kind}, which takes no parameters.")
-        if kind != "carousel":
-            array(component, "parameters", path, least=0)
-        if kind in ("header", "body") and given[kind]:
-            raise GraphError(131009, f"{path}: a second {kind} component.")
-        given[kind if kind in given else "other"].append(component)
+        where = f"{path}[{index}]"
+        component = item(value, where)
+        only(component, _COMPONENT_KEYS, where)
+        kind = needed(component, "type", where).lower()
+        if kind not in _TYPES:
+            raise GraphError(132012, f"{where} is of type {kind}, which takes no parameters.")
+        if kind != "button" and given[kind]:
+            raise GraphError(131009, f"{where}: a second {kind} component.")
+        if kind == "carousel":
+            array(component, "cards", where, most=10)
+        # A catalog's and a flow's button may go without.
+        elif kind != "button" or "parameters" in component:
+            array(component, "parameters", where, least=0)
+        given[kind].append(component)
     return given
 
 
-def _parameters(components: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        item(value, "template.components.parameters")
-        for component in components
-        for value in component["parameters"]
-    ]
+def _offer(part: dict[str, Any] | None, components: list[dict[str, Any]]) -> None:
+    """The end of a limited-time offer, in milliseconds: given if the template shows it, else not."""
+    shows_end = part is not None and bool(part.get("limited_time_offer", {}).get("has_expiration"))
+    given = parameters_of(components)
+    if not shows_end:
+        if given:
+            raise GraphError(100, "limited_time_offer: the template does not support parameters")
+        return
+    if len(given) != 1:
+        raise GraphError(131008, "limited_time_offer: one parameter is required")
+    if given[0].get("type") != "limited_time_offer":
+        raise GraphError(132012, "limited_time_offer: the parameter must be of type limited_time_offer")
+    end = needed_child(given[0], "limited_time_offer", "limited_time_offer").get("expiration_time_ms")
+    if type(end) is not int or end <= 0:
+        raise GraphError(131009, "limited_time_offer: expiration_time_ms must be an integer")
+
+
+def _carousel(
+    part: dict[str, Any] | None,
+    components: list[dict[str, Any]],
+    named: bool,
+    version: int,
+    media_ids: list[str],
+) -> None:
+    """The cards: as many as were approved, but for product cards, of which the first is the pattern."""
+    if part is None:
+        if components:
+            raise GraphError(132012, "carousel: the template has none")
+        return
+    approved = part.get("cards", [])
+    cards = components[0]["cards"] if components else []
+    formats = {str(_by_type(card["components"]).get("HEADER", {}).get("format")).upper() for card in approved}
+    if len(cards) != len(approved) and (formats != {"PRODUCT"} or not 2 <= len(cards) <= 10):
+        raise GraphError(132012, f"carousel: {len(cards)} cards given, the template has {len(approved)}")
+    seen = set()
+    for place, value in enumerate(cards):
+        where = f"carousel.cards[{place}]"
+        card = item(value, where)
+        only(card, frozenset({"card_index", "components"}), where)
+        index = card.get("card_index")
+        if type(index) is not int or index in seen or not 0 <= index < len(cards):
+            raise GraphError(131009, f"{where}: card_index must count from 0, each once")
+        seen.add(index)
+        given = _components(array(card, "components", where, least=0), f"{where}.components")
+        _parts(approved[min(index, len(approved) - 1)]["components"], given, named, version, media_ids)
 
 
 def _texts(
@@ -97,7 +154,7 @@ def _texts(
     # Authentication bodies are Meta's own text with the code in it.
     if part.get("type", "").upper() == "BODY" and "text" not in part:
         expected = ["1"]
-    given = _parameters(components)
+    given = parameters_of(components)
     if len(given) != len(expected):
         raise GraphError(
             132000,
@@ -118,32 +175,8 @@ def _texts(
                 132012, f"{where}: parameter {index + 1} has a parameter_name; the template is positional"
             )
         key = name if named else str(index + 1)
-        values[str(key)] = _text_of(parameter, f"{where} parameter {key}", version)
+        values[str(key)] = check_text(parameter, f"{where} parameter {key}", version)
     return values
-
-
-def _text_of(parameter: dict[str, Any], where: str, version: int) -> str:
-    kind = parameter.get("type")
-    if kind == "text":
-        value = parameter.get("text")
-        if not isinstance(value, str):
-            raise GraphError(132012, f"{where}: a text parameter needs its text as a string")
-        if not value.strip():
-            raise GraphError(131008, f"{where}: the text is missing")
-        if _FORBIDDEN_SPACE.search(value):
-            raise GraphError(
-                132018 if version >= 23 else 132012,
-                f"{where}: text cannot have new-line/tab characters or more than 4 consecutive spaces",
-            )
-        return value
-    if kind in ("currency", "date_time"):
-        inner = needed_child(parameter, str(kind), where)
-        if kind == "currency":
-            needed(inner, "code", where)
-            if not isinstance(inner.get("amount_1000"), int):
-                raise GraphError(132012, f"{where}: amount_1000 must be an integer")
-        return needed(inner, "fallback_value", where)
-    raise GraphError(132012, f"{where}: format mismatch, expected TEXT, received {str(kind).upper()}")
 
 
 def _length(pattern: str, values: dict[str, str], maximum: int, where: str) -> None:
@@ -162,74 +195,30 @@ def _header(
     media_ids: list[str],
 ) -> None:
     kind = str(part.get("format", "TEXT")).upper() if part is not None else None
-    given = _parameters(components)
+    given = parameters_of(components)
     if part is None or kind == "TEXT":
         values = _texts(part or {}, components, "header", named, version)
         _length(str((part or {}).get("text", "")), values, 60, "header")
         return
     received = str(given[0].get("type", "unknown")) if given else "unknown"
-    if len(given) != 1 or received.upper() != ("VIDEO" if kind == "GIF" else kind):
+    if len(given) != 1 or received.upper() != kind:
         raise GraphError(132012, f"header: format mismatch, expected {kind}, received {received.upper()}")
     inner = needed_child(given[0], received, "header")
-    if kind in _MEDIA_FORMATS or kind == "GIF":
+    if kind in _MEDIA_FORMATS:
         allowed = frozenset({"filename"}) if kind == "DOCUMENT" else frozenset()
         check_media(inner, f"header.{received}", media_ids, allowed)
-    elif "latitude" not in inner or "longitude" not in inner:
-        raise GraphError(132012, "header: a location needs latitude and longitude")
+    elif kind == "LOCATION":
+        check_location(inner)
+    elif kind == "PRODUCT":
+        needed(inner, "catalog_id", "header.product")
+        needed(inner, "product_retailer_id", "header.product")
 
 
 def _code(given: dict[str, list[dict[str, Any]]]) -> None:
-    for parameter in _parameters(given["body"]):
+    for parameter in parameters_of(given["body"]):
         if len(str(parameter.get("text", ""))) > 15:
             raise GraphError(132018, "body: the code has more than 15 characters")
-    body = [parameter.get("text") for parameter in _parameters(given["body"])]
-    button = [parameter.get("text") for parameter in _parameters(given["button"])]
+    body = [parameter.get("text") for parameter in parameters_of(given["body"])]
+    button = [parameter.get("text") for parameter in parameters_of(given["button"])]
     if button and body and button[0] != body[0]:
         raise GraphError(131009, "the button of an authentication template carries the same code as the body")
-
-
-def _buttons(parts: list[dict[str, Any]], components: list[dict[str, Any]], version: int) -> None:
-    given: dict[int, dict[str, Any]] = {}
-    for component in components:
-        index = component.get("index")
-        if not re.fullmatch(r"[0-9]", str(index)) or isinstance(index, bool):
-            raise GraphError(131009, "button: index must be 0 to 9")
-        if int(str(index)) in given:
-            raise GraphError(131009, f"button: index {index} is given twice")
-        given[int(str(index))] = component
-    for index, part in enumerate(parts):
-        _button(index, part, given.pop(index, None), version)
-    if given:
-        raise GraphError(132018, f"button: the template has no button with index {min(given)}")
-
-
-def _button(index: int, part: dict[str, Any], component: dict[str, Any] | None, version: int) -> None:
-    kind = str(part.get("type", "")).upper()
-    where = f"button at index {index}"
-    dynamic_url = kind == "URL" and bool(_PLACEHOLDER.search(str(part.get("url", ""))))
-    rule = ("url", "text", True) if dynamic_url else _BUTTONS.get(kind)
-    if component is None:
-        if rule is not None and rule[2]:
-            raise GraphError(131008, f"{where} of type {kind} requires a parameter")
-        return
-    if rule is None:
-        raise GraphError(132018, f"{where} of type {kind} takes no parameter")
-    sub_type, parameter_type, _ = rule
-    if str(component.get("sub_type", "")).lower() != sub_type:
-        raise GraphError(
-            132012, f"{where}: sub_type must be {sub_type}, received {component.get('sub_type')}"
-        )
-    parameters = _parameters([component])
-    if len(parameters) != 1:
-        raise GraphError(132000, f"{where}: one parameter is expected, {len(parameters)} given")
-    parameter = parameters[0]
-    if parameter.get("type") != parameter_type:
-        raise GraphError(
-            132012, f"{where}: parameter type must be {parameter_type}, received {parameter.get('type')}"
-        )
-    if parameter_type == "text":
-        _text_of(parameter, where, version)
-    elif parameter_type == "action":
-        needed_child(parameter, "action", where)
-    else:
-        needed(parameter, parameter_type, where, 20 if parameter_type == "coupon_code" else 256)

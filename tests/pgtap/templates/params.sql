@@ -1,4 +1,5 @@
 -- Tests sql/templates/params.sql, sql/templates/build.sql, sql/templates/buttons.sql.
+-- Templates of every kind are in tests/integration/test_template_values.py.
 BEGIN;
 SELECT plan(70);
 
@@ -30,7 +31,8 @@ INSERT INTO wa_templates (name, category, language, body_text, status, component
         "url": "https://www.whatsapp.com/otp/code/?code=otp{{1}}"}]}]'),
 ('code', 'AUTHENTICATION', 'en', 'Your code is {{1}}', 'APPROVED', '[]'),
 ('carousel', 'MARKETING', 'en', '', 'APPROVED',
-    '[{"type": "BODY", "text": "Hi {{1}}"}, {"type": "CAROUSEL", "cards": []}]');
+    '[{"type": "BODY", "text": "Hi {{1}}"}, {"type": "CAROUSEL", "cards": [{"components": [
+        {"type": "HEADER", "format": "IMAGE"}]}]}]');
 
 CREATE FUNCTION pg_temp.components(p_name text, p_params jsonb) RETURNS jsonb LANGUAGE sql AS
 $$ SELECT _wa_template_components(t, p_params) FROM wa_templates t WHERE name = p_name $$;
@@ -161,8 +163,10 @@ SELECT is(pg_temp.components('buttons', '{"body": ["Ana"], "buttons": ["track/1"
         '{"type": "button", "sub_type": "url", "index": "1",
           "parameters": [{"type": "text", "text": "track/1"}]}'::jsonb,
         '{"type": "button", "sub_type": "copy_code", "index": "2",
-          "parameters": [{"type": "coupon_code", "coupon_code": "SAVE10"}]}'::jsonb),
-    'plain values fill the buttons that need one, in order');
+          "parameters": [{"type": "coupon_code", "coupon_code": "SAVE10"}]}'::jsonb,
+        '{"type": "button", "sub_type": "flow", "index": "4",
+          "parameters": [{"type": "action", "action": {"flow_token": "unused"}}]}'::jsonb),
+    'plain values fill the buttons that need one, in order; a flow has its own');
 SELECT is(
     pg_temp.components('buttons',
         '{"body": ["Ana"], "buttons": {"0": "STOP_42", "1": "track/1", "2": "SAVE10",
@@ -208,8 +212,9 @@ SELECT is(pg_temp.code('code', '[]'), 'WA003', 'the code is needed');
 
 -- the components array of the API
 SELECT is(pg_temp.components('carousel', '[{"type": "body", "parameters": [{"type": "text", "text": "Ana"}]},
-    {"type": "carousel", "cards": [{"card_index": 0, "components": []}]}]') #>> '{1,cards,0,card_index}', '0',
-    'ready components go through: carousels and all that is to come');
+    {"type": "carousel", "cards": [{"card_index": 0, "components": [
+        {"type": "header", "parameters": [{"type": "image", "image": {"id": "55"}}]}]}]}]')
+        #>> '{1,cards,0,card_index}', '0', 'ready components go through');
 SELECT is(pg_temp.code('carousel', '[{"type": "body", "parameters": []}, {"type": "carousel", "cards": []}]'),
     'WA003',
     'their body is counted');
