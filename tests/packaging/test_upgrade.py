@@ -14,8 +14,10 @@ import pytest
 from copies import contents, prepare, queue, run, settings, simulator, states
 from harness import CHECKOUT, Database, Server
 from product import load_build
+from psycopg.types.json import Jsonb
 from schema_dump import schema_of
 from simulated import SimulatorProcess, wait_until
+from template_examples import KINDS
 from wa_process import WaProcess, wa
 
 BUILD = load_build()
@@ -245,15 +247,25 @@ def test_every_release_upgrades_to_a_fresh_installation_and_keeps_its_rows(
     run(pg, "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", upgraded.dsn, "-f", ROWS)
     with upgraded.connect() as connection:
         before = contents(connection)
+        for name, kind in KINDS.items():
+            connection.execute(
+                "INSERT INTO wa_templates (name, category, body_text, components) VALUES (%s, %s, '', %s)",
+                (f"kind {name}", kind.category, Jsonb(kind.components)),
+            )
         connection.execute("ALTER EXTENSION pg_whatsapp UPDATE")
         connection.execute("SELECT migrate_wa()")
+        # What follows from a template is what would follow from it today.
+        stale = connection.execute(
+            "SELECT t.name FROM wa_templates t WHERE to_jsonb(t) <> to_jsonb(_wa_template_derived(t))"
+        ).fetchall()
+        connection.execute("DELETE FROM wa_templates WHERE name LIKE 'kind %'")
         after = contents(connection)
         # Files that have moved since are known by their present names.
         lost = connection.execute(
             "SELECT m.version, m.step FROM wa_migrations AS m"
             " WHERE NOT EXISTS (SELECT FROM _wa_scripts AS s WHERE s.name = m.step)"
         ).fetchall()
-    assert lost == []
+    assert (lost, stale) == ([], [])
     fresh.install()
     assert schema_of(upgraded) == schema_of(fresh)
     assert before["wa_outbound_queue"]
