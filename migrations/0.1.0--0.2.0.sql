@@ -1,5 +1,45 @@
 -- From release 0.1.0 to 0.2.0.
 
+-- Renumbered countries: former and current number are one subscriber from here on, so contacts of either
+-- become one; by the functions of 0.1.0, whose tables are still as they were. Two user ids are two people:
+-- the former number is then history, and its holder is found by user id.
+DO $$
+DECLARE
+    v_former record;
+BEGIN
+    FOR v_former IN
+        SELECT c.organization_id, c.id, n.id AS current_id, _wa_phone_key(c.phone_key) AS key,
+            c.user_id <> n.user_id AS are_two
+        FROM wa_contacts c
+        LEFT JOIN wa_contacts n ON n.organization_id = c.organization_id
+            AND n.phone_key = _wa_phone_key(c.phone_key)
+        WHERE c.phone_key ~ '^\+(225|229|241|84)' AND c.phone_key <> _wa_phone_key(c.phone_key)
+    LOOP
+        IF v_former.are_two THEN
+            UPDATE wa_contacts SET phone_e164 = NULL, phone_key = NULL
+            WHERE organization_id = v_former.organization_id AND id = v_former.id;
+        ELSIF v_former.current_id IS NOT NULL THEN
+            PERFORM _wa_merge_contacts(v_former.organization_id, v_former.id, v_former.current_id);
+        ELSE
+            UPDATE wa_contacts SET phone_key = v_former.key
+            WHERE organization_id = v_former.organization_id AND id = v_former.id;
+        END IF;
+    END LOOP;
+    UPDATE wa_contact_identities i SET is_current = false, valid_to = clock_timestamp()
+    WHERE i.kind = 'phone' AND i.is_current AND i.value ~ '^\+(225|229|241|84)'
+        AND i.value <> _wa_phone_key(i.value) AND EXISTS (
+            SELECT FROM wa_contact_identities x
+            WHERE x.organization_id = i.organization_id AND x.kind = 'phone' AND x.is_current
+                AND x.value = _wa_phone_key(i.value)
+        );
+    UPDATE wa_contact_identities i SET value = _wa_phone_key(i.value)
+    WHERE i.kind = 'phone' AND i.value ~ '^\+(225|229|241|84)' AND i.value <> _wa_phone_key(i.value);
+END
+$$;
+COMMENT ON COLUMN wa_contacts.phone_key IS
+'The number in the one spelling in which all its forms find the contact: Brazil with the ninth digit, '
+'Argentina with the 9, Mexico without the 1, renumbered countries as of today.';
+
 -- A constant default first: PostgreSQL then adds the columns without writing the table anew.
 ALTER TABLE wa_conversation_windows
 ADD COLUMN state text NOT NULL DEFAULT 'active',
@@ -90,6 +130,9 @@ DROP FUNCTION _wa_weigh_due(
 );
 DROP FUNCTION _wa_build_request(uuid, integer, text, text, text, jsonb, text, jsonb, wa_templates);
 DROP FUNCTION _wa_read_result(jsonb);
+DROP FUNCTION _wa_check_queue_row(
+    uuid, text, text, bigint, text, text, jsonb, text, text, text, jsonb, uuid
+);
 DROP FUNCTION _wa_refuse_rows(wa_organizations, uuid[]);
 DROP FUNCTION _wa_raise_bad_rows(bigint, bigint, text[], text, text, text);
 DROP FUNCTION _wa_warn_of_wait(wa_organizations, bigint);

@@ -4,12 +4,20 @@ The rules, in the order in which they are tried:
 
 * A number with "+" is international and stays what it is; only what is not part of E.164 goes: a trunk zero
   after the country code, Argentina's 15 after an area code, Mexico's retired 1 after +52.
-* Without "+" and with a region: the region's international prefix, else its national form, unless that is
-  doubtful and eleven digits or more are a valid international number. A national Argentine number is taken
-  for a mobile (WhatsApp users are) and gets the 9, a national Brazilian mobile of eight digits its ninth.
+* Without "+" and with a region the same digits may be two numbers: the region's own (its international
+  prefix, else its national form) and one with a country code, as WhatsApp writes them. A valid mobile of the
+  region comes first. Else a valid mobile with country code does, if it is of eleven digits or more, or of the
+  region itself, or if the region has no such number; then a valid number of eleven digits or more where the
+  region has none. A national Argentine number is taken for a mobile (WhatsApp users are) and gets the 9, a
+  national Brazilian mobile of eight digits its ninth.
 * Else the digits are an international number whose "+" is missing, if they can hardly be anything else.
+* Links (tel:, whatsapp:, wa.me) and the apostrophe with which spreadsheets mark text are taken off; wa.me
+  links have the country code by definition.
+* What a program made of a number (491701234567.0, 4.9E+11, 490000000000) is refused: digits may be lost.
 
-What the library's is_possible_number accepts is accepted, within E.164's length of 7 to 15 digits.
+What the library's is_possible_number accepts is accepted, within E.164's length of 7 to 15 digits, and so are
+the forms that a country gave up in a renumbering, under which WhatsApp goes on to know people (sql/extension/
+renumbering.sql).
 """
 
 import functools
@@ -21,11 +29,29 @@ from collections.abc import Callable
 from types import ModuleType
 
 INTERNATIONAL_HINT = "Write it with + and the country code, for example +15551234567."
+TEXT_HINT = "Take it as text from where it comes, with + and the country code, for example +15551234567."
+ROUNDED_PROBLEM = "a program has rounded it, digits are lost"
 REGION_HINT = "Write it with + and the country code, or name the region it is written for, for example US."
 PLUS_SIGNS = "+\uff0b\ufe62"
 SEPARATORS = "\t./()[]\u2212\u00b7\u2044\u2215\uff0e\uff0f\uff08\uff09\uff3b\uff3d"
 EXTENSION = re.compile(r"[;,#]|x|ext|anexo|interno|доб")
 LONGEST_INPUT = 250
+# "tel:" is RFC 3966, "whatsapp:" what other senders' interfaces write; the rest is WhatsApp's click to chat.
+SCHEME = re.compile(r"tel:(?://)?|whatsapp:(?!//)", re.IGNORECASE)
+CHAT_LINK = re.compile(
+    r"(?:https?://)?(?:(?:www\.)?wa\.me/|(?:api|web|www)\.whatsapp\.com/send/?\?(?:.*?&)?phone="
+    r"|whatsapp://send/?\?(?:.*?&)?phone=)(?:\+|%2B)?([^/?&#]+)(?:[/?&#].*)?",
+    re.IGNORECASE | re.DOTALL,
+)
+APOSTROPHES = "'\u2018\u2019\u02bc\uff07"
+# Decimals behind a number that is complete without them; thousands apart; a power of ten.
+DECIMALS = re.compile(r"\d{7,}[.,]0+|\d{1,3}(?:,\d{3}){2,}(?:\.0*)?|\d{1,3}(?:\.\d{3}){2,},0*")
+POWER_OF_TEN = re.compile(r"\d+(?:[.,]\d+)?\s?e\s?\+?\d{1,3}", re.IGNORECASE)
+# Spreadsheets show long numbers with six digits at most, the rest becomes zeros.
+ROUNDED = re.compile(r"[1-9]\d{0,5}0{5,}")
+# Mobiles of Côte d'Ivoire and Benin as they were before two digits were put in front. The library calls their
+# length impossible; _wa_renumberings() has the sources.
+FORMER_MOBILE = re.compile(r"225[04-9]\d{7}|229[4569]\d{7}")
 
 
 def import_phonenumbers(directory: str) -> ModuleType:
@@ -46,13 +72,37 @@ class PhoneError(Exception):
         self.hint = hint
 
 
+def without_wrapping(typed: str) -> tuple[bool, str]:
+    """`typed` without link, apostrophe, blanks and invisible characters around it; True: of a chat link."""
+    text = "".join(char for char in typed if unicodedata.category(char) != "Cf").strip()
+    if text[:1] and text[0] in APOSTROPHES:
+        text = text[1:].strip().rstrip(APOSTROPHES)
+    link = CHAT_LINK.fullmatch(text)
+    if link:
+        return True, link[1].replace("%20", " ").strip()
+    scheme = SCHEME.match(text)
+    return False, text[scheme.end() :].strip() if scheme else text
+
+
+def refuse_machine_made(text: str) -> None:
+    """Raises PhoneError for what a spreadsheet or a JSON encoder wrote where somebody meant digits."""
+    plain = "".join(str(unicodedata.decimal(char)) if char.isdecimal() else char for char in text)
+    unsigned = plain.lstrip(PLUS_SIGNS)
+    if POWER_OF_TEN.fullmatch(unsigned):
+        raise PhoneError(ROUNDED_PROBLEM, TEXT_HINT)
+    if DECIMALS.fullmatch(unsigned):
+        raise PhoneError("it is a number with decimals or thousands, as a program writes it", TEXT_HINT)
+
+
 def read_digits(typed: str) -> tuple[bool, str]:
     """Whether `typed` begins with a plus sign, and its digits of any script as ASCII. Raises PhoneError."""
-    text = typed.strip()
+    if len(typed.strip()) > LONGEST_INPUT:
+        raise PhoneError("it is too long")
+    is_link, text = without_wrapping(typed)
     if not text:
         raise PhoneError("it is empty")
-    if len(text) > LONGEST_INPUT:
-        raise PhoneError("it is too long")
+    if not is_link:
+        refuse_machine_made(text)
     has_plus = False
     digits: list[str] = []
     for char in text:
@@ -72,16 +122,32 @@ def read_digits(typed: str) -> tuple[bool, str]:
             raise PhoneError("it contains a character that is no part of a telephone number")
     if not digits:
         raise PhoneError("it has no digits")
-    return has_plus, "".join(digits)
+    return has_plus or is_link, "".join(digits)
 
 
-def make_phone_parser(
-    library: ModuleType,
-) -> Callable[[str | None, str | None, str | None], tuple[str | None, str | None, str | None]]:
+Parser = Callable[[str | None, str | None, str | None], tuple[str | None, str | None, str | None]]
+Readings = Callable[[str | None, str | None, str | None], list[str]]
+Doubter = Callable[[str, str | None, str | None], tuple[str | None, str | None]]
+
+
+def make_phone_parser(library: ModuleType) -> Parser:
     """A function (phone, region, area code) -> (E.164 or None, problem, hint) on the given library.
 
     It never raises. Region is an ISO 3166 code of two letters or None; the area code is assumed for local
     forms that have none ("11" in Argentina unless told otherwise).
+    """
+    return make_phone_functions(library)[0]
+
+
+def make_phone_functions(library: ModuleType) -> tuple[Parser, Readings, Doubter]:
+    """make_phone_parser()'s function, and two more of the same arguments that never raise either.
+
+    The second lists all numbers which the same text may mean, for callers who can look who is known: the
+    parser's answer first, then the other readings, at last, maybe once more, the digits as they stand, a
+    number even if no plan has it any more. Empty for what is none in any reading.
+
+    The third takes a number that was stored by earlier rules and tells, if it looks misread, what was
+    probably meant (None where digits are lost) and why it is thought so; (None, None) if nothing is wrong.
     """
     possible = library.ValidationResult.IS_POSSIBLE
     local_only = library.ValidationResult.IS_POSSIBLE_LOCAL_ONLY
@@ -93,7 +159,22 @@ def make_phone_parser(
         library.PhoneNumberType.SHARED_COST,
         library.PhoneNumberType.UAN,
     )
+    mobile_types = (library.PhoneNumberType.MOBILE, library.PhoneNumberType.FIXED_LINE_OR_MOBILE)
     e164_format = library.PhoneNumberFormat.E164
+
+    def is_mobile(number: str) -> bool:
+        """Whether an E.164 number is a valid one that may be a mobile, in its country's present or former plan."""
+        if FORMER_MOBILE.fullmatch(number, 1):
+            return True
+        try:
+            parsed = library.parse(number, None)
+        except library.NumberParseException:
+            return False
+        return library.is_valid_number(parsed) and library.number_type(parsed) in mobile_types
+
+    def is_valid(number: str) -> bool:
+        """Whether the numbering plan of its country has an E.164 number, or had it."""
+        return bool(is_mobile(number) or library.is_valid_number(library.parse(number, None)))
 
     def e164(parsed: object) -> str:
         """E.164 of a parsed number. Raises PhoneError outside the lengths that E.164 and networks know."""
@@ -131,6 +212,8 @@ def make_phone_parser(
 
     def international(digits: str) -> str:
         """E.164 of a number that was written with its country code. Raises PhoneError."""
+        if FORMER_MOBILE.fullmatch(digits):
+            return "+" + digits
         parsed = parse_international(digits)
         reason = library.is_possible_number_with_reason(parsed)
         if reason not in (possible, local_only):
@@ -149,6 +232,8 @@ def make_phone_parser(
             return international(digits[2:])
         if digits.startswith("0"):
             raise PhoneError("it is a national form and no region is known", REGION_HINT)
+        if FORMER_MOBILE.fullmatch(digits):
+            return "+" + digits
         parsed = parse_international(digits)
         reason = library.is_possible_number_with_reason(parsed)
         if (
@@ -171,14 +256,28 @@ def make_phone_parser(
             return "+55" + national[:2] + "9" + national[2:]
         return country
 
-    def is_rather_foreign(parsed: object, digits: str) -> bool:
-        """Whether digits that are doubtful as a national number are certain as an international one."""
-        if len(digits) < 11 or digits.startswith("0") or library.is_valid_number(parsed):
-            return False
+    def with_country_code(digits: str) -> str | None:
+        """E.164 of digits that are a valid number with their country code in front, else None."""
+        if digits.startswith("0"):
+            return None
         try:
-            return bool(library.is_valid_number(library.parse("+" + digits, None)))
-        except library.NumberParseException:
+            number = international(digits)
+        except PhoneError:
+            return None
+        return number if is_valid(number) else None
+
+    def is_rather_foreign(own: str, other: str, digits: str, region: str) -> bool:
+        """Whether digits mean `other`, read with country code, rather than `own`, read as the region does.
+
+        Ten digits are more often somebody's national number than a foreign one, and a wrong landline is
+        nobody who reads; hence a mobile of ten digits counts only where the region has no such number.
+        """
+        if is_mobile(own):
             return False
+        if is_mobile(other):
+            code = str(library.country_code_for_region(region))
+            return len(digits) >= 11 or digits.startswith(code) or not is_valid(own)
+        return len(digits) >= 11 and not is_valid(own)
 
     def complete_local(digits: str, region: str, area_code: str | None) -> str:
         """A local form made complete (Argentina's mobiles, Mexico's old prefixes), else unchanged."""
@@ -190,9 +289,12 @@ def make_phone_parser(
             return re.sub(r"^(?:04[45]|01|1)(?=\d{10}$)", "", digits)
         return digits
 
-    def national(typed_digits: str, region: str, area_code: str | None) -> str:
+    def as_dialled(typed_digits: str, region: str, area_code: str | None) -> str:
         """E.164 of digits without plus as dialled in `region`. Raises PhoneError."""
         digits = complete_local(typed_digits, region, area_code)
+        former = str(library.country_code_for_region(region)) + digits
+        if FORMER_MOBILE.fullmatch(former):
+            return "+" + former
         try:
             parsed = library.parse(digits, region, keep_raw_input=True)
         except library.NumberParseException:
@@ -205,25 +307,75 @@ def make_phone_parser(
             if parsed.country_code_source != library.CountryCodeSource.FROM_DEFAULT_COUNTRY:
                 return e164(parsed)
             number = with_national_rules(parsed)
-            if number is not None and not is_rather_foreign(parsed, digits):
+            if number is not None:
                 return number
         try:
             return without_plus(digits)
         except PhoneError:
             raise refusal(reason if reason != possible else too_long) from None
 
+    def national(digits: str, region: str, area_code: str | None) -> str:
+        """E.164 of digits without plus where `region` is known: its own number, or a foreign one.
+
+        Raises PhoneError.
+        """
+        other = with_country_code(digits)
+        try:
+            own = as_dialled(digits, region, area_code)
+        except PhoneError:
+            if other is not None and len(digits) >= 11:
+                return other
+            raise
+        return other if other is not None and is_rather_foreign(own, other, digits, region) else own
+
     def read(phone: str, region: str | None, area_code: str | None) -> str:
         """E.164 of `phone`. Raises PhoneError."""
         has_plus, digits = read_digits(phone)
         if has_plus:
             return international(digits)
+        if len(digits) < 10 or not ROUNDED.fullmatch(phone.strip()):
+            return without_sign(digits, region, area_code)
+        # A landline with so many zeros is rarer than 4.9E+11 that JSON or a column of numbers wrote out.
+        try:
+            number = without_sign(digits, region, area_code)
+        except PhoneError:
+            number = None
+        if number is None or not is_mobile(number):
+            raise PhoneError(ROUNDED_PROBLEM, TEXT_HINT)
+        return number
+
+    def without_sign(digits: str, region: str | None, area_code: str | None) -> str:
+        """E.164 of digits that had no plus sign. Raises PhoneError."""
         if not region or not region.strip():
             return international(without_plus(digits)[1:])
+        iso, area = known_region(region, area_code)
+        return international(national(digits, iso, area)[1:])
+
+    def known_region(region: str, area_code: str | None) -> tuple[str, str | None]:
+        """The region as the library writes it, and the area code to assume in it. Raises PhoneError."""
         iso = region.strip().upper()
         if iso not in library.SUPPORTED_REGIONS:
             raise PhoneError("the region is not known", "Give it as its ISO 3166 code, for example AR.")
-        area = re.sub(r"\D", "", area_code or "").lstrip("0") or ("11" if iso == "AR" else None)
-        return international(national(digits, iso, area)[1:])
+        return iso, re.sub(r"\D", "", area_code or "").lstrip("0") or ("11" if iso == "AR" else None)
+
+    def readings(phone: str | None, region: str | None, area_code: str | None) -> list[str]:
+        """See make_phone_functions()."""
+        if phone is None:
+            return []
+        try:
+            has_plus, digits = read_digits(phone)
+        except PhoneError:
+            return []
+        found = [parse_phone(phone, region, area_code)[0]]
+        if not has_plus and region and region.strip():
+            found.append(with_country_code(digits))
+            try:
+                found.append(as_dialled(digits, *known_region(region, area_code)))
+            except PhoneError:
+                pass
+        known = list(dict.fromkeys(number for number in found if number is not None))
+        bare = digits.removeprefix("00")
+        return [*known, "+" + bare] if 7 <= len(bare) <= 15 and not bare.startswith("0") else known
 
     @functools.lru_cache(maxsize=4096)
     def parse_phone(
@@ -237,4 +389,24 @@ def make_phone_parser(
         except PhoneError as error:
             return None, error.problem, error.hint
 
-    return parse_phone
+    def doubt(stored: str, region: str | None, area_code: str | None) -> tuple[str | None, str | None]:
+        """See make_phone_functions()."""
+        digits = stored.removeprefix("+")
+        # Behind the region's own code stands what was written, if it was read as national.
+        code = str(library.country_code_for_region((region or "").strip().upper()))
+        for added in (code, "549") if code == "54" else (code,):
+            written = digits.removeprefix(added)
+            meant = parse_phone(written, region, area_code)[0] if written != digits else None
+            if meant is None or meant == stored or is_mobile(stored) or not is_mobile(meant):
+                continue
+            if stored in readings(written, region, area_code):
+                return meant, "a number with its country code was read as a national one"
+        if ROUNDED.fullmatch(digits) and not is_mobile(stored):
+            return None, "a program had rounded it"
+        for zeros in ("0", "00"):
+            meant = stored.removesuffix(zeros)
+            if meant != stored and is_mobile(meant) and not is_mobile(stored):
+                return meant, "decimals were read as digits"
+        return None, None
+
+    return parse_phone, readings, doubt

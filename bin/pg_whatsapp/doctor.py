@@ -97,6 +97,19 @@ async def _phone_rules(patient: Patient) -> Finding:
     )
 
 
+async def _misread(patient: Patient) -> Finding:
+    rows = await patient.list("SELECT contact_id, reason FROM find_misread_wa_phones()")
+    if not rows:
+        return Finding("numbers of contacts", True, "none looks misread")
+    contact, reason = rows[0]
+    text = f"{len(rows)} look misread, the first is contact {contact}: {reason}"
+    hint = (
+        "SELECT * FROM find_misread_wa_phones(); says what was meant. Nothing changes by itself: queue to the"
+        " right number, and opt it out, too, where is_opted_out is true."
+    )
+    return Finding("numbers of contacts", False, text, hint)
+
+
 async def _roles(patient: Patient) -> Finding:
     rows = await patient.list(
         "SELECT n.name FROM unnest(%s::text[]) n (name) LEFT JOIN pg_roles r ON r.rolname = n.name"
@@ -320,6 +333,7 @@ CHECKS: tuple[Check, ...] = (
     _versions,
     _migrations,
     _phone_rules,
+    _misread,
     _roles,
     _adopted,
     _kill_switch,

@@ -53,8 +53,8 @@ DECLARE
     v_user_ids text[];
     v_added integer;
 BEGIN
-    SELECT array_agg(CASE WHEN NOT _wa_is_user_id(p.phone) THEN _wa_given_phone(v_org, p.phone) END
-            ORDER BY p.n),
+    SELECT array_agg(CASE WHEN NOT _wa_is_user_id(p.phone)
+            THEN coalesce(_wa_read_phone(v_org, p.phone), _wa_given_phone(v_org, p.phone)) END ORDER BY p.n),
         array_agg(CASE WHEN _wa_is_user_id(p.phone) THEN p.phone END ORDER BY p.n)
     INTO v_phones, v_user_ids
     FROM unnest(p_phones) WITH ORDINALITY p (phone, n)

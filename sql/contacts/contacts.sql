@@ -220,8 +220,7 @@ BEGIN
         WHERE i.organization_id = p_org AND i.kind = 'phone' AND i.value = _wa_phone_key(v_phone)
             AND i.is_current;
         EXIT WHEN v_id IS NOT NULL OR v_try = 2;
-        SELECT try_normalize_phone_e164(p_recipient, o.default_region, o.default_area_code) INTO v_phone
-        FROM wa_organizations o WHERE o.id = p_org;
+        v_phone := _wa_read_phone(p_org, p_recipient);
         EXIT WHEN v_phone IS NOT DISTINCT FROM p_recipient;
     END LOOP;
     RETURN v_id;

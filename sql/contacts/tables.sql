@@ -50,8 +50,8 @@ COMMENT ON TABLE wa_contacts IS
 'Customers. Found by phone number or by business-scoped user id; either may be missing.';
 COMMENT ON COLUMN wa_contacts.phone_e164 IS 'The number as it is dialled, with +.';
 COMMENT ON COLUMN wa_contacts.phone_key IS
-'The number with Brazil''s ninth digit, Argentina''s 9 and Mexico''s 1 taken out, so that all forms find '
-'one contact.';
+'The number in the one spelling in which all its forms find the contact: Brazil with the ninth digit, '
+'Argentina with the 9, Mexico without the 1, renumbered countries as of today.';
 COMMENT ON COLUMN wa_contacts.user_id IS 'Meta''s business-scoped user id.';
 COMMENT ON COLUMN wa_contacts.wa_id IS
 'The id that the provider answers with; it may differ from the number dialled.';

@@ -29,6 +29,43 @@ $plpython$;
 COMMENT ON FUNCTION _wa_parse_phone(text, text, text) IS
 'Reads a telephone number with the phonenumbers library: E.164, or what is wrong and what to do about it.';
 
+CREATE FUNCTION _wa_phone_readings(p_phone text, p_region text, p_area_code text) RETURNS text[]
+LANGUAGE plpython3u STABLE PARALLEL UNSAFE SET search_path FROM CURRENT
+AS $plpython$
+if "phone_readings" in SD:
+    return SD["phone_readings"](p_phone, p_region, p_area_code)
+@@include plpython/parse_phone.py@@
+directory = plpy.execute("SELECT _wa_python_dir() AS directory")[0]["directory"]
+try:
+    SD["phone_readings"] = make_phone_functions(import_phonenumbers(directory))[1]
+except ImportError:
+    plpy.error("the phonenumbers library is missing on the server", sqlstate="58P01",
+               hint="Run make install of pg_whatsapp for this server.")
+return SD["phone_readings"](p_phone, p_region, p_area_code)
+$plpython$;
+COMMENT ON FUNCTION _wa_phone_readings(text, text, text) IS
+'All numbers in E.164 that a text may mean: that of normalize_phone_e164 first, if any, and last, maybe '
+'again, the digits as they stand, which no numbering plan need have.';
+
+CREATE FUNCTION _wa_phone_doubt(
+    p_e164 text, p_region text, p_area_code text, OUT meant text, OUT reason text
+)
+LANGUAGE plpython3u STABLE PARALLEL UNSAFE SET search_path FROM CURRENT
+AS $plpython$
+if "phone_doubt" in SD:
+    return SD["phone_doubt"](p_e164, p_region, p_area_code)
+@@include plpython/parse_phone.py@@
+directory = plpy.execute("SELECT _wa_python_dir() AS directory")[0]["directory"]
+try:
+    SD["phone_doubt"] = make_phone_functions(import_phonenumbers(directory))[2]
+except ImportError:
+    plpy.error("the phonenumbers library is missing on the server", sqlstate="58P01",
+               hint="Run make install of pg_whatsapp for this server.")
+return SD["phone_doubt"](p_e164, p_region, p_area_code)
+$plpython$;
+COMMENT ON FUNCTION _wa_phone_doubt(text, text, text) IS
+'Whether a stored number looks misread by earlier rules: what was probably meant, and why; NULLs if not.';
+
 CREATE FUNCTION wa_phonenumbers_version() RETURNS text
 LANGUAGE plpython3u STABLE PARALLEL UNSAFE SET search_path FROM CURRENT
 AS $plpython$
@@ -129,8 +166,9 @@ LANGUAGE sql STABLE PARALLEL UNSAFE
 RETURN CASE WHEN _wa_is_canonical_phone(p_phone) THEN p_phone
     ELSE _wa_require_phone(p_phone, p_region, p_area_code) END;
 COMMENT ON FUNCTION normalize_phone_e164(text, text, text) IS
-'A telephone number as people write it, in E.164 with +. Region (ISO 3166) reads national forms, area code '
-'completes local ones (Argentina: 11). Error 22023 says what is wrong; NULL stays NULL.';
+'A telephone number as people and WhatsApp write it, in E.164 with +. Region (ISO 3166) reads national '
+'forms, area code completes local ones (Argentina: 11); a mobile with its country code and no + is known as '
+'such. Error 22023 says what is wrong, also with what a program made of a number; NULL stays NULL.';
 
 CREATE FUNCTION try_normalize_phone_e164(
     p_phone text, p_region text DEFAULT NULL, p_area_code text DEFAULT NULL
@@ -153,11 +191,18 @@ RETURN CASE left(p_e164, 3)
         THEN '+549' || substr(p_e164, 4) ELSE p_e164 END
     WHEN '+52' THEN CASE WHEN length(p_e164) = 14 AND substr(p_e164, 4, 1) = '1'
         THEN '+52' || substr(p_e164, 5) ELSE p_e164 END
+    -- Lengths and digits that only former numbers have: today's are not looked up.
+    WHEN '+22' THEN CASE WHEN length(p_e164) = 12 AND substr(p_e164, 4, 1) IN ('5', '9')
+        THEN _wa_renumbered(p_e164) ELSE p_e164 END
+    WHEN '+24' THEN CASE WHEN length(p_e164) = 11 OR substr(p_e164, 4, 2) = '10'
+        THEN _wa_renumbered(p_e164) ELSE p_e164 END
+    WHEN '+84' THEN CASE WHEN length(p_e164) = 13 AND substr(p_e164, 4, 1) = '1'
+        THEN _wa_renumbered(p_e164) ELSE p_e164 END
     ELSE p_e164
 END;
 COMMENT ON FUNCTION _wa_phone_key(text) IS
 'One key for all spellings of a subscriber in E.164: Brazil with the ninth digit, Argentina with the 9, '
-'Mexico without the 1.';
+'Mexico without the 1, renumbered countries with the current number.';
 
 CREATE FUNCTION _wa_is_user_id(p_value text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE

@@ -8,8 +8,6 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_phone text;
-    v_region text;
-    v_area_code text;
 BEGIN
     NEW.id := coalesce(NEW.id, _wa_uuid7(clock_timestamp()));
     IF NEW.status IS DISTINCT FROM 'pending' OR NEW.priority NOT IN ('high', 'normal', 'low')
@@ -52,12 +50,9 @@ BEGIN
     IF _wa_is_canonical_phone(NEW.phone) IS NOT TRUE THEN
         NEW.phone := coalesce(NEW.phone, '');
         IF NOT _wa_is_user_id(NEW.phone) THEN
-            IF left(NEW.phone, 1) = '+' THEN
-                v_phone := try_normalize_phone_e164(NEW.phone);
-            ELSE
-                SELECT o.default_region, o.default_area_code INTO v_region, v_area_code
-                FROM wa_organizations o WHERE o.id = NEW.organization_id;
-                v_phone := try_normalize_phone_e164(NEW.phone, v_region, v_area_code);
+            v_phone := CASE WHEN left(NEW.phone, 1) = '+' THEN try_normalize_phone_e164(NEW.phone) END;
+            IF v_phone IS DISTINCT FROM NEW.phone THEN
+                v_phone := _wa_read_phone(NEW.organization_id, NEW.phone);
             END IF;
             IF v_phone IS NULL THEN
                 NEW.error_code := 'WA001';

@@ -1,7 +1,23 @@
 -- What is wrong with a queued row, and what is said about it.
 
+-- What a program made of a number gets a sentence of its own: whoever reads it looks at the way it came, not
+-- at the number.
+CREATE OR REPLACE FUNCTION _wa_recipient_problem(p_phone text) RETURNS text[]
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+AS $$
+    SELECT CASE WHEN x.problem ~ '\ma program\M'
+        THEN ARRAY['WA001', 'not a phone number: ' || x.problem, x.hint]
+        ELSE ARRAY['WA001', 'not a phone number or business-scoped user id',
+            'Give + and the country code, or set wa_organizations.default_region for national forms.']
+    END
+    FROM _wa_parse_phone(p_phone, NULL, NULL) x
+$$;
+
+COMMENT ON FUNCTION _wa_recipient_problem(text) IS
+'Internal: what is said of a recipient who is none: SQLSTATE, sentence and hint.';
+
 CREATE OR REPLACE FUNCTION _wa_check_queue_row(
-    p_org uuid, p_mark text, p_phone_number_id text, p_number_id bigint, p_type text, p_text_body text,
+    p_org uuid, p_phone_number_id text, p_number_id bigint, p_type text, p_text_body text,
     p_content jsonb, p_template_name text, p_template_language text, p_waba_id text, p_template_params jsonb
 ) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
@@ -15,11 +31,7 @@ DECLARE
     v_problem text;
     v_hint text;
 BEGIN
-    IF p_mark IS NOT NULL THEN
-        v_sqlstate := p_mark;
-        v_problem := 'not a phone number or business-scoped user id';
-        v_hint := 'Give + and the country code, or set wa_organizations.default_region for national forms.';
-    ELSIF p_phone_number_id IS NOT NULL AND p_number_id IS NULL THEN
+    IF p_phone_number_id IS NOT NULL AND p_number_id IS NULL THEN
         v_sqlstate := 'WA010';
         v_problem := format('no business number with the id "%s"', p_phone_number_id);
         v_hint := 'SELECT phone_number_id FROM wa_phone_numbers; register_wa_phone_number() adds one.';
@@ -63,7 +75,7 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_check_queue_row(
-    uuid, text, text, bigint, text, text, jsonb, text, text, text, jsonb
+    uuid, text, bigint, text, text, jsonb, text, text, text, jsonb
 ) IS 'Internal: what is malformed about a row: SQLSTATE, sentence and hint; NULL when it is fine.';
 
 CREATE OR REPLACE FUNCTION _wa_check_fallback(
@@ -224,7 +236,8 @@ BEGIN
         SELECT q.id, q.phone, q.priority, q.scheduled_at, c.contact_id, r.number_id, t.id AS template_id,
             t.category,
             CASE
-                WHEN q.error_code IS NULL AND q.content IS NULL AND q.fallback_template_name IS NULL
+                WHEN q.error_code IS NOT NULL THEN _wa_recipient_problem(q.phone)
+                WHEN q.content IS NULL AND q.fallback_template_name IS NULL
                     AND (q.phone_number_id IS NULL OR r.named_id IS NOT NULL)
                     AND CASE q.type
                         WHEN 'text' THEN _wa_is_plain_text(q.text_body)
@@ -234,7 +247,7 @@ BEGIN
                     THEN NULL
                 ELSE coalesce(
                     _wa_check_queue_row(
-                        p_org, q.error_code, q.phone_number_id, r.named_id, q.type, q.text_body, q.content,
+                        p_org, q.phone_number_id, r.named_id, q.type, q.text_body, q.content,
                         q.template_name, q.template_language, r.waba_id, q.template_params
                     ),
                     _wa_check_fallback(

@@ -98,6 +98,18 @@ def test_nothing_is_wrong_for_superuser_and_administrator(
         assert f"schema {__version__}" in report.lines["versions"]
 
 
+def test_numbers_that_look_misread_are_named_and_left_alone(well: Database, env: dict[str, str]) -> None:
+    well.query("UPDATE wa_organizations SET default_region = 'DE'")
+    misread = "+494915123456789"
+    well.query("INSERT INTO wa_outbound_queue (phone, template_name) VALUES (%s, 'hello_world')", misread)
+    report = Report(well, **env)
+    assert list(report.bad) == ["numbers of contacts"], report.text
+    assert "1 look misread, the first is contact" in report.lines["numbers of contacts"]
+    assert "find_misread_wa_phones()" in report.bad["numbers of contacts"]
+    assert misread[1:] not in report.text
+    assert well.query("SELECT phone_e164 FROM wa_contacts") == [{"phone_e164": misread}]
+
+
 def test_tokens_are_asked_of_the_provider(
     well: Database, provider: SimulatorProcess, env: dict[str, str]
 ) -> None:

@@ -227,6 +227,55 @@ def test_a_released_script_is_that_of_the_sources() -> None:
         assert script.read_text() == BUILD.assemble(CHECKOUT)[script.name]
 
 
+INBOUND = """
+    SELECT ingest_wa_webhook(convert_to(jsonb_build_object('object', 'whatsapp_business_account', 'entry',
+        jsonb_build_array(jsonb_build_object('id', '200', 'changes', jsonb_build_array(jsonb_build_object(
+            'field', 'messages', 'value', jsonb_build_object('messaging_product', 'whatsapp',
+            'metadata', jsonb_build_object('display_phone_number', '15551230001', 'phone_number_id', '100'),
+            'messages', jsonb_build_array(jsonb_build_object('from', %s::text, 'from_user_id', %s::text,
+                'id', 'wamid.' || gen_random_uuid(), 'timestamp', '1760000000', 'type', 'text', 'text',
+                jsonb_build_object('body', %s::text)))))))))::text, 'UTF8'))
+"""
+
+
+def test_an_upgrade_makes_one_contact_of_the_numbers_before_and_after_a_renumbering(
+    make_database: Callable[..., Database], pg: Server
+) -> None:
+    extensions = next(Path(pg.directory).glob("root/usr/share/postgresql/*/extension"))
+    shutil.copy(CHECKOUT / "migrations/released/pg_whatsapp--0.1.0.sql", extensions)
+    database = make_database(bare=True)
+    with database.connect() as connection:
+        connection.execute("CREATE EXTENSION pg_whatsapp VERSION '0.1.0' CASCADE")
+        connection.execute("SELECT migrate_wa()")
+        connection.execute("SELECT register_wa_phone_number('100', '+1 555 123 0001', '200')")
+        # Known by both numbers; by the former one alone; two people, as their user ids say.
+        connection.execute("SELECT opt_out_wa_contact('+2250707123456', 'all')")
+        for inbound in (
+            ("22507123456", None, "Hello"),
+            ("22997123456", None, "STOP"),
+            ("22997000000", "BJ.1", "Hello"),
+            ("2290197000000", "BJ.2", "Hello"),
+        ):
+            connection.execute(INBOUND, inbound)
+        connection.execute("SELECT process_wa_webhooks()")
+        connection.execute("ALTER EXTENSION pg_whatsapp UPDATE")
+        connection.execute("SELECT migrate_wa()")
+        keys = connection.execute("SELECT phone_key, user_id FROM wa_contacts ORDER BY 1, 2").fetchall()
+        assert keys == [
+            ("+2250707123456", None),
+            ("+2290197000000", "BJ.2"),
+            ("+2290197123456", None),
+            (None, "BJ.1"),
+        ]
+        for phone in ("22507123456", "+225 07 07 123456", "+22997123456", "+2290197123456"):
+            assert connection.execute("SELECT is_wa_opted_out(%s, 'all')", [phone]).fetchone() == (True,)
+        wrote = connection.execute(
+            "SELECT c.phone_key FROM wa_conversation_windows AS w JOIN wa_contacts AS c ON c.id = w.contact_id"
+            " WHERE w.last_customer_message_at IS NOT NULL AND c.user_id IS NULL ORDER BY 1"
+        ).fetchall()
+        assert wrote == [("+2250707123456",), ("+2290197123456",)]
+
+
 RELEASED = [
     version
     for script in sorted((CHECKOUT / "migrations/released").glob("pg_whatsapp--*.sql"))

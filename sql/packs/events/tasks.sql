@@ -23,9 +23,7 @@ AS $$
 BEGIN
     RETURN QUERY
     SELECT a.id, a.created_at, i.info,
-        CASE WHEN _wa_is_user_id(p.phone) THEN p.phone
-            ELSE try_normalize_phone_e164(p.phone, p_org.default_region, p_org.default_area_code)
-        END
+        CASE WHEN _wa_is_user_id(p.phone) THEN p.phone ELSE _wa_read_phone(p_org.id, p.phone) END
     FROM orders o
     JOIN attendees a ON a.organizer_id = p_org.id AND a.order_id = o.id
     CROSS JOIN LATERAL (

@@ -1,6 +1,6 @@
--- Tests sql/extension/phone.sql.
+-- Tests sql/extension/phone.sql, sql/extension/renumbering.sql.
 BEGIN;
-SELECT plan(33);
+SELECT plan(47);
 
 SELECT is(normalize_phone_e164('15551234567'), '+15551234567', 'digits with a country code need no plus');
 SELECT is(normalize_phone_e164('+1 (555) 123-4567'), '+15551234567', 'blanks, brackets and dashes go');
@@ -20,6 +20,18 @@ SELECT is(
 );
 SELECT is(normalize_phone_e164('+55 11 8765-4321'), '+551187654321', 'an international one is kept');
 SELECT is(normalize_phone_e164(NULL), NULL, 'NULL stays NULL');
+SELECT is(
+    normalize_phone_e164('4915123456789', 'DE'), '+4915123456789', 'a mobile as WhatsApp writes it is no landline'
+);
+SELECT throws_ok(
+    $$ SELECT normalize_phone_e164('491701234567.0', 'DE') $$, '22023',
+    'invalid phone number: it is a number with decimals or thousands, as a program writes it',
+    'what a spreadsheet made of it is refused'
+);
+SELECT throws_ok(
+    $$ SELECT normalize_phone_e164(to_jsonb(4.9E+11::float8) #>> '{}', 'DE') $$, '22023',
+    'invalid phone number: a program has rounded it, digits are lost', 'a rounded one, too, be it written out'
+);
 
 SELECT throws_ok(
     $$ SELECT normalize_phone_e164('invalid_number') $$,
@@ -69,6 +81,34 @@ SELECT is(
 );
 SELECT is(_wa_phone_key('+5215512345678'), _wa_phone_key('+525512345678'), 'Mexico: with and without the 1');
 SELECT is(_wa_phone_key('+15551234567'), '+15551234567', 'elsewhere the number is its own key');
+
+-- renumbered countries
+SELECT is(_wa_phone_key('+22507123456'), '+2250707123456', 'Côte d''Ivoire: Orange');
+SELECT is(_wa_phone_key('+22545123456'), '+2250545123456', 'MTN');
+SELECT is(_wa_phone_key('+22501123456'), '+2250101123456', 'Moov');
+SELECT is(_wa_phone_key('+22520212223'), '+22520212223', 'a landline is left as it is: no rule was published');
+SELECT is(_wa_phone_key('+22997123456'), '+2290197123456', 'Benin');
+SELECT is(_wa_phone_key('+24107280150'), '+24177280150', 'Gabon: Airtel');
+SELECT is(_wa_phone_key('+2416111111'), '+24166111111', 'Gabon: Libertis, dialled without the zero');
+SELECT is(_wa_phone_key('+841201234567'), '+84701234567', 'Viet Nam');
+SELECT is(
+    (SELECT count(*) FROM unnest(ARRAY[
+        '+2250707123456', '+2290197123456', '+24166111111', '+84701234567', '+842812345678', '+2348012345678'
+    ]) p (phone) WHERE _wa_phone_key(p.phone) <> p.phone),
+    0::bigint, 'current numbers are what they are'
+);
+SELECT is(
+    (SELECT count(*) FROM unnest(ARRAY[
+        '+22507123456', '+22545123456', '+22501123456', '+22997123456', '+24107280150', '+2416111111',
+        '+841201234567'
+    ]) p (phone) WHERE normalize_phone_e164(p.phone) = p.phone
+        AND normalize_phone_e164(_wa_phone_key(p.phone)) = _wa_phone_key(p.phone)),
+    7::bigint, 'former and current forms are read as they stand'
+);
+SELECT is(
+    (SELECT count(*) FROM _wa_renumberings() r WHERE r.source = '' OR r.since IS NULL
+        OR r.current ~ r.former), 0::bigint, 'each rule has its date and its source'
+);
 SELECT is(_wa_phone_key(NULL), NULL, 'no number has no key');
 
 SELECT ok(
