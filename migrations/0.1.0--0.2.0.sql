@@ -40,6 +40,11 @@ COMMENT ON COLUMN wa_contacts.phone_key IS
 'The number in the one spelling in which all its forms find the contact: Brazil with the ninth digit, '
 'Argentina with the 9, Mexico without the 1, renumbered countries as of today.';
 
+-- What is recorded now includes faults of templates.
+COMMENT ON COLUMN wa_organizations.on_refusal IS
+'raise: a refused row rolls its statement back. record: it is stored as failed with its reason, as is one '
+'whose template is unknown or does not fit its values. A bad phone, content or type raises in any case.';
+
 -- A constant default first: PostgreSQL then adds the columns without writing the table anew.
 ALTER TABLE wa_conversation_windows
 ADD COLUMN state text NOT NULL DEFAULT 'active',

@@ -88,7 +88,8 @@ COMMENT ON COLUMN wa_organizations.window_margin IS
 COMMENT ON COLUMN wa_organizations.allow_manual_window IS
 'Whether update_wa_conversation() may open a window by hand on numbers that are not test numbers.';
 COMMENT ON COLUMN wa_organizations.on_refusal IS
-'raise: a refused row rolls its statement back. record: it is stored as failed with its reason.';
+'raise: a refused row rolls its statement back. record: it is stored as failed with its reason, as is one '
+'whose template is unknown or does not fit its values. A bad phone, content or type raises in any case.';
 COMMENT ON COLUMN wa_organizations.on_unknown IS
 'What becomes of a message whose outcome stays unknown: fail, or retry (may arrive twice).';
 COMMENT ON COLUMN wa_organizations.unknown_grace IS

@@ -101,23 +101,22 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 #variable_conflict use_column
 DECLARE
-    v_org wa_organizations;
-    v_ids uuid[];
+    v_org uuid := _wa_caller_organization();
+    v_ids uuid[] := _wa_select_queued(v_org, $1, $2, $3, ARRAY['failed', 'cancelled']);
+    v_contact_ids bigint[];
     v_recipients record;
     v_doubtful integer;
     v_error text[];
 BEGIN
-    SELECT o.* INTO v_org FROM wa_organizations o WHERE o.id = _wa_caller_organization();
-    v_ids := _wa_select_queued(v_org.id, $1, $2, $3, ARRAY['failed', 'cancelled']);
     SELECT count(*) INTO v_doubtful FROM wa_outbound_queue q
-    WHERE q.organization_id = v_org.id AND q.id = ANY (v_ids)
+    WHERE q.organization_id = v_org AND q.id = ANY (v_ids)
         AND q.error_code IN ('outcome_unknown', 'in_doubt');
     IF v_doubtful > 0 THEN
         RAISE WARNING USING MESSAGE = format('%s of these messages may have been sent before', v_doubtful),
             HINT = 'Their outcome was never reported; the recipient may get them twice.';
     END IF;
     SELECT array_agg(c.queue_id) AS ids, array_agg(c.contact_id) AS contact_ids INTO v_recipients
-    FROM _wa_recipients_of(v_org.id, v_ids) c;
+    FROM _wa_recipients_of(v_org, v_ids) c;
     -- The row lock: two retries of one row queue it once.
     WITH revived AS (
         UPDATE wa_outbound_queue q
@@ -126,31 +125,18 @@ BEGIN
             expires_at = CASE WHEN q.expires_at <= clock_timestamp()
                 THEN clock_timestamp() + (q.expires_at - q.scheduled_at) ELSE q.expires_at END,
             scheduled_at = greatest(q.scheduled_at, clock_timestamp()), change_no = q.change_no + 1
-        WHERE q.organization_id = v_org.id AND q.id = ANY (v_ids) AND q.status IN ('failed', 'cancelled')
-        RETURNING q.*
-    ),
-    queued AS (
-        INSERT INTO wa_queue_due (
-            organization_id, number_id, class, due_at, queue_id, contact_id, template_id
-        )
-        SELECT v_org.id, n.id, _wa_queue_class(r.priority, _wa_is_metered(t.id, t.category)), r.scheduled_at,
-            r.id, c.contact_id, t.id
-        FROM revived r
-        JOIN unnest(v_recipients.ids, v_recipients.contact_ids) c (queue_id, contact_id) ON c.queue_id = r.id
-        LEFT JOIN wa_phone_numbers n ON n.organization_id = v_org.id AND n.id = coalesce(
-            (SELECT p.id FROM wa_phone_numbers p
-                WHERE p.organization_id = v_org.id AND p.phone_number_id = r.phone_number_id),
-            _wa_number_for(v_org.id, c.contact_id)
-        )
-        LEFT JOIN LATERAL _wa_pick_template(v_org.id, r.template_name, r.template_language, n.waba_id) t
-            ON r.type = 'template'
-        RETURNING queue_id
+        WHERE q.organization_id = v_org AND q.id = ANY (v_ids) AND q.status IN ('failed', 'cancelled')
+        RETURNING q.id
     )
-    SELECT array_agg(k.queue_id) INTO v_ids FROM queued k;
+    SELECT array_agg(r.id), array_agg(c.contact_id) INTO v_ids, v_contact_ids
+    FROM revived r
+    JOIN unnest(v_recipients.ids, v_recipients.contact_ids) c (queue_id, contact_id) ON c.queue_id = r.id;
     IF v_ids IS NULL THEN
         RETURN 0;
     END IF;
-    v_error := _wa_refuse_rows(v_org, v_ids, cardinality(v_ids));
+    -- As if inserted now, to the same contact: a template may have gone since, or its values have been wrong
+    -- all along.
+    v_error := _wa_queue_the_rest(v_org, v_ids, v_contact_ids);
     IF v_error IS NOT NULL THEN
         RAISE EXCEPTION USING ERRCODE = v_error[1], TABLE = 'wa_outbound_queue',
             MESSAGE = v_error[2],

@@ -212,15 +212,28 @@ $$;
 COMMENT ON FUNCTION _wa_warn_of_wait(uuid, uuid[]) IS
 'Internal: warns when a statement queues more than ten minutes'' worth of the organization''s rate limit.';
 
+-- Templates change behind an application's back, at Meta, so that they count as a reason to refuse a row,
+-- which may be recorded. Any other fault is the program's own; and without a recipient there is no contact.
+CREATE OR REPLACE FUNCTION _wa_is_fault_of_template(p_type text, p_bad text[]) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN p_type = 'template' AND p_bad[1] NOT IN ('WA001', 'WA009', 'WA010')
+    OR p_bad[1] <> 'WA001' AND p_bad[2] LIKE 'fall-back: %';
+
+COMMENT ON FUNCTION _wa_is_fault_of_template(text, text[]) IS
+'Internal: whether what is malformed about a row of that type is that its template, or the one to fall '
+'back on, is unknown or that the values do not fit it.';
+
 -- Rows of every make, with faults and without, to contacts old and new. All bad rows of a statement are
--- refused in one error.
-CREATE OR REPLACE FUNCTION _wa_queue_the_rest(p_org uuid, p_ids uuid[]) RETURNS text[]
+-- refused in one error, except those whose faults are recorded.
+CREATE OR REPLACE FUNCTION _wa_queue_the_rest(p_org uuid, p_ids uuid[], p_contact_ids bigint[] DEFAULT NULL)
+RETURNS text[]
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
     v_org wa_organizations;
     v_sum record;
+    v_recorded record;
 BEGIN
     PERFORM _wa_analyze_refilled('{wa_outbound_queue}', cardinality(p_ids));
     PERFORM FROM (
@@ -228,7 +241,8 @@ BEGIN
             array_agg(CASE WHEN NOT _wa_is_user_id(q.phone) THEN q.phone END) AS phones,
             array_agg(CASE WHEN _wa_is_user_id(q.phone) THEN q.phone END) AS user_ids
         FROM _wa_queue_rows(p_org, p_ids) q
-        WHERE q.error_code IS NULL AND NOT EXISTS (SELECT FROM _wa_contact_of(p_org, q.phone))
+        WHERE p_contact_ids IS NULL AND q.error_code IS NULL
+            AND NOT EXISTS (SELECT FROM _wa_contact_of(p_org, q.phone))
         HAVING count(*) > 0
     ) n
     CROSS JOIN LATERAL _wa_resolve_contacts(p_org, n.phones, n.user_ids, 'queue') x;
@@ -263,9 +277,16 @@ BEGIN
                     e.is_opted_out
                 ),
                 q.scheduled_at, q.fallback_template_name, r.number_id, v_now
-            ) AS is_refused
-        FROM _wa_queue_rows(p_org, p_ids) q
-        LEFT JOIN LATERAL _wa_contact_of(p_org, q.phone) c ON q.error_code IS NULL
+            ) AS is_refused,
+            q.type, q.on_refusal
+        FROM unnest(p_ids, p_contact_ids) u (id, contact_id)
+        CROSS JOIN LATERAL _wa_queue_rows(p_org, ARRAY[u.id]) q
+        LEFT JOIN LATERAL (
+            SELECT k.contact_id FROM _wa_contact_of(p_org, q.phone) k
+            WHERE p_contact_ids IS NULL AND q.error_code IS NULL
+            UNION ALL
+            SELECT u.contact_id WHERE p_contact_ids IS NOT NULL
+        ) c ON true
         CROSS JOIN LATERAL _wa_route(p_org, q.phone_number_id, c.contact_id) r
         LEFT JOIN LATERAL _wa_template_of(
             p_org, q.template_name, q.template_language, r.waba_id, r.default_language, v_now
@@ -275,25 +296,46 @@ BEGIN
             SELECT true FROM wa_queue_due d WHERE d.organization_id = p_org AND d.queue_id = q.id LIMIT 1
         ), false)
     ),
+    decided AS (
+        SELECT c.*, c.bad IS NOT NULL AND _wa_is_fault_of_template(c.type, c.bad) AND 'record' = coalesce(
+            c.on_refusal, (SELECT o.on_refusal FROM wa_organizations o WHERE o.id = p_org)
+        ) AS is_recorded
+        FROM checked c
+    ),
+    -- What is recorded as failed waits until then, too, so that it ends as any row does.
     queued AS (
         INSERT INTO wa_queue_due (
             organization_id, number_id, class, due_at, queue_id, contact_id, template_id
         )
         SELECT p_org, c.number_id, _wa_queue_class(c.priority, _wa_is_metered(c.template_id, c.category)),
             greatest(c.scheduled_at, v_now), c.id, c.contact_id, c.template_id
-        FROM checked c WHERE c.bad IS NULL
+        FROM decided c WHERE c.bad IS NULL OR c.is_recorded
     )
     SELECT
-        array_agg(c.phone ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL) AS phones,
-        array_agg(c.bad[2] ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL) AS problems,
-        (array_agg(to_jsonb(c.bad) ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL))[1] AS first,
-        array_agg(c.id) FILTER (WHERE c.bad IS NULL AND c.is_refused) AS refused
+        array_agg(c.phone ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL AND NOT c.is_recorded) AS phones,
+        array_agg(c.bad[2] ORDER BY c.id) FILTER (WHERE c.bad IS NOT NULL AND NOT c.is_recorded) AS problems,
+        (array_agg(to_jsonb(c.bad) ORDER BY c.id)
+            FILTER (WHERE c.bad IS NOT NULL AND NOT c.is_recorded))[1] AS first,
+        array_agg(c.id) FILTER (WHERE c.bad IS NULL AND c.is_refused) AS refused,
+        array_agg(c.id) FILTER (WHERE c.is_recorded) AS recorded,
+        array_agg(c.bad[1]) FILTER (WHERE c.is_recorded) AS codes,
+        array_agg(c.bad[2]) FILTER (WHERE c.is_recorded) AS sentences
     INTO v_sum
-    FROM checked c;
+    FROM decided c;
     IF v_sum.phones IS NOT NULL THEN
         RETURN _wa_error_of_rows(
             cardinality(p_ids), v_sum.phones, v_sum.problems, v_sum.first ->> 0, v_sum.first ->> 2
         );
+    END IF;
+    IF v_sum.recorded IS NOT NULL THEN
+        FOR v_recorded IN
+            SELECT u.code, u.sentence, array_agg(u.id) AS ids
+            FROM unnest(v_sum.recorded, v_sum.codes, v_sum.sentences) u (id, code, sentence)
+            GROUP BY u.code, u.sentence
+            ORDER BY u.code, u.sentence
+        LOOP
+            PERFORM _wa_fail_messages(p_org, v_recorded.ids, v_recorded.code, v_recorded.sentence);
+        END LOOP;
     END IF;
     IF v_sum.refused IS NOT NULL THEN
         SELECT o.* INTO v_org FROM wa_organizations o WHERE o.id = p_org;
@@ -303,6 +345,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION _wa_queue_the_rest(uuid, uuid[]) IS
-'Internal: returns an error for the malformed ones of the given rows that are not due yet; queues the '
-'others, then refuses what may not be sent.';
+COMMENT ON FUNCTION _wa_queue_the_rest(uuid, uuid[], bigint[]) IS
+'Internal: of the given rows that are not due yet, records those whose template or values are at fault as '
+'failed, where on_refusal says so, and returns an error for other malformed ones; queues the rest, then '
+'refuses what may not be sent. They are for the contacts given, else for those of their numbers.';

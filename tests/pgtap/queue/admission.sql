@@ -93,7 +93,7 @@ INSERT INTO wa_outbound_queue (phone, template_name, expires_at) VALUES (world.c
 SELECT is(expires_at, 'infinity', 'infinity is explicit') FROM wa_outbound_queue
     WHERE phone = world.customer(6);
 
--- what is malformed is always raised, each with its code
+-- what is malformed is raised, each with its code: a recipient who is none in any case
 UPDATE wa_organizations SET on_refusal = 'record';
 SELECT results_eq($$ SELECT code, message, detail, hint <> '' FROM pg_temp.code(
     'INSERT INTO wa_outbound_queue (phone, template_name) VALUES (''nobody'', ''hello'')') $$,
@@ -102,6 +102,7 @@ SELECT results_eq($$ SELECT code, message, detail, hint <> '' FROM pg_temp.code(
         'a bad phone: its value stands in the detail');
 SELECT is(code, 'WA001', 'no phone')
     FROM pg_temp.code('INSERT INTO wa_outbound_queue (template_name) VALUES (''hello'')');
+UPDATE wa_organizations SET on_refusal = 'raise';
 SELECT is(code, 'WA002', 'an unknown template') FROM pg_temp.code('SELECT world.queue(1, ''nothing'')');
 SELECT is(code, 'WA003', 'too few values') FROM pg_temp.code('SELECT world.queue(1, ''order'', ''["a"]'')');
 SELECT is(code, 'WA004', 'too many')
@@ -110,6 +111,7 @@ SELECT is(code, 'WA005', 'names where none are declared')
     FROM pg_temp.code('SELECT world.queue(1, ''order'', ''{"a": "b", "c": "d"}'')');
 SELECT is(code, 'WA006', 'a line break in a value')
     FROM pg_temp.code($$ SELECT world.queue(1, 'order', '["a\nb", "c"]') $$);
+UPDATE wa_organizations SET on_refusal = 'record';
 SELECT is(code, 'WA007', 'a text over 4096 characters')
     FROM pg_temp.code($$ SELECT world.say(1, repeat('x', 4097)) $$);
 SELECT is(code, 'fine', 'but not at 4096') FROM pg_temp.code($$ SELECT world.say(1, repeat('x', 4096)) $$);
