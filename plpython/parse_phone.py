@@ -163,7 +163,7 @@ def make_phone_functions(library: ModuleType) -> tuple[Parser, Readings, Doubter
     e164_format = library.PhoneNumberFormat.E164
 
     def is_mobile(number: str) -> bool:
-        """Whether an E.164 number is a valid one that may be a mobile, in its country's present or former plan."""
+        """Whether an E.164 number is valid and maybe a mobile, in its country's present or former plan."""
         if FORMER_MOBILE.fullmatch(number, 1):
             return True
         try:
