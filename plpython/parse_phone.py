@@ -20,6 +20,7 @@ the forms that a country gave up in a renumbering, under which WhatsApp goes on 
 renumbering.sql).
 """
 
+import contextlib
 import functools
 import importlib
 import re
@@ -369,10 +370,8 @@ def make_phone_functions(library: ModuleType) -> tuple[Parser, Readings, Doubter
         found = [parse_phone(phone, region, area_code)[0]]
         if not has_plus and region and region.strip():
             found.append(with_country_code(digits))
-            try:
+            with contextlib.suppress(PhoneError):
                 found.append(as_dialled(digits, *known_region(region, area_code)))
-            except PhoneError:
-                pass
         known = list(dict.fromkeys(number for number in found if number is not None))
         bare = digits.removeprefix("00")
         return [*known, "+" + bare] if 7 <= len(bare) <= 15 and not bare.startswith("0") else known

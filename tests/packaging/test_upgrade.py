@@ -270,7 +270,8 @@ def test_an_upgrade_makes_one_contact_of_the_numbers_before_and_after_a_renumber
         for phone in ("22507123456", "+225 07 07 123456", "+22997123456", "+2290197123456"):
             assert connection.execute("SELECT is_wa_opted_out(%s, 'all')", [phone]).fetchone() == (True,)
         wrote = connection.execute(
-            "SELECT c.phone_key FROM wa_conversation_windows AS w JOIN wa_contacts AS c ON c.id = w.contact_id"
+            "SELECT c.phone_key FROM wa_conversation_windows AS w"
+            " JOIN wa_contacts AS c ON c.id = w.contact_id"
             " WHERE w.last_customer_message_at IS NOT NULL AND c.user_id IS NULL ORDER BY 1"
         ).fetchall()
         assert wrote == [("+2250707123456",), ("+2290197123456",)]
