@@ -5,7 +5,8 @@ SELECT plan(42);
 CREATE ROLE wa_readings_app IN ROLE wa_app;
 UPDATE wa_organizations SET default_region = 'DE';
 
-CREATE FUNCTION pg_temp.wrote(p_from text, p_text text DEFAULT 'Hello') RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION pg_temp.wrote(p_from text, p_text text DEFAULT 'Hello', p_ago interval DEFAULT '0') RETURNS void
+LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM ingest_wa_webhook(convert_to(jsonb_build_object(
         'object', 'whatsapp_business_account', 'entry', jsonb_build_array(jsonb_build_object('id', '200', 'changes',
@@ -14,7 +15,7 @@ BEGIN
                 'metadata', '{"display_phone_number": "15551234567", "phone_number_id": "100"}'::jsonb,
                 'messages', jsonb_build_array(jsonb_build_object(
                     'from', p_from, 'id', 'wamid.' || gen_random_uuid(), 'type', 'text',
-                    'timestamp', extract(epoch FROM clock_timestamp())::bigint::text,
+                    'timestamp', extract(epoch FROM clock_timestamp() - p_ago)::bigint::text,
                     'text', jsonb_build_object('body', p_text)
                 ))
             ))))))::text, 'UTF8'));
@@ -136,7 +137,7 @@ SELECT is(pg_temp.queued('+2290197123456'), '+2290197123456', 'known by the curr
 SELECT pg_temp.wrote('22997123456', 'STOP');
 SELECT is(pg_temp.queued('+2290197123456'), 'WA102: the contact asked not to be written to',
     'STOP from the former reaches the current');
-SELECT pg_temp.wrote('2250707123456', 'STOP');
+SELECT pg_temp.wrote('2250707123456', 'STOP', '1 minute');
 SELECT is(pg_temp.queued('22507123456', 'Hello'), 'WA102: the contact asked not to be written to',
     'and from the current the former');
 SELECT pg_temp.wrote('2250707123456', 'START');
