@@ -135,9 +135,6 @@ DROP FUNCTION _wa_weigh_due(
 );
 DROP FUNCTION _wa_build_request(uuid, integer, text, text, text, jsonb, text, jsonb, wa_templates);
 DROP FUNCTION _wa_read_result(jsonb);
-DROP FUNCTION _wa_check_queue_row(
-    uuid, text, text, bigint, text, text, jsonb, text, text, text, jsonb, uuid
-);
 DROP FUNCTION _wa_refuse_rows(wa_organizations, uuid[]);
 DROP FUNCTION _wa_raise_bad_rows(bigint, bigint, text[], text, text, text);
 DROP FUNCTION _wa_warn_of_wait(wa_organizations, bigint);
