@@ -192,6 +192,35 @@ def test_a_provider_that_is_away_is_tried_again(db: Database, settings: dict[str
     assert row == {"status": "pending", "wa_message_id": None}
 
 
+def test_a_number_that_the_provider_does_not_know_is_paused_and_its_messages_wait(
+    db: Database, simulator: SimulatorProcess, settings: dict[str, str]
+) -> None:
+    """Code 100 with subcode 33: the number is gone, or the token lost its right to it."""
+    gone = "106540352242999"
+    prepare(db)
+    db.query("SELECT register_wa_phone_number(%s, '+15550783882', %s)", gone, WABA)
+    db.query(
+        "INSERT INTO wa_outbound_queue (phone, template_name, phone_number_id)"
+        " SELECT '+1555' || (1000000 + g), 'hello_world', %s FROM generate_series(1, 20) g",
+        gone,
+    )
+    queue(db, 5)
+    simulator.post("settings", auto_register=False)
+    done = wa("dispatch", "--drain", database=db, **settings)
+    assert done.returncode == 0, done.stderr
+    assert states(db) == {"sent": 5, "pending": 20}
+    paused = db.query(
+        "SELECT phone_number_id, pause_scope, pause_reason FROM wa_phone_numbers WHERE paused_at IS NOT NULL"
+    )
+    assert [(row["phone_number_id"], row["pause_scope"]) for row in paused] == [(gone, "number")]
+    assert "missing permissions" in paused[0]["pause_reason"]
+    simulator.post("numbers", phone_number_id=gone, waba_id=WABA)
+    db.query("SELECT resume_wa_number(%s)", gone)
+    done = wa("dispatch", "--drain", database=db, **settings)
+    assert done.returncode == 0, done.stderr
+    assert states(db) == {"sent": 25}
+
+
 def test_a_cut_after_the_request_is_not_sent_again(
     db: Database, simulator: SimulatorProcess, settings: dict[str, str]
 ) -> None:

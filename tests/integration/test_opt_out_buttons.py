@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from harness import Database
-from webhook_bodies import ACCOUNT_ID, DISPLAY_PHONE, NUMBER_ID, message
+from webhook_bodies import ACCOUNT_ID, DISPLAY_PHONE, NUMBER_ID, body, failed, message, value
 
 NOW = int(time.time()) - 600
 CUSTOMER = "16505550001"
@@ -66,8 +66,8 @@ def flow_reply(words: str) -> bytes:
     return message("wamid.r", CUSTOMER, NOW, "interactive", content)
 
 
-def text(body: str, wamid: str = "wamid.r", at: int = NOW, **extra: Any) -> bytes:
-    return message(wamid, CUSTOMER, at, content=body, **extra)
+def text(words: str, wamid: str = "wamid.r", at: int = NOW, **extra: Any) -> bytes:
+    return message(wamid, CUSTOMER, at, content=words, **extra)
 
 
 def refused(db: Database) -> list[str]:
@@ -180,8 +180,22 @@ def test_two_refusals_in_one_batch_are_both_kept(number: Database) -> None:
 
 
 def test_a_message_in_a_group_opens_no_window_and_is_kept_with_its_group(number: Database) -> None:
-    take_in(number, text("Hello, all", "wamid.1", int(time.time()), group_id="G1"))
+    now = int(time.time())
+    take_in(number, text("Hello, all", "wamid.1", now, group_id="G1", referral={"source_type": "ad"}))
     (row,) = number.query("SELECT group_id, content_text FROM wa_messages WHERE direction = 'inbound'")
     assert row == {"group_id": "G1", "content_text": "Hello, all"}
+    # What the business says there goes to no customer, nor do lessons of its failures.
+    ours = {"from": DISPLAY_PHONE, "group_id": "G1", "id": "wamid.2", "timestamp": str(now), "type": "text"}
+    ours |= {"text": {"body": "Welcome"}}
+    member = {"recipient_type": "group", "recipient_id": "G1", "recipient_participant_id": CUSTOMER}
+    take_in(
+        number,
+        body("smb_message_echoes", value(message_echoes=[ours])),
+        failed("wamid.2", now, 131050, **member),
+        failed("wamid.2", now, 131047, **member, recipient_participant_user_id="US.1"),
+    )
+    assert number.query("SELECT error FROM wa_webhook_errors") == []
+    assert number.query("SELECT 1 FROM wa_messages WHERE wa_message_id = 'wamid.2' AND group_id = 'G1'")
+    assert refused(number) == []
     assert number.query("SELECT can_send_freeform_wa('+16505550001') AS open") == [{"open": False}]
     assert number.query("SELECT 1 FROM wa_conversations") == []
