@@ -169,6 +169,20 @@ async def _numbers(patient: Patient) -> Finding:
     )
     if not known:
         return Finding("numbers", False, "none registered", "SELECT register_wa_phone_number(...);")
+    # 360dialog signs nothing that an app secret could check.
+    deaf = await patient.list(
+        "SELECT n.phone_number_id FROM wa_phone_numbers n WHERE n.provider = '360dialog' AND NOT EXISTS ("
+        " SELECT FROM wa_secrets s WHERE s.organization_id = n.organization_id AND s.is_active"
+        " AND s.name IN ('webhook_header', 'platform_secret')"
+        " AND coalesce(s.phone_number_id, n.phone_number_id) = n.phone_number_id) ORDER BY 1"
+    )
+    if deaf:
+        return Finding(
+            "numbers",
+            False,
+            f"{len(deaf)} of 360dialog whose webhooks no stored secret lets in",
+            f"bin/wa secrets set webhook_header --number {deaf[0][0]}, with the header told to 360dialog.",
+        )
     return Finding(
         "numbers",
         not paused,

@@ -244,6 +244,21 @@ def test_keys_that_do_not_open_what_is_stored(well: Database, env: dict[str, str
     assert {"master key", "tokens"} <= Report(well, **env, WA_SECRET_KEY="short").bad.keys()
 
 
+def test_a_number_of_360dialog_without_a_secret_hears_nothing(well: Database, env: dict[str, str]) -> None:
+    well.query("SELECT register_wa_phone_number('106540352242999', '+15550783882', '2', '360dialog')")
+    report = Report(well, **env, WA_SECRET_KEY=KEY)
+    assert report.lines["numbers"] == "1 of 360dialog whose webhooks no stored secret lets in"
+    assert "secrets set webhook_header --number 106540352242999" in report.bad["numbers"]
+    header = "X-Secret: 0123456789abcdef"
+    for number, good in ((NUMBER, False), ("106540352242999", True)):
+        stored = wa(
+            "secrets", "set", "webhook_header", "--number", number,
+            database=well, stdin=header, WA_SECRET_KEY=KEY,
+        )  # fmt: skip
+        assert stored.returncode == 0, stored.stderr
+        assert ("numbers" not in Report(well, **env, WA_SECRET_KEY=KEY).bad) is good
+
+
 def test_a_schema_of_another_release(well: Database, env: dict[str, str]) -> None:
     well.query("UPDATE wa_migrations SET version = '0.0.9'")
     report = Report(well, **env)
