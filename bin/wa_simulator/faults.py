@@ -46,6 +46,7 @@ class Wanted(BaseModel):
     number: str | None = None
     to: str | None = None
     code: int = 131000
+    subcode: int | None = None
     status: int | None = None
     retry_after: float | None = None
     seconds: float = Field(default_factory=lambda given: _SECONDS.get(given.get("mode"), 0.0))

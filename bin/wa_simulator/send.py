@@ -139,7 +139,7 @@ class Sender:
             return None
         self.faults.hit(rule)
         throttle_status = rule.status or self.settings.throttle_status
-        return GraphError(code, rule.details, status=rule.status).response(
+        return GraphError(code, rule.details, subcode=rule.subcode, status=rule.status).response(
             throttle_status=throttle_status, retry_after=rule.retry_after
         )
 

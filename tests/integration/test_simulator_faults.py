@@ -114,10 +114,11 @@ def test_rules_hit_every_nth_with_a_chance_or_one_number_or_recipient(simulator:
     assert [send(simulator).status_code for _ in range(6)] == [200, 200, 500] * 2
     assert simulator.client.delete("/_simulator/faults").json() == {"removed": 1}
     simulator.post("faults", mode="error", code=131026, to="+1 650 555-0001", seed=1)
-    simulator.post("faults", mode="error", code=131031, number="200")
+    simulator.post("faults", mode="error", code=131031, subcode=42, number="200")
     assert send(simulator, "+16505550001").json()["error"]["code"] == 131026
     assert send(simulator, "+16505550002").status_code == 200
-    assert send(simulator, path="/v25.0/200/messages").json()["error"]["code"] == 131031
+    other = send(simulator, path="/v25.0/200/messages").json()["error"]
+    assert (other["code"], other["error_subcode"]) == (131031, 42)
     simulator.client.delete("/_simulator/faults")
     simulator.post("faults", mode="pair", probability=0.5, seed=3)
     statuses = {send(simulator).status_code for _ in range(40)}
