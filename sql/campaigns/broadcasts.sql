@@ -104,7 +104,10 @@ SELECT
     m.added_at
 FROM wa_broadcast_members m
 JOIN wa_broadcast_lists l ON l.organization_id = m.organization_id AND l.id = m.list_id
-JOIN wa_contacts c ON c.organization_id = m.organization_id AND c.id = m.contact_id;
+JOIN wa_contacts c ON c.organization_id = m.organization_id AND c.id = m.contact_id
+-- Whose number has gone to somebody else, and whose user id is not known, is a member but no recipient.
+WHERE num_nonnulls(c.phone_e164, c.user_id) > 0;
 
 COMMENT ON VIEW wa_broadcast_recipients IS
-'The members of every list: phone is what the queue takes, is_opted_out says who must get no marketing.';
+'The members of every list who can be written to: phone is what the queue takes, '
+'is_opted_out says who must get no marketing.';

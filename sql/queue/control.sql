@@ -23,16 +23,31 @@ BEGIN
             WHERE q.organization_id = p_org AND q.reference = p_reference AND q.status = ANY (p_statuses)
         );
     END IF;
-    -- Waiting rows are found by their contact, ended ones by their entry in the ledger.
+    -- Waiting rows are found by their contact, ended ones by their entry in the ledger. Of who had the number
+    -- before, those that still name it are meant, too.
     RETURN ARRAY(
-        SELECT d.queue_id FROM wa_queue_due d
-        WHERE d.organization_id = p_org AND d.contact_id = _wa_find_contact(p_org, p_phone)
-            AND 'pending' = ANY (p_statuses)
+        WITH party AS MATERIALIZED (
+            SELECT _wa_find_contact(p_org, p_phone) AS contact_id, NULL::text AS former
+            UNION
+            SELECT i.contact_id, i.value FROM wa_organizations o
+            CROSS JOIN LATERAL (VALUES
+                (p_phone),
+                (try_normalize_phone_e164(p_phone, o.default_region, o.default_area_code))
+            ) s (phone)
+            JOIN wa_contact_identities i ON i.organization_id = p_org AND i.kind = 'phone'
+                AND i.value = _wa_phone_key(s.phone) AND NOT i.is_current
+            WHERE o.id = p_org
+        )
+        SELECT q.id FROM party p
+        JOIN wa_queue_due d ON d.organization_id = p_org AND d.contact_id = p.contact_id
+        JOIN wa_outbound_queue q ON q.organization_id = p_org AND q.id = d.queue_id
+        WHERE 'pending' = ANY (p_statuses) AND (p.former IS NULL OR _wa_phone_key(q.phone) = p.former)
         UNION
-        SELECT q.id FROM wa_messages m
+        SELECT q.id FROM party p
+        JOIN wa_messages m ON m.organization_id = p_org AND m.contact_id = p.contact_id
         JOIN wa_outbound_queue q ON q.organization_id = p_org AND q.id = m.queue_id
-        WHERE m.organization_id = p_org AND m.contact_id = _wa_find_contact(p_org, p_phone)
-            AND m.status = 'failed' AND q.status = ANY (p_statuses) AND q.status = 'failed'
+        WHERE m.status = 'failed' AND q.status = ANY (p_statuses) AND q.status = 'failed'
+            AND (p.former IS NULL OR _wa_phone_key(q.phone) = p.former)
     );
 END
 $$;

@@ -72,7 +72,8 @@ BEGIN
     SELECT array_agg(l.phone), array_agg(l.recipient_user_id), array_agg(l.at) INTO v_phones, v_user_ids,
         v_ats
     FROM (
-        SELECT s.phone, s.recipient_user_id, max(s.occurred_at) AS at
+        -- As it was when the message was sent: its states may be told long after the number has gone on.
+        SELECT s.phone, s.recipient_user_id, max(least(s.occurred_at, m.sent_at)) AS at
         FROM (
             SELECT k.message_id, k.recipient_user_id, k.occurred_at,
                 _wa_inbound_phone(k.recipient_id) AS phone
@@ -81,7 +82,7 @@ BEGIN
             OFFSET 0
         ) s
         CROSS JOIN LATERAL (
-            SELECT o.contact_id FROM wa_messages o
+            SELECT o.contact_id, o.sent_at FROM wa_messages o
             WHERE o.organization_id = p_org AND o.id = s.message_id AND o.group_id IS NULL LIMIT 1
         ) m
         CROSS JOIN LATERAL (

@@ -1,6 +1,7 @@
--- Tests sql/contacts/joins.sql, sql/contacts/user_ids.sql, sql/contacts/contacts.sql, sql/consent/merge.sql, sql/flows/flows.sql.
+-- Tests sql/contacts/joins.sql, sql/contacts/user_ids.sql, sql/contacts/contacts.sql, sql/consent/merge.sql, sql/flows/flows.sql,
+-- sql/campaigns/broadcasts.sql.
 BEGIN;
-SELECT plan(61);
+SELECT plan(66);
 \ir ../world.psql
 \ir ../customers.psql
 
@@ -145,6 +146,17 @@ SELECT world.complete(:'dialled_id', jsonb_build_object('outcome', 'answered', '
 SELECT isnt(world.found(83), world.found(84), 'two who have both written are no one for an answer''s sake');
 SELECT is(world.opt_outs(world.found(83)), 'all by shared', 'an opt-out holds for both');
 
+-- States of what was sent to the former owner, told late.
+SELECT world.writes(85, 'Hello', 'US.585'), world.writes(86, 'Hello', 'US.586'), world.queue(86) AS read_id \gset
+SELECT is(world.claimed() > 0, true, 'a message is sent');
+SELECT world.accept(:'read_id', 'wamid.read') \g /dev/null
+UPDATE wa_messages SET sent_at = sent_at - interval '9 minutes' WHERE wa_message_id = 'wamid.read';
+SELECT world.moves(85, 86, 100, '{"user_id": "US.587", "previous_user_id": "US.585"}');
+SELECT world.told_all(jsonb_build_array(world.message(NULL, NULL, 200, '{"id": "wamid.read", "status": "read",
+    "recipient_user_id": "US.586"}'::jsonb || jsonb_build_object('recipient_id', world.wa_id(86)))), 'statuses');
+SELECT is((SELECT state FROM wa_messages WHERE wa_message_id = 'wamid.read'), 'read', 'it is read');
+SELECT is(world.found(86), world.found('US.587'), 'which takes the number from nobody');
+
 -- Flows and notifications go along.
 SELECT world.writes(91), world.writes(92);
 INSERT INTO siren_templates (name) VALUES ('reminder');
@@ -152,6 +164,8 @@ INSERT INTO wa_automation_flows (phone_e164, flow_type) VALUES (world.customer(9
 (world.customer(92), 'his');
 INSERT INTO siren_events (phone_e164, template_id) SELECT world.customer(n), t.id
 FROM siren_templates t, unnest(ARRAY[91, 92]) n;
+INSERT INTO wa_broadcast_lists (name) VALUES ('spring');
+SELECT add_wa_broadcast_members('spring', ARRAY[world.customer(91), world.customer(92)]) \g /dev/null
 SELECT world.moves(91, 92);
 SELECT results_eq('SELECT flow_type, phone_e164, status FROM wa_automation_flows ORDER BY flow_type DESC',
     $$ VALUES ('mine', world.customer(92), 'active'), ('his', world.customer(92), 'failed') $$,
@@ -159,6 +173,9 @@ SELECT results_eq('SELECT flow_type, phone_e164, status FROM wa_automation_flows
 SELECT results_eq('SELECT phone_e164, status FROM siren_events ORDER BY status DESC',
     $$ VALUES (world.customer(92), 'pending'), (world.customer(92), 'cancelled') $$,
     'so does a notification');
+SELECT results_eq('SELECT phone FROM wa_broadcast_recipients', ARRAY[world.customer(92)],
+    'a list has the new number once; who has none is no recipient');
+SELECT is((SELECT count(*) FROM wa_broadcast_members), 2::bigint, 'though a member');
 
 -- Parent ids are user ids, too.
 SELECT world.told(101, 'US.601', 0,

@@ -1,6 +1,6 @@
 -- Tests sql/queue/addresses.sql, sql/sending/grant.sql.
 BEGIN;
-SELECT plan(26);
+SELECT plan(28);
 \ir ../world.psql
 \ir ../customers.psql
 
@@ -70,6 +70,13 @@ SELECT world.moves(26, 27, 700);
 SELECT is(retry_wa_messages(ARRAY[:'lost_id']::uuid[]), 1, 'so is one that does not tell its contact');
 SELECT is(pg_temp.sent_to(), world.customer(27), 'and goes to who had the number when it was queued');
 SELECT world.accept_all();
+
+-- By the number that they were queued to, too, until they go.
+SELECT world.queue(28), world.queue(29) \g /dev/null
+SELECT world.moves(28, 29);
+SELECT world.queue(28) \g /dev/null
+SELECT is(cancel_wa_messages(phone => world.customer(28)), 2, 'what was queued to a former number is cancelled by it');
+SELECT is(world.claimed(), 0, 'what was queued to another contact fails, nothing is left');
 
 -- User ids.
 INSERT INTO wa_outbound_queue (phone, template_name) VALUES ('US.200', 'hello');
