@@ -29,14 +29,10 @@ BEGIN
         WITH party AS MATERIALIZED (
             SELECT _wa_find_contact(p_org, p_phone) AS contact_id, NULL::text AS former
             UNION
-            SELECT i.contact_id, i.value FROM wa_organizations o
-            CROSS JOIN LATERAL (VALUES
-                (p_phone),
-                (try_normalize_phone_e164(p_phone, o.default_region, o.default_area_code))
-            ) s (phone)
+            SELECT i.contact_id, i.value
+            FROM (VALUES (p_phone), (_wa_read_phone(p_org, p_phone))) s (phone)
             JOIN wa_contact_identities i ON i.organization_id = p_org AND i.kind = 'phone'
                 AND i.value = _wa_phone_key(s.phone) AND NOT i.is_current
-            WHERE o.id = p_org
         )
         SELECT q.id FROM party p
         JOIN wa_queue_due d ON d.organization_id = p_org AND d.contact_id = p.contact_id

@@ -40,13 +40,16 @@ BEGIN
     -- Consent was judged for the contact, so it is the contact that the request goes to, whatever became of the
     -- number meanwhile. Nearly always one look at it tells that nothing did.
     LEFT JOIN LATERAL (
-        SELECT x.phone_e164, x.user_id FROM wa_contacts x
+        SELECT x.phone_e164, x.phone_key, x.user_id FROM wa_contacts x
         WHERE x.organization_id = (p_org).id AND x.id = u.contact_id LIMIT 1
     ) p ON true
     -- OFFSET: evaluated once a row, though the request names it more than once.
     CROSS JOIN LATERAL (
-        SELECT CASE WHEN q.phone = p.phone_e164 OR q.phone = p.user_id THEN q.phone
-            ELSE _wa_readdress((p_org).id, q.id, u.contact_id, q.phone) END AS phone
+        SELECT CASE
+            WHEN q.phone = p.phone_e164 OR q.phone = p.user_id OR _wa_phone_key(q.phone) = p.phone_key
+                THEN q.phone
+            ELSE _wa_readdress((p_org).id, q.id, u.contact_id, q.phone)
+        END AS phone
         OFFSET 0
     ) a
     CROSS JOIN LATERAL (
