@@ -102,15 +102,17 @@ AS $$
     SELECT 'length', 'warning', format('%s has %s characters; %s are allowed', l.what, l.has, l.allowed),
         'Shorten it.'
     FROM (
-        SELECT 'the header' AS what, char_length((p_template).header_text) AS has, 60 AS allowed
-        UNION ALL
-        SELECT 'the body', char_length((p_template).body_text), 1024
-        UNION ALL
-        SELECT 'the footer', char_length((p_template).footer_text), 60
+        SELECT t.what, char_length(t.words) AS has, t.allowed
+        FROM (VALUES
+            ('the header', (p_template).header_text, 60), ('the body', (p_template).body_text, 1024),
+            ('the footer', (p_template).footer_text, 60)
+        ) t (what, words, allowed)
+        -- The words of an authentication template are Meta's.
+        WHERE (p_template).category <> 'AUTHENTICATION'
         UNION ALL
         SELECT format('the %s of button %s', k.key, b.place - 1), char_length(b.value ->> k.key), k.allowed
         FROM jsonb_array_elements((p_template).buttons) WITH ORDINALITY b (value, place)
-        CROSS JOIN (VALUES ('text', 25), ('url', 2000)) k (key, allowed)
+        CROSS JOIN (VALUES ('text', 25), ('autofill_text', 25), ('url', 2000)) k (key, allowed)
     ) l
     WHERE l.has > l.allowed
 $$;
@@ -148,6 +150,11 @@ AS $$
     FROM button b
     WHERE b.type = 'URL'
         AND b.url !~* '^https?://[^/{}\s]+\.[^/{}\s]+(/[^{}\s]*(\{\{\s*[a-z0-9_]+\s*\}\})?)?$'
+    UNION ALL
+    SELECT 'button_label', 'notice', format('Meta does not show the text of button %s', b.index),
+        'A button that copies a code is labelled by WhatsApp, in the language of the customer.'
+    FROM button b
+    WHERE b.type = 'COPY_CODE' AND b.text ~ '\S' AND (p_template).provider_template_id IS NULL
     UNION ALL
     SELECT 'example_url', 'warning', 'a button leads to example.com',
         'Put your own address there; until then it is not submitted.'
@@ -189,11 +196,6 @@ AS $$
             'name_case', 'notice', t.name <> lower(t.name),
             format('Meta will know it as "%s"', lower(t.name)),
             'Names are sent in small letters; here they match in either case.'
-        ),
-        (
-            'authentication_text', 'notice', t.category = 'AUTHENTICATION' AND t.provider_template_id IS NULL,
-            'Meta words authentication templates itself',
-            'Header, body and footer are not sent to the review; only the button is.'
         )
     ) f (rule, severity, is_found, message, hint)
     WHERE f.is_found
@@ -220,6 +222,74 @@ $$;
 COMMENT ON FUNCTION _wa_lint_template_declaration(wa_templates) IS
 'Internal: what is worth knowing about name, language, header and declared parameters of a template.';
 
+-- Cloud API, Authentication templates: Meta has the words, the template says whether it warns, in how many
+-- minutes the code expires, and which button takes it.
+CREATE OR REPLACE FUNCTION _wa_lint_authentication(p_template wa_templates)
+RETURNS TABLE (rule text, severity text, message text, hint text)
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+AS $$
+    WITH part AS (
+        SELECT _wa_template_component((p_template).components, 'BODY') AS body,
+            _wa_template_component((p_template).components, 'FOOTER') AS footer
+        WHERE (p_template).category = 'AUTHENTICATION' AND (p_template).provider_template_id IS NULL
+    ),
+    button AS (
+        SELECT b.place - 1 AS index, b.value, upper(b.value ->> 'type') AS type,
+            upper(b.value ->> 'otp_type') AS otp_type, b.value -> 'supported_apps' AS apps
+        FROM part p, jsonb_array_elements((p_template).buttons) WITH ORDINALITY b (value, place)
+    )
+    SELECT 'authentication_text', 'notice', 'Meta words authentication templates itself',
+        'Header, body and footer text are not sent to the review; the button is, with '
+        'add_security_recommendation of the body and code_expiration_minutes of the footer in components.'
+    FROM part
+    UNION ALL
+    SELECT 'authentication_footer', 'notice', 'the text of the footer is left out',
+        'components take {"type": "FOOTER", "code_expiration_minutes": 10}; Meta writes "This code expires '
+        'in 10 minutes.", in the language of the template.'
+    FROM part p WHERE p.footer ->> 'text' ~ '\S' AND NOT p.footer ? 'code_expiration_minutes'
+    UNION ALL
+    SELECT 'code_expiration', 'warning', 'code_expiration_minutes of the footer is no number from 1 to 90',
+        'For example {"type": "FOOTER", "code_expiration_minutes": 10}.'
+    FROM part p
+    WHERE p.footer ? 'code_expiration_minutes'
+        AND NOT p.footer @? '$.code_expiration_minutes
+            ? (@.type() == "number" && @ >= 1 && @ <= 90 && @.floor() == @)'
+    UNION ALL
+    SELECT 'security_recommendation', 'warning',
+        'add_security_recommendation of the body is not true or false',
+        'true adds "For your security, do not share this code."'
+    FROM part p WHERE jsonb_typeof(p.body -> 'add_security_recommendation') <> 'boolean'
+    UNION ALL
+    SELECT 'authentication_button', 'warning', 'the buttons are not one of the type OTP',
+        'Leave buttons out for one that copies the code, or give [{"type": "OTP", "otp_type": "COPY_CODE"}].'
+    FROM button b HAVING count(*) > 1 OR bool_or(b.type <> 'OTP')
+    UNION ALL
+    SELECT 'otp_type', 'warning',
+        format('otp_type of button %s is not COPY_CODE, ONE_TAP or ZERO_TAP', b.index),
+        'COPY_CODE works everywhere; the others fill the code into your Android app.'
+    FROM button b
+    WHERE b.type = 'OTP' AND b.otp_type IN ('COPY_CODE', 'ONE_TAP', 'ZERO_TAP') IS NOT TRUE
+    UNION ALL
+    SELECT 'otp_apps', 'warning',
+        format('button %s names no app that may take the code, or more than five', b.index),
+        '"supported_apps": [{"package_name": "com.shop.app", "signature_hash": "K8a/AINcGX7"}], the hash has '
+        '11 characters.'
+    FROM button b
+    WHERE b.otp_type IN ('ONE_TAP', 'ZERO_TAP') AND NOT b.value ?& '{package_name,signature_hash}' AND (
+        b.apps @? '$[0]' IS NOT TRUE OR b.apps @? '$[5]' OR b.apps @? '$[*] ? (!(exists (@.package_name)
+            && @.signature_hash like_regex "^.{11}$"))'
+    )
+    UNION ALL
+    SELECT 'otp_terms', 'warning', format('button %s does not accept the terms of zero-tap', b.index),
+        '"zero_tap_terms_accepted": true says that customers expect the code to be filled in for them.'
+    FROM button b
+    WHERE b.otp_type = 'ZERO_TAP' AND b.value -> 'zero_tap_terms_accepted' IS DISTINCT FROM 'true'
+$$;
+
+COMMENT ON FUNCTION _wa_lint_authentication(wa_templates) IS
+'Internal: what the review would object to in a draft of an authentication template, and what is left out of '
+'it.';
+
 CREATE OR REPLACE FUNCTION _wa_lint_template(p_template wa_templates)
 RETURNS TABLE (rule text, severity text, message text, hint text)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
@@ -232,7 +302,9 @@ AS $$
         UNION ALL
         SELECT 3, l.* FROM _wa_lint_template_buttons(p_template) l
         UNION ALL
-        SELECT 4, l.* FROM _wa_lint_template_declaration(p_template) l
+        SELECT 4, l.* FROM _wa_lint_authentication(p_template) l
+        UNION ALL
+        SELECT 5, l.* FROM _wa_lint_template_declaration(p_template) l
     ) f
     ORDER BY f.severity = 'notice', f.turn
 $$;

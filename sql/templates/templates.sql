@@ -24,7 +24,8 @@ END;
 
 COMMENT ON FUNCTION _wa_template_component(jsonb, text) IS 'Internal: the component of a type, or NULL.';
 
--- Parts that have no column of their own (carousel, limited-time offer) are kept as they are.
+-- Parts that have no column of their own (carousel, limited-time offer) are kept as they are, and so is what
+-- a part has beside its text: the sample file of a header, the minutes in which a code expires.
 CREATE OR REPLACE FUNCTION _wa_template_components_of(
     p_header_format text, p_header_text text, p_body_text text, p_footer_text text, p_buttons jsonb,
     p_old jsonb
@@ -33,14 +34,19 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
     SELECT coalesce(jsonb_agg(jsonb_strip_nulls(c.value) ORDER BY c.place, c.position), '[]')
     FROM (
-        SELECT 1 AS place, 0 AS position,
-            jsonb_build_object('type', 'HEADER', 'format', p_header_format, 'text', p_header_text) AS value
+        SELECT 1 AS place, 0 AS position, CASE
+            WHEN p_header_format <> 'TEXT' AND upper(h.value ->> 'format') = p_header_format THEN h.value
+            ELSE '{}' END
+            || jsonb_build_object('type', 'HEADER', 'format', p_header_format, 'text', p_header_text) AS value
+        FROM (SELECT _wa_template_component(p_old, 'HEADER') AS value) h
         WHERE p_header_format IS NOT NULL
         UNION ALL
-        SELECT 2, 0, jsonb_build_object('type', 'BODY', 'text', p_body_text)
+        SELECT 2, 0, coalesce(_wa_template_component(p_old, 'BODY') - '{text,example}'::text[], '{}')
+            || jsonb_build_object('type', 'BODY', 'text', p_body_text)
         UNION ALL
-        SELECT 3, 0, jsonb_build_object('type', 'FOOTER', 'text', p_footer_text)
-        WHERE p_footer_text IS NOT NULL
+        SELECT 3, 0, coalesce(f.value, '{}') || jsonb_build_object('type', 'FOOTER', 'text', p_footer_text)
+        FROM (SELECT _wa_template_component(p_old, 'FOOTER') - 'text' AS value) f
+        WHERE p_footer_text IS NOT NULL OR f.value ? 'code_expiration_minutes'
         UNION ALL
         SELECT 4, 0, jsonb_build_object('type', 'BUTTONS', 'buttons', p_buttons) WHERE p_buttons <> '[]'
         UNION ALL

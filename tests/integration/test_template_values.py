@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -15,8 +16,10 @@ import pytest
 from harness import Database
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
+from simulated import NUMBER, SimulatorProcess
 from template_examples import KINDS
 from template_faults import WRONG
+from wa_process import wa
 from wa_simulator.state import Template
 from wa_simulator.validation.template import check_template
 
@@ -26,7 +29,7 @@ Connection = psycopg.Connection[dict[str, Any]]
 @pytest.fixture
 def prepared(db: Database) -> Iterator[Connection]:
     with psycopg.connect(db.dsn, autocommit=True, row_factory=dict_row) as connection:
-        connection.execute("SELECT register_wa_phone_number('106540352242922', '+15550783881', '100')")
+        connection.execute("SELECT register_wa_phone_number(%s, '+15550783881', '100')", (NUMBER,))
         for name, kind in KINDS.items():
             connection.execute(
                 "INSERT INTO wa_templates (name, language, category, status, body_text, components)"
@@ -84,6 +87,44 @@ def test_values_that_do_not_fit_are_refused_with_a_hint_that_does(prepared: Conn
             if found[0] != wrong.sqlstate or wrong.message not in found[1] or wrong.hint not in found[2]:
                 faults.append((wrong.kind, json.dumps(wrong.values), wrong.sqlstate, *found))
     assert faults == []
+
+
+@pytest.mark.slow
+def test_messages_of_every_kind_are_sent(prepared: Connection, db: Database, tmp_path: Path) -> None:
+    """Through the dispatcher to the simulator, which has the templates itself; a changed one fails alone."""
+    waba = {"waba_id": "100", "phone_number_id": NUMBER}
+    with SimulatorProcess(tmp_path, **waba, settings={"window": "off"}) as simulator:
+        prepared.execute("SELECT adopt_wa_database()")
+        names = {f"kind_{n}": name for n, name in enumerate(KINDS)}
+        for known, name in names.items():
+            kind = KINDS[name]
+            simulator.post("templates", waba_id="100", name=known, language="en_US", category=kind.category,
+                           components=kind.components,
+                           parameter_format="NAMED" if name == "named" else "POSITIONAL")  # fmt: skip
+            prepared.execute("UPDATE wa_templates SET name = %s WHERE name = %s", (known, name))
+            for values in (kind.short, kind.ready):
+                prepared.execute(
+                    "INSERT INTO wa_outbound_queue (phone, template_name, template_params)"
+                    " VALUES (%s, %s, %s)",
+                    (f"+1650555{len(known)}{known[5:]:0>3}", known, Jsonb(values)),
+                )
+        changed = list(KINDS).index("video")
+        prepared.execute(
+            "UPDATE wa_templates SET header_format = 'TEXT', header_text = 'For {{1}}' WHERE name = %s",
+            (f"kind_{changed}",),
+        )
+        done = wa("dispatch", "--drain", database=db, WHATSAPP_API_BASE_URL=simulator.url,
+                  WHATSAPP_ACCESS_TOKEN="token")  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        failed = prepared.execute(
+            "SELECT template_name, error_code, last_error FROM wa_outbound_queue WHERE status = 'failed'"
+        ).fetchall()
+        assert [(row["template_name"], row["error_code"]) for row in failed] == [
+            (f"kind_{changed}", "template_changed")
+        ] * 2, failed
+        sent = told(prepared, "SELECT count(*) FROM wa_outbound_queue WHERE status = 'sent'")
+        assert sent == 2 * len(KINDS) - 2
+        assert len(simulator.get("journal", limit=1000)["entries"]) == sent
 
 
 def test_a_preview_shows_cards_and_offers(prepared: Connection) -> None:

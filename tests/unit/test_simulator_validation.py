@@ -27,6 +27,7 @@ from wa_simulator.ids import canonical_wa_id
 from wa_simulator.state import Template
 from wa_simulator.validation.messages import Outgoing, Receipt, parse
 from wa_simulator.validation.template import check_status, check_template
+from wa_simulator.validation.template_create import check_components
 
 Change = Callable[[dict[str, Any]], Any]
 
@@ -265,3 +266,48 @@ def test_only_an_approved_template_may_be_sent(status: str, code: int, http: int
 )
 def test_some_countries_have_other_wa_ids_than_numbers(dialled: str, wa_id: str) -> None:
     assert canonical_wa_id(dialled) == wa_id
+
+
+OTP = {"type": "OTP", "otp_type": "COPY_CODE"}
+APP = {"package_name": "com.shop.app", "signature_hash": "K8a/AINcGX7"}
+
+
+def authentication(*parts: dict[str, Any], button: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    return [{"type": "BODY"}, *parts, {"type": "BUTTONS", "buttons": [OTP if button is None else button]}]
+
+
+@pytest.mark.parametrize(
+    "components",
+    [
+        authentication(),
+        authentication({"type": "FOOTER", "code_expiration_minutes": 90}),
+        authentication(button=OTP | {"otp_type": "one_tap", "supported_apps": [APP]}),
+        authentication(button={**OTP, **APP, "otp_type": "ZERO_TAP", "zero_tap_terms_accepted": True}),
+    ],
+)
+def test_an_authentication_template_without_words_is_taken(components: list[dict[str, Any]]) -> None:
+    check_components(components, "AUTHENTICATION")
+
+
+@pytest.mark.parametrize(
+    "components",
+    [
+        [{"type": "BODY"}],
+        [{"type": "BODY", "text": "{{1}} is your code."}, *authentication()[1:]],
+        [{"type": "BODY", "add_security_recommendation": "yes"}, *authentication()[1:]],
+        authentication({"type": "HEADER", "format": "TEXT", "text": "Code"}),
+        authentication({"type": "FOOTER", "text": "This code expires in 10 minutes."}),
+        authentication({"type": "FOOTER", "code_expiration_minutes": 0}),
+        authentication({"type": "FOOTER", "code_expiration_minutes": 91}),
+        authentication(button={"type": "URL", "text": "Go", "url": "https://a.de"}),
+        authentication(button={"type": "OTP"}),
+        authentication(button=OTP | {"text": "x" * 26}),
+        authentication(button=OTP | {"otp_type": "ONE_TAP"}),
+        authentication(button=OTP | {"otp_type": "ONE_TAP", "supported_apps": [APP] * 6}),
+        authentication(button=OTP | {"otp_type": "ZERO_TAP", "supported_apps": [APP]}),
+    ],
+)
+def test_an_authentication_template_with_words_of_its_own_is_not(components: list[dict[str, Any]]) -> None:
+    with pytest.raises(GraphError) as caught:
+        check_components(components, "AUTHENTICATION")
+    assert caught.value.code == 100

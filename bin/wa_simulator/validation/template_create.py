@@ -45,10 +45,7 @@ def check_components(components: list[dict[str, Any]], category: str) -> None:
     if "BODY" not in parts:
         raise GraphError(100, "A template needs a component of type BODY.", subcode=_MISSING_FIELD)
     if category == "AUTHENTICATION":
-        if "text" in parts["BODY"]:
-            raise GraphError(
-                100, "An authentication template takes no text in its body.", subcode=_BODY_FORMAT
-            )
+        _check_authentication(parts)
         return
     for kind, longest in _LONGEST.items():
         if len(str(parts.get(kind, {}).get("text", ""))) > longest:
@@ -59,6 +56,54 @@ def check_components(components: list[dict[str, Any]], category: str) -> None:
         raise GraphError(100, "The FOOTER takes no variable.", subcode=_FOOTER_FORMAT)
     for button in parts.get("BUTTONS", {}).get("buttons", []):
         _check_button(button)
+
+
+def _check_authentication(parts: dict[str, dict[str, Any]]) -> None:
+    """The parts of an authentication template, whose words are Meta's."""
+    if "HEADER" in parts:
+        raise GraphError(100, "An authentication template takes no header.", subcode=_HEADER_FORMAT)
+    if "text" in parts["BODY"] or not isinstance(
+        parts["BODY"].get("add_security_recommendation", True), bool
+    ):
+        raise GraphError(100, "An authentication template takes no text in its body.", subcode=_BODY_FORMAT)
+    footer = parts.get("FOOTER")
+    if footer is not None:
+        minutes = footer.get("code_expiration_minutes")
+        if "text" in footer or type(minutes) is not int or not 1 <= minutes <= 90:
+            raise GraphError(
+                100, "The FOOTER takes code_expiration_minutes from 1 to 90 only.", subcode=_FOOTER_FORMAT
+            )
+    buttons = parts.get("BUTTONS", {}).get("buttons", [])
+    if len(buttons) != 1 or not isinstance(buttons[0], dict) or str(buttons[0].get("type")).upper() != "OTP":
+        raise GraphError(
+            100, "An authentication template has one button, of type OTP.", subcode=_MISSING_FIELD
+        )
+    _check_otp(buttons[0])
+
+
+def _check_otp(button: dict[str, Any]) -> None:
+    style = str(button.get("otp_type")).upper()
+    if style not in ("COPY_CODE", "ONE_TAP", "ZERO_TAP"):
+        raise _missing("BUTTONS", "otp_type")
+    for key in ("text", "autofill_text"):
+        if len(str(button.get(key, ""))) > _LONGEST_BUTTON:
+            raise GraphError(
+                100, f"{key} of a button is longer than {_LONGEST_BUTTON} characters.", subcode=_TOO_LONG
+            )
+    if style == "COPY_CODE":
+        return
+    apps = button.get("supported_apps", [button])
+    if not isinstance(apps, list) or not 1 <= len(apps) <= 5:
+        raise _missing("BUTTONS", "supported_apps")
+    for app in apps:
+        if (
+            not isinstance(app, dict)
+            or not app.get("package_name")
+            or len(str(app.get("signature_hash", ""))) != 11
+        ):
+            raise _missing("BUTTONS", "supported_apps")
+    if style == "ZERO_TAP" and button.get("zero_tap_terms_accepted") is not True:
+        raise _missing("BUTTONS", "zero_tap_terms_accepted")
 
 
 def _missing(kind: str, field: str) -> GraphError:

@@ -1,7 +1,7 @@
 -- Tests sql/templates/lint.sql, sql/templates/defaults.sql.
 -- What may be stored, and what the review would say of it.
 BEGIN;
-SELECT plan(45);
+SELECT plan(59);
 
 CREATE FUNCTION pg_temp.refused(p_columns text, p_values text, p_pattern text, p_name text)
 RETURNS text LANGUAGE sql AS $$
@@ -138,7 +138,55 @@ SELECT is(pg_temp.rules('payment_reminder'), 'button_url variable_at_end',
 UPDATE wa_templates SET category = 'AUTHENTICATION', body_text = '{{1}} is your code' WHERE name = 'draft';
 SELECT is(pg_temp.rules('draft'), 'authentication_text?', 'the words of an authentication template are Meta''s');
 UPDATE wa_templates SET category = 'AUTHENTICATION', body_text = '' WHERE name = 'x';
-SELECT is(pg_temp.rules('x'), 'button_count button_text example_url authentication_text? unused_parameter?',
-    'an authentication template needs no words of ours');
+SELECT is(pg_temp.rules('x'),
+    'authentication_button button_count button_text example_url authentication_text? unused_parameter?',
+    'an authentication template needs no words of ours, and one button');
+
+-- Authentication: what Meta takes beside its own words
+CREATE FUNCTION pg_temp.code_rules(p_footer jsonb, p_button jsonb, p_body jsonb DEFAULT '{}') RETURNS text
+LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM wa_templates WHERE name = 'code';
+    INSERT INTO wa_templates (name, category, body_text, components) VALUES ('code', 'AUTHENTICATION', '',
+        jsonb_build_array(p_body || '{"type": "BODY"}', p_footer || '{"type": "FOOTER"}') || CASE
+            WHEN p_button IS NULL THEN '[]'
+            ELSE jsonb_build_object('type', 'BUTTONS', 'buttons', jsonb_build_array(p_button)) END);
+    RETURN (SELECT string_agg(l.rule, ' ' ORDER BY l.severity = 'notice', l.rule)
+        FROM lint_wa_template('code') l WHERE l.rule <> 'authentication_text');
+END
+$$;
+SELECT is(pg_temp.code_rules('{"code_expiration_minutes": 10}', '{"type": "OTP", "otp_type": "COPY_CODE",
+    "text": "Copy code"}', '{"add_security_recommendation": true}'), NULL, 'Meta''s own example is fine');
+SELECT is(pg_temp.code_rules('{"code_expiration_minutes": 10}', NULL), NULL, 'so is one without a button');
+SELECT is(pg_temp.code_rules('{"text": "This code expires in 10 minutes."}', NULL), 'authentication_footer',
+    'the text of a footer is left out, which is said');
+SELECT is(pg_temp.code_rules('{"code_expiration_minutes": 91}', NULL), 'code_expiration',
+    'a code expires within 90 minutes');
+SELECT is(pg_temp.code_rules('{"code_expiration_minutes": "10"}', NULL), 'code_expiration',
+    'and their number is one');
+SELECT is(pg_temp.code_rules('{"code_expiration_minutes": 1}', NULL, '{"add_security_recommendation": "yes"}'),
+    'security_recommendation', 'the warning is asked for with true');
+SELECT is(pg_temp.code_rules('{"code_expiration_minutes": 1}', '{"type": "URL", "text": "Go",
+    "url": "https://a.de/"}'), 'authentication_button', 'another button is none');
+SELECT is(pg_temp.code_rules('{"code_expiration_minutes": 1}', '{"type": "OTP"}'), 'otp_type',
+    'the button says how it takes the code');
+SELECT is(pg_temp.code_rules('{"code_expiration_minutes": 1}', '{"type": "OTP", "otp_type": "ZERO_TAP"}'),
+    'otp_apps otp_terms', 'filling in needs an app, and consent where nothing is tapped');
+SELECT is(pg_temp.code_rules('{"code_expiration_minutes": 1}', '{"type": "OTP", "otp_type": "ONE_TAP",
+    "supported_apps": [{"package_name": "a.b", "signature_hash": "short"}]}'), 'otp_apps',
+    'an app is known by its signature');
+SELECT is(pg_temp.code_rules('{"code_expiration_minutes": 1}', jsonb_build_object('type', 'OTP', 'otp_type',
+    'ONE_TAP', 'text', repeat('x', 26), 'autofill_text', repeat('x', 26), 'package_name', 'a.b',
+    'signature_hash', 'K8a/AINcGX7')), 'length length', 'both labels have 25 characters');
+UPDATE wa_templates SET provider_template_id = '3', components = '[
+    {"type": "BODY", "text": "*{{1}}* is your verification code. For your security, do not share this code."},
+    {"type": "FOOTER", "text": "This code expires in 10 minutes.", "code_expiration_minutes": 10},
+    {"type": "BUTTONS", "buttons": [{"type": "URL", "text": "Copy code",
+        "url": "https://www.whatsapp.com/otp/code/?otp_type=COPY_CODE&code=otp{{1}}"}]}]' WHERE name = 'code';
+SELECT is(pg_temp.rules('code'), NULL, 'nothing is said of what Meta made of it');
+SELECT is(pg_temp.linted('Use this code now and here.', 'UTILITY', '{"buttons": [{"type": "COPY_CODE",
+    "text": "Copy code", "example": "A"}]}'), NULL, 'a coupon is no objection');
+SELECT is(string_agg(l.rule, ' '), 'button_label', 'but its label is WhatsApp''s')
+FROM lint_wa_template('x') l WHERE l.rule LIKE 'button%';
 SELECT * FROM finish();
 ROLLBACK;

@@ -1,6 +1,6 @@
 -- Tests sql/templates/templates.sql, sql/templates/structure.sql, sql/templates/sync.sql.
 BEGIN;
-SELECT plan(72);
+SELECT plan(75);
 
 -- The statement of the first requirement document, word for word but for the host's table.
 CREATE TEMPORARY TABLE profiles (id uuid, role_id text);
@@ -125,6 +125,25 @@ SELECT results_eq(
 INSERT INTO wa_templates (name, category, body_text) VALUES ('t6', 'AUTHENTICATION', 'Your code');
 SELECT is(body_placeholders, '{1}', 'an authentication template always takes its code') FROM wa_templates
 WHERE name = 't6';
+
+-- what a part has beside its text
+INSERT INTO wa_templates (name, category, body_text, components) VALUES
+('t7', 'MARKETING', '', '[{"type": "HEADER", "format": "IMAGE", "example": {"header_handle": ["4::a"]}},
+    {"type": "BODY", "text": "Hi"}]'),
+('t8', 'AUTHENTICATION', '', '[{"type": "BODY", "add_security_recommendation": false},
+    {"type": "FOOTER", "code_expiration_minutes": 5}]');
+UPDATE wa_templates SET body_text = 'Hello' WHERE name = 't7';
+UPDATE wa_templates SET buttons = '[{"type": "OTP", "otp_type": "COPY_CODE"}]' WHERE name = 't8';
+SELECT is(components #>> '{0,example,header_handle,0}', '4::a', 'a changed text leaves the sample file')
+FROM wa_templates WHERE name = 't7';
+SELECT results_eq(
+    $$ SELECT components #>> '{0,add_security_recommendation}', components #>> '{1,code_expiration_minutes}'
+        FROM wa_templates WHERE name = 't8' $$,
+    $$ VALUES ('false', '5') $$, 'and what an authentication template says beside Meta''s words'
+);
+UPDATE wa_templates SET header_format = 'VIDEO' WHERE name = 't7';
+SELECT is(components #> '{0,example}', NULL, 'another kind of header needs another sample')
+FROM wa_templates WHERE name = 't7';
 
 -- which template a name means
 DELETE FROM wa_templates;
