@@ -203,13 +203,9 @@ def test_as_the_simulator_sends(serving: Serving, tmp_path: Path) -> None:
         )
 
 
-def test_a_header_that_cannot_be_sent_or_guessed_too_easily_is_not_stored(db: Database) -> None:
-    for bad in ("no colon", "X Y: 0123456789abcdef", "X-Short: secret", "X-Empty:"):
-        done = wa("secrets", "set", "webhook_header", database=db, stdin=bad, WA_SECRET_KEY=KEY)
-        assert done.returncode == 1, bad
-        assert "Traceback" not in done.stderr
-        assert bad not in done.stderr
-    good = "Authorization: Basic c2hvcDpzZWNyZXQ="
-    done = wa("secrets", "set", "webhook_header", database=db, stdin=good, WA_SECRET_KEY=KEY)
-    assert done.returncode == 0, done.stderr
-    assert [row["name"] for row in db.query("SELECT name FROM list_wa_secrets()")] == ["webhook_header"]
+def test_a_header_that_can_be_guessed_too_easily_is_not_stored(db: Database) -> None:
+    done = wa("secrets", "set", "webhook_header", database=db, stdin="X-Short: secret", WA_SECRET_KEY=KEY)
+    assert done.returncode == 1
+    assert "fewer than 16 characters" in done.stderr
+    assert "X-Short" not in done.stderr
+    assert db.query("SELECT name FROM list_wa_secrets()") == []
