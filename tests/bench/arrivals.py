@@ -44,8 +44,9 @@ def arrivals(bench: Bench) -> Iterator[Line]:
     for setting in SETTINGS:
         if not bench.wants(setting.name):
             continue
-        # Several windows, however quick.
-        seconds = max(bench.size(SECONDS), 130 if setting.window_s == 60 else 10)
+        # Whole windows, or a burst at the start of the last would count as a better use; two of them at least.
+        windows = max(2, bench.size(SECONDS) // setting.window_s)
+        seconds = windows * setting.window_s
         times = measure(bench, setting, seconds)
         what = f"{setting.name}: {setting.limit} in {setting.window_s} s, {setting.processes} dispatchers"
         yield Line(
