@@ -141,19 +141,24 @@ DECLARE
     v_message wa_outbound_queue := _wa_visible_message($1);
 BEGIN
     RETURN QUERY SELECT v_message.status, e.reason, e.held_until,
-        e.explanation || coalesce('; ' || _wa_language_note(v_message), ''), e.hint
+        e.explanation || coalesce('; ' || _wa_template_note(v_message), ''), e.hint
     FROM _wa_explain(v_message) e;
 END
 $$;
 
 COMMENT ON FUNCTION explain_wa_message(uuid) IS
 'Why a message has not gone: a word, until when it is held, a sentence, which also says where a template '
-'goes in another language than the one asked for, and the way out.';
+'goes in another language than the one asked for or was changed so that the values do not fit, and the way '
+'out.';
 
-CREATE OR REPLACE FUNCTION _wa_language_note(p_message wa_outbound_queue) RETURNS text
+CREATE OR REPLACE FUNCTION _wa_template_note(p_message wa_outbound_queue) RETURNS text
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 AS $$
-    SELECT format('goes in the language %s, for %s', t.language, a.language)
+    SELECT nullif(concat_ws('; ',
+        CASE WHEN lower(t.language) <> lower(replace(a.language, '-', '_'))
+            THEN format('goes in the language %s, for %s', t.language, a.language) END,
+        'its values do not fit the template any more, so it will fail: ' || b.problem[2]
+    ), '')
     FROM (
         SELECT d.template_id FROM wa_queue_due d
         WHERE d.organization_id = (p_message).organization_id AND d.queue_id = (p_message).id
@@ -166,12 +171,15 @@ AS $$
             ELSE (p_message).fallback_template_language END AS language
     ) a
     JOIN wa_templates t ON t.organization_id = (p_message).organization_id AND t.id = q.template_id
-    WHERE lower(t.language) <> lower(replace(a.language, '-', '_'))
+    CROSS JOIN LATERAL _wa_build_template(t, _wa_queued_params(
+        (p_message).type, (p_message).content, (p_message).template_params,
+        (p_message).fallback_template_params
+    )) b
 $$;
 
-COMMENT ON FUNCTION _wa_language_note(wa_outbound_queue) IS
-'Internal: that a message that waits or is being sent goes in another language than it asked for; NULL if it '
-'does not.';
+COMMENT ON FUNCTION _wa_template_note(wa_outbound_queue) IS
+'Internal: that a message that waits or is being sent goes in another language than it asked for, or that '
+'its values do not fit its template any more; NULL if neither.';
 
 CREATE OR REPLACE FUNCTION _wa_visible_message(p_id uuid) RETURNS wa_outbound_queue
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT

@@ -11,8 +11,6 @@ RETURNS TABLE (
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 #variable_conflict use_column
-DECLARE
-    v_returned bigint;
 BEGIN
     PERFORM _wa_start_sending(
         (p_org).id, (p_number).id, p_dispatcher_id, p_ids, p_contact_ids, p_template_ids, p_classes, p_open,
@@ -58,13 +56,15 @@ BEGIN
         ) AS components
         OFFSET 0
     ) c
-    WHERE a.phone IS NOT NULL AND ((t.template).id IS NULL OR c.components IS NOT NULL)
+    WHERE CASE
+        WHEN a.phone IS NULL THEN false
+        WHEN (t.template).id IS NULL OR c.components IS NOT NULL THEN true
+        ELSE _wa_is_fit(
+            (p_org).id, q.id, u.contact_id, t.template,
+            _wa_queued_params(q.type, q.content, q.template_params, q.fallback_template_params)
+        )
+    END
     ORDER BY u.place;
-    GET DIAGNOSTICS v_returned = ROW_COUNT;
-    IF v_returned < cardinality(p_ids) THEN
-        PERFORM _wa_fail_unfit((p_org).id, p_ids, p_template_ids);
-        PERFORM _wa_release_in_order((p_org).id, p_contact_ids);
-    END IF;
 END
 $$;
 
@@ -72,31 +72,28 @@ COMMENT ON FUNCTION _wa_grant(
     wa_organizations, wa_phone_numbers, uuid, uuid[], bigint[], uuid[], smallint[], boolean[], timestamptz
 ) IS 'Internal: moves granted rows from due to in flight and returns their requests.';
 
--- Rare, hence after the others: a template was changed, by hand or by Meta, while messages with it waited.
-CREATE OR REPLACE FUNCTION _wa_fail_unfit(p_org uuid, p_ids uuid[], p_template_ids uuid[]) RETURNS void
+-- Rare: the template was changed, by hand or by Meta, while messages with it waited. Called for what did not
+-- fit, with the template that it did not fit, so that another change now cannot leave the row in between.
+CREATE OR REPLACE FUNCTION _wa_is_fit(
+    p_org uuid, p_id uuid, p_contact_id bigint, p_template wa_templates, p_params jsonb
+) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
+DECLARE
+    v_built record := _wa_build_template(p_template, p_params);
 BEGIN
-    PERFORM _wa_fail_messages(p_org, array_agg(f.id), 'template_changed', f.error)
-    FROM (
-        SELECT q.id, format(
-            'the values do not fit the template "%s" (%s) any more: %s', t.name, t.language, b.problem[2]
-        ) AS error
-        FROM unnest(p_ids, p_template_ids) u (id, template_id)
-        CROSS JOIN LATERAL (
-            SELECT x.* FROM wa_outbound_queue x WHERE x.organization_id = p_org AND x.id = u.id LIMIT 1
-        ) q
-        JOIN wa_templates t ON t.organization_id = p_org AND t.id = u.template_id
-        CROSS JOIN LATERAL _wa_build_template(
-            t, _wa_queued_params(q.type, q.content, q.template_params, q.fallback_template_params)
-        ) b
-        -- What has no address any more has ended already.
-        WHERE q.status = 'sending' AND b.problem IS NOT NULL
-    ) f
-    GROUP BY f.error;
+    IF v_built.problem IS NULL THEN
+        RETURN true;
+    END IF;
+    PERFORM _wa_fail_messages(p_org, ARRAY[p_id], 'template_changed', format(
+        'the values do not fit the template "%s" (%s) any more: %s', p_template.name, p_template.language,
+        v_built.problem[2]
+    ));
+    PERFORM _wa_release_in_order(p_org, ARRAY[p_contact_id]);
+    RETURN false;
 END
 $$;
 
-COMMENT ON FUNCTION _wa_fail_unfit(uuid, uuid[], uuid[]) IS
-'Internal: ends those of the given rows whose values do not fit their template any more, each with what is '
-'wrong (template_changed).';
+COMMENT ON FUNCTION _wa_is_fit(uuid, uuid, bigint, wa_templates, jsonb) IS
+'Internal: whether values fit a template; ends the message that gives them if they do not '
+'(template_changed).';

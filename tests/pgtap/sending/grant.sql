@@ -2,7 +2,7 @@
 -- A template that was changed while messages with it waited: those whose values fit no more end with the reason,
 -- all others go.
 BEGIN;
-SELECT plan(9);
+SELECT plan(10);
 \ir ../world.psql
 INSERT INTO wa_templates (name, category, status, body_text, header_format) VALUES
 ('picture', 'UTILITY', 'APPROVED', 'Hi {{1}}', 'IMAGE');
@@ -25,6 +25,13 @@ UPDATE wa_templates SET header_format = 'TEXT', header_text = 'For {{1}}' WHERE 
 UPDATE wa_templates SET body_text = 'Hi {{1}}, {{2}} and {{3}}' WHERE name = 'order';
 UPDATE wa_templates SET components = '[{"type": "BODY", "text": "Look"}]' WHERE name = 'cards';
 
+SELECT results_eq(
+    $$ SELECT q.reference, e.reason, substring(e.explanation FROM 'it will fail: (.*)')
+        FROM wa_outbound_queue q, explain_wa_message(q.id) e
+        WHERE q.reference IN ('plain', 'unchanged') ORDER BY 1 $$,
+    $$ VALUES ('plain', 'waiting', 'the body takes 3 values, 2 given'), ('unchanged', 'waiting', NULL) $$,
+    'what will fail is foretold'
+);
 CREATE TABLE world.first AS SELECT c.*, q.reference FROM world.claim() c
 JOIN wa_outbound_queue q ON q.id = c.queue_id;
 SELECT results_eq($$ SELECT reference FROM world.first WHERE reference <> 'next' $$, $$ VALUES ('unchanged') $$,
