@@ -12,7 +12,8 @@
 
 -- Looks up and locks until both agree: another transaction may join the same contacts.
 CREATE OR REPLACE FUNCTION _wa_lock_contacts(
-    p_org uuid, p_phone text, p_user_id text, p_at timestamptz, OUT by_phone bigint, OUT by_user bigint
+    p_org uuid, p_phone text, p_user_id text, p_at timestamptz, p_contact_id bigint DEFAULT NULL,
+    OUT by_phone bigint, OUT by_user bigint
 )
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -28,14 +29,15 @@ BEGIN
         by_phone := v_found.by_phone[1];
         by_user := v_found.by_user[1];
         PERFORM FROM wa_contacts c
-        WHERE c.organization_id = p_org AND c.id IN (by_phone, by_user)
+        WHERE c.organization_id = p_org AND c.id IN (by_phone, by_user, p_contact_id)
         ORDER BY c.id FOR UPDATE;
     END LOOP;
 END
 $$;
 
-COMMENT ON FUNCTION _wa_lock_contacts(uuid, text, text, timestamptz) IS
-'Internal: the contacts that a number (at a time) and a user id find, locked in the order of their ids.';
+COMMENT ON FUNCTION _wa_lock_contacts(uuid, text, text, timestamptz, bigint) IS
+'Internal: the contacts that a number (at a time) and a user id find, locked in the order of their ids, with '
+'another one if it is given.';
 
 CREATE OR REPLACE FUNCTION _wa_join_contact(
     p_org uuid, p_phone text, p_user_id text, p_source text, p_at timestamptz
@@ -101,20 +103,32 @@ CREATE OR REPLACE FUNCTION _wa_take_number(
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
-    v_former_id bigint := (_wa_lock_contacts(p_org, p_phone, NULL, p_at)).by_phone;
+    v_former_id bigint;
 BEGIN
-    IF v_former_id <> p_contact_id AND NOT (p_has_user_id AND EXISTS (
-        SELECT FROM wa_contact_identities i
-        WHERE i.organization_id = p_org AND i.contact_id = v_former_id AND i.kind = 'user_id'
-            AND i.valid_to IS NULL
-    )) THEN
-        IF _wa_is_known_since(p_org, v_former_id, _wa_phone_key(p_phone), p_at) THEN
-            PERFORM _wa_merge_contacts(p_org, v_former_id, p_contact_id);
-        ELSE
-            PERFORM _wa_share_opt_outs_of(p_org, v_former_id, p_contact_id);
-        END IF;
-    END IF;
-    PERFORM _wa_set_contact_phone(p_org, p_contact_id, p_phone, p_source, p_at);
+    FOR v_try IN 1..3 LOOP
+        BEGIN
+            v_former_id := (_wa_lock_contacts(p_org, p_phone, NULL, p_at, p_contact_id)).by_phone;
+            IF v_former_id <> p_contact_id AND NOT (p_has_user_id AND EXISTS (
+                SELECT FROM wa_contact_identities i
+                WHERE i.organization_id = p_org AND i.contact_id = v_former_id AND i.kind = 'user_id'
+                    AND i.valid_to IS NULL
+            )) THEN
+                IF _wa_is_known_since(p_org, v_former_id, _wa_phone_key(p_phone), p_at) THEN
+                    PERFORM _wa_merge_contacts(p_org, v_former_id, p_contact_id);
+                ELSE
+                    PERFORM _wa_share_opt_outs_of(p_org, v_former_id, p_contact_id);
+                END IF;
+            END IF;
+            PERFORM _wa_set_contact_phone(p_org, p_contact_id, p_phone, p_source, p_at);
+            RETURN;
+        EXCEPTION WHEN unique_violation THEN
+            -- A session that queues to the number made a contact of it after the look, which is seen from now
+            -- on: wa_contacts_phone_key_key made us wait for it.
+            IF v_try = 3 THEN
+                RAISE;
+            END IF;
+        END;
+    END LOOP;
 END
 $$;
 
@@ -184,6 +198,13 @@ DECLARE
     v_user_id text;
     v_other_id bigint;
 BEGIN
+    -- Added before they are looked up: who makes a contact of one meanwhile is waited for, and found.
+    IF p_old_user_id IS NOT NULL THEN
+        PERFORM _wa_add_user_id(p_org, v_contact_id, p_old_user_id, 'webhook', p_at - interval '1 second');
+    END IF;
+    IF p_new_user_id IS NOT NULL THEN
+        PERFORM _wa_add_user_id(p_org, v_contact_id, p_new_user_id, 'webhook', p_at);
+    END IF;
     FOREACH v_user_id IN ARRAY ARRAY[p_old_user_id, p_new_user_id] LOOP
         v_other_id := (_wa_lock_contacts(p_org, NULL, v_user_id, p_at)).by_user;
         IF v_other_id <> v_contact_id THEN
@@ -191,9 +212,6 @@ BEGIN
             v_contact_id := v_other_id;
         END IF;
     END LOOP;
-    IF p_old_user_id <> p_new_user_id THEN
-        PERFORM _wa_add_user_id(p_org, v_contact_id, p_old_user_id, 'webhook', p_at - interval '1 second');
-    END IF;
     -- The id changes with the number, so that the ones before are replaced even where no new one is named.
     UPDATE wa_contact_identities SET valid_to = p_at
     WHERE organization_id = p_org AND contact_id = v_contact_id AND kind = 'user_id' AND valid_to IS NULL
@@ -201,9 +219,7 @@ BEGIN
         AND (value = p_old_user_id OR valid_from < p_at AND (
             v_has_new_phone OR p_old_user_id IS NULL AND p_new_user_id IS NOT NULL
         ));
-    IF p_new_user_id IS NOT NULL THEN
-        PERFORM _wa_add_user_id(p_org, v_contact_id, p_new_user_id, 'webhook', p_at);
-    END IF;
+    PERFORM _wa_choose_user_id(p_org, v_contact_id);
     IF NOT v_has_new_phone THEN
         RETURN v_contact_id;
     END IF;

@@ -19,7 +19,8 @@ AS $$
         SELECT FROM wa_contact_identities i
         WHERE i.organization_id = p_org AND i.contact_id = p_contact_id AND i.kind = 'user_id'
             AND i.valid_to IS NULL AND i.value <> p_user_id AND NOT _wa_is_parent_id(i.value)
-    ) AND NOT _wa_is_parent_id(p_user_id) AND (SELECT count(*) FROM wa_portfolios f WHERE f.organization_id = p_org) < 2
+    ) AND NOT _wa_is_parent_id(p_user_id)
+    AND (SELECT count(*) FROM wa_portfolios f WHERE f.organization_id = p_org) < 2
 $$;
 
 COMMENT ON FUNCTION _wa_is_another_user_id(uuid, bigint, text) IS
@@ -64,12 +65,12 @@ CREATE OR REPLACE FUNCTION _wa_add_parent_id(
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
-    v_other_id bigint := (_wa_lock_contacts(p_org, NULL, p_parent_id, p_at)).by_user;
+    v_other_id bigint;
 BEGIN
+    PERFORM _wa_add_user_id(p_org, p_contact_id, p_parent_id, 'webhook', p_at);
+    v_other_id := (_wa_lock_contacts(p_org, NULL, p_parent_id, p_at)).by_user;
     IF v_other_id <> p_contact_id THEN
         PERFORM _wa_follow_user_id(p_org, v_other_id, p_contact_id, p_at);
-    ELSE
-        PERFORM _wa_add_user_id(p_org, p_contact_id, p_parent_id, 'webhook', p_at);
     END IF;
 END
 $$;

@@ -62,6 +62,44 @@ def test_a_row_is_queued_while_its_contact_becomes_part_of_one_that_opted_out(
     assert world.query("SELECT world.outcome(id) FROM wa_outbound_queue") == [{"outcome": "failed opted_out"}]
 
 
+def test_somebody_queues_to_a_number_that_a_customer_changes_to(
+    world: Database, session: Callable[[], psycopg.Connection[Any]]
+) -> None:
+    """Both make a contact of it; the event waits for the insert, and neither fails."""
+    world.query("SELECT world.writes(1)")
+    producer = session()
+    producer.execute("SELECT world.queue(2)")
+    customer = session()
+    waiting = Blocked(world, customer, "SELECT world.moves(1, 2)")
+    producer.commit()
+    waiting.finish()
+    customer.commit()
+    assert world.query("SELECT error FROM wa_webhook_errors") == []
+    (found,) = world.query(
+        "SELECT world.found(2) AS now, contact_id FROM wa_messages WHERE content_text = 'Hello'"
+    )
+    assert found["now"] == found["contact_id"]
+
+
+def test_somebody_queues_to_a_user_id_that_a_customer_changes_to(
+    world: Database, session: Callable[[], psycopg.Connection[Any]]
+) -> None:
+    world.query("SELECT world.writes(1, 'Hello', 'US.1')")
+    producer = session()
+    producer.execute("INSERT INTO wa_outbound_queue (phone, template_name) VALUES ('US.2', 'hello')")
+    customer = session()
+    waiting = Blocked(
+        world,
+        customer,
+        """SELECT world.told(NULL, NULL, 100, '{"type": "system", "system": {"type": "user_changed_user_id",
+            "user_id": "US.2", "previous_user_id": "US.1"}}')""",
+    )
+    producer.commit()
+    waiting.finish()
+    customer.commit()
+    assert world.query("SELECT count(*) AS n FROM wa_contacts") == [{"n": 1}]
+
+
 def test_an_answer_and_a_webhook_join_the_same_contacts(
     world: Database, session: Callable[[], psycopg.Connection[Any]]
 ) -> None:
