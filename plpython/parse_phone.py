@@ -127,7 +127,7 @@ def read_digits(typed: str) -> tuple[bool, str]:
 
 
 Parser = Callable[[str | None, str | None, str | None], tuple[str | None, str | None, str | None]]
-Readings = Callable[[str | None, str | None, str | None], list[str]]
+Readings = Callable[[str | None, str | None, str | None], list[str | None]]
 Doubter = Callable[[str, str | None, str | None], tuple[str | None, str | None]]
 
 
@@ -144,8 +144,8 @@ def make_phone_functions(library: ModuleType) -> tuple[Parser, Readings, Doubter
     """make_phone_parser()'s function, and two more of the same arguments that never raise either.
 
     The second lists all numbers which the same text may mean, for callers who can look who is known: the
-    parser's answer first, then the other readings, at last, maybe once more, the digits as they stand, a
-    number even if no plan has it any more. Empty for what is none in any reading.
+    parser's answer first (None for what it refuses), then the other readings, at last, maybe once more, the
+    digits as they stand, a number even if no plan has it any more.
 
     The third takes a number that was stored by earlier rules and tells, if it looks misread, what was
     probably meant (None where digits are lost) and why it is thought so; (None, None) if nothing is wrong.
@@ -257,6 +257,7 @@ def make_phone_functions(library: ModuleType) -> tuple[Parser, Readings, Doubter
             return "+55" + national[:2] + "9" + national[2:]
         return country
 
+    @functools.lru_cache(maxsize=64)
     def with_country_code(digits: str) -> str | None:
         """E.164 of digits that are a valid number with their country code in front, else None."""
         if digits.startswith("0"):
@@ -290,6 +291,8 @@ def make_phone_functions(library: ModuleType) -> tuple[Parser, Readings, Doubter
             return re.sub(r"^(?:04[45]|01|1)(?=\d{10}$)", "", digits)
         return digits
 
+    # What parse_phone asks, readings asks again at once.
+    @functools.lru_cache(maxsize=64)
     def as_dialled(typed_digits: str, region: str, area_code: str | None) -> str:
         """E.164 of digits without plus as dialled in `region`. Raises PhoneError."""
         digits = complete_local(typed_digits, region, area_code)
@@ -359,22 +362,21 @@ def make_phone_functions(library: ModuleType) -> tuple[Parser, Readings, Doubter
             raise PhoneError("the region is not known", "Give it as its ISO 3166 code, for example AR.")
         return iso, re.sub(r"\D", "", area_code or "").lstrip("0") or ("11" if iso == "AR" else None)
 
-    def readings(phone: str | None, region: str | None, area_code: str | None) -> list[str]:
+    def readings(phone: str | None, region: str | None, area_code: str | None) -> list[str | None]:
         """See make_phone_functions()."""
-        if phone is None:
-            return []
+        best = parse_phone(phone, region, area_code)[0]
         try:
-            has_plus, digits = read_digits(phone)
+            has_plus, digits = read_digits(phone or "")
         except PhoneError:
-            return []
-        found = [parse_phone(phone, region, area_code)[0]]
+            return [best]
+        others: list[str | None] = []
         if not has_plus and region and region.strip():
-            found.append(with_country_code(digits))
+            others.append(with_country_code(digits))
             with contextlib.suppress(PhoneError):
-                found.append(as_dialled(digits, *known_region(region, area_code)))
-        known = list(dict.fromkeys(number for number in found if number is not None))
+                others.append(as_dialled(digits, *known_region(region, area_code)))
         bare = digits.removeprefix("00")
-        return [*known, "+" + bare] if 7 <= len(bare) <= 15 and not bare.startswith("0") else known
+        as_it_stands = ["+" + bare] if 7 <= len(bare) <= 15 and not bare.startswith("0") else []
+        return [best, *(number for number in others if number not in (None, best)), *as_it_stands]
 
     @functools.lru_cache(maxsize=4096)
     def parse_phone(

@@ -18,12 +18,9 @@ DECLARE
 BEGIN
     SELECT o.default_region, o.default_area_code INTO v_region, v_area_code
     FROM wa_organizations o WHERE o.id = p_org;
-    v_phone := try_normalize_phone_e164(p_phone, v_region, v_area_code);
-    IF v_phone = p_phone THEN
-        RETURN v_phone;
-    END IF;
     v_readings := _wa_phone_readings(p_phone, v_region, v_area_code);
-    IF v_readings <@ ARRAY[v_phone] THEN
+    v_phone := v_readings[1];
+    IF v_phone = p_phone OR v_readings[2:] <@ ARRAY[v_phone] THEN
         RETURN v_phone;
     END IF;
     RETURN coalesce((

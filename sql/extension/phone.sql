@@ -44,8 +44,8 @@ except ImportError:
 return SD["phone_readings"](p_phone, p_region, p_area_code)
 $plpython$;
 COMMENT ON FUNCTION _wa_phone_readings(text, text, text) IS
-'All numbers in E.164 that a text may mean: that of normalize_phone_e164 first, if any, and last, maybe '
-'again, the digits as they stand, which no numbering plan need have.';
+'All numbers in E.164 that a text may mean: first that of try_normalize_phone_e164, NULL for none, and last, '
+'maybe again, the digits as they stand, which no numbering plan need have.';
 
 CREATE FUNCTION _wa_phone_doubt(
     p_e164 text, p_region text, p_area_code text, OUT meant text, OUT reason text
