@@ -163,6 +163,8 @@ def make_phone_functions(library: ModuleType) -> tuple[Parser, Readings, Doubter
     mobile_types = (library.PhoneNumberType.MOBILE, library.PhoneNumberType.FIXED_LINE_OR_MOBILE)
     e164_format = library.PhoneNumberFormat.E164
 
+    # Small caches: one number is asked about several times while it is read.
+    @functools.lru_cache(maxsize=64)
     def is_mobile(number: str) -> bool:
         """Whether an E.164 number is valid and maybe a mobile, in its country's present or former plan."""
         if FORMER_MOBILE.fullmatch(number, 1):
@@ -211,6 +213,7 @@ def make_phone_functions(library: ModuleType) -> tuple[Parser, Readings, Doubter
                 else "it is too long"
             ) from None
 
+    @functools.lru_cache(maxsize=64)
     def international(digits: str) -> str:
         """E.164 of a number that was written with its country code. Raises PhoneError."""
         if FORMER_MOBILE.fullmatch(digits):
@@ -291,7 +294,6 @@ def make_phone_functions(library: ModuleType) -> tuple[Parser, Readings, Doubter
             return re.sub(r"^(?:04[45]|01|1)(?=\d{10}$)", "", digits)
         return digits
 
-    # What parse_phone asks, readings asks again at once.
     @functools.lru_cache(maxsize=64)
     def as_dialled(typed_digits: str, region: str, area_code: str | None) -> str:
         """E.164 of digits without plus as dialled in `region`. Raises PhoneError."""

@@ -6,26 +6,14 @@
 -- they know nobody and the digits with a + in front are somebody's: no misreading makes such a contact,
 -- whereas one whose number was misread before would attract the same digits for ever. An opt-out of every
 -- message comes before all that: in doubt it was these digits that asked for it.
-CREATE OR REPLACE FUNCTION _wa_read_phone(p_org uuid, p_phone text) RETURNS text
-LANGUAGE plpgsql STABLE SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off
+CREATE OR REPLACE FUNCTION _wa_known_reading(p_org uuid, p_readings text[]) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
-DECLARE
-    v_region text;
-    v_area_code text;
-    v_phone text;
-    v_readings text[];
 BEGIN
-    SELECT o.default_region, o.default_area_code INTO v_region, v_area_code
-    FROM wa_organizations o WHERE o.id = p_org;
-    v_readings := _wa_phone_readings(p_phone, v_region, v_area_code);
-    v_phone := v_readings[1];
-    IF v_phone = p_phone OR v_readings[2:] <@ ARRAY[v_phone] THEN
-        RETURN v_phone;
-    END IF;
-    RETURN coalesce((
+    RETURN (
         SELECT r.phone
-        FROM unnest(v_readings) WITH ORDINALITY r (phone, n)
+        FROM unnest(p_readings) WITH ORDINALITY r (phone, n)
         CROSS JOIN LATERAL (
             SELECT x.contact_id, x.source FROM wa_contact_identities x
             WHERE x.organization_id = p_org AND x.kind = 'phone' AND x.value = _wa_phone_key(r.phone)
@@ -44,10 +32,30 @@ BEGIN
                         AND x.scope = 'all'
                 ) AS is_opted_out
         ) k
-        WHERE k.wrote OR k.is_opted_out OR r.phone = v_phone OR r.n = cardinality(v_readings)
-        ORDER BY k.is_opted_out DESC, k.wrote DESC, r.phone = v_phone DESC, r.n
+        WHERE k.wrote OR k.is_opted_out OR r.phone = p_readings[1] OR r.n = cardinality(p_readings)
+        ORDER BY k.is_opted_out DESC, k.wrote DESC, r.phone = p_readings[1] DESC, r.n
         LIMIT 1
-    ), v_phone);
+    );
+END
+$$;
+
+COMMENT ON FUNCTION _wa_known_reading(uuid, text[]) IS
+'Internal: which of the numbers that a text may mean, as _wa_phone_readings() gives them, is somebody who is '
+'known; NULL when none is.';
+
+CREATE OR REPLACE FUNCTION _wa_read_phone(p_org uuid, p_phone text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_readings text[];
+BEGIN
+    SELECT _wa_phone_readings(p_phone, o.default_region, o.default_area_code) INTO v_readings
+    FROM wa_organizations o WHERE o.id = p_org;
+    -- Most texts mean one number.
+    IF v_readings[1] = p_phone OR v_readings[2:] <@ v_readings[1:1] THEN
+        RETURN v_readings[1];
+    END IF;
+    RETURN coalesce(_wa_known_reading(p_org, v_readings), v_readings[1]);
 END
 $$;
 

@@ -246,7 +246,7 @@ BEGIN
         HAVING count(*) > 0
     ) n
     CROSS JOIN LATERAL _wa_resolve_contacts(p_org, n.phones, n.user_ids, 'queue') x;
-    WITH checked AS (
+    WITH checked AS MATERIALIZED (
         SELECT q.id, q.phone, q.priority, q.scheduled_at, c.contact_id, r.number_id, t.id AS template_id,
             t.category,
             CASE
