@@ -96,9 +96,57 @@ ON CONFLICT (organization_id, kind, value) WHERE is_current DO NOTHING;
 -- For rows to come; pages that are there already stay as full as they are.
 ALTER TABLE wa_messages SET (fillfactor = 50);
 
--- A look-up of one row by its key cannot take this index for the key's any more.
+-- Rows that wait for a cause stand in its hold. Those that were put off until now are judged anew.
+ALTER TABLE wa_queue_due
+ADD COLUMN expires_at timestamptz NOT NULL DEFAULT 'infinity',
+ADD COLUMN hold_id bigint;
+UPDATE wa_queue_due d
+SET expires_at = coalesce(q.expires_at, 'infinity'),
+    due_at = CASE WHEN d.hold_reason <> 'retry' THEN q.scheduled_at ELSE d.due_at END,
+    hold_reason = CASE WHEN d.hold_reason = 'retry' THEN d.hold_reason END
+FROM wa_outbound_queue q
+WHERE q.organization_id = d.organization_id AND q.id = d.queue_id;
+COMMENT ON COLUMN wa_queue_due.hold_reason IS
+'retry where due_at was moved on, else the kind of the hold.';
+COMMENT ON COLUMN wa_queue_due.hold_id IS
+'The cause that it waits for, a row of wa_queue_holds; NULL for what may go when its turn comes.';
+COMMENT ON COLUMN wa_queue_due.expires_at IS 'That of the message; infinity where it has none.';
 DROP INDEX wa_queue_due_order_idx;
-CREATE INDEX wa_queue_due_order_idx ON wa_queue_due (number_id, class, due_at, queue_id) WHERE class > 0;
+DROP INDEX wa_queue_due_contact_idx;
+CREATE INDEX wa_queue_due_order_idx
+ON wa_queue_due (number_id, class, due_at, queue_id) WHERE hold_id IS NULL;
+CREATE INDEX wa_queue_due_hold_idx ON wa_queue_due (hold_id, class, queue_id) WHERE hold_id IS NOT NULL;
+CREATE INDEX wa_queue_due_expires_at_idx ON wa_queue_due (expires_at) WHERE expires_at < 'infinity';
+CREATE INDEX wa_queue_due_contact_idx ON wa_queue_due (contact_id, class, queue_id) WHERE class > 0;
+
+-- Claims begin anew: what a lane's state held is made by them.
+DROP FUNCTION _wa_busy_lanes(timestamptz);
+DROP FUNCTION _wa_lane_state(uuid, bigint);
+DROP FUNCTION _wa_write_lane_state(wa_lane_states, wa_lane_states);
+DROP TABLE wa_lane_states;
+
+-- State is written as a new row of the next version and read from the newest end of the index: an updated row
+-- would grow a chain of dead versions that every claim walks while an old snapshot is held elsewhere.
+CREATE TABLE wa_lane_states (
+    organization_id uuid NOT NULL,
+    number_id bigint NOT NULL,
+    version bigint NOT NULL,
+    cursor_due timestamptz[] NOT NULL,
+    cursor_id uuid[] NOT NULL,
+    shares double precision[] NOT NULL,
+    share_clock double precision NOT NULL,
+    look_again_at timestamptz NOT NULL,
+    served_at timestamptz NOT NULL,
+    held_until timestamptz,
+    hold_reason text,
+    next_slot_at timestamptz NOT NULL,
+    is_skipping boolean NOT NULL,
+    CONSTRAINT wa_lane_states_pkey PRIMARY KEY (organization_id, number_id, version)
+) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
+COMMENT ON TABLE wa_lane_states IS 'Internal: where each lane''s claim stands. The newest version counts.';
+COMMENT ON COLUMN wa_lane_states.next_slot_at IS 'When the next message may be sent, by the throughput.';
+COMMENT ON COLUMN wa_lane_states.is_skipping IS
+'Whether claims pass over rows that cannot go, and set them aside a few at a time.';
 
 -- Claims keep a count of a portfolio's recipients.
 ALTER TABLE wa_rate_limits
@@ -133,6 +181,19 @@ DROP FUNCTION _wa_database_identity();
 DROP FUNCTION _wa_weigh_due(
     wa_organizations, wa_phone_numbers, uuid, uuid[], bigint[], uuid[], smallint[], timestamptz
 );
+DROP FUNCTION claim_wa_messages(uuid, integer);
+DROP FUNCTION get_wa_next_due();
+DROP FUNCTION _wa_claim_lane(uuid, bigint, uuid, integer);
+DROP FUNCTION _wa_pick_due(
+    uuid, bigint, timestamptz, timestamptz[], uuid[], double precision[], double precision, integer, integer
+);
+DROP FUNCTION _wa_set_aside(
+    wa_organizations, wa_phone_numbers, uuid[], text[], uuid[], timestamptz[], text[], uuid[]
+);
+DROP FUNCTION _wa_grant(
+    wa_organizations, wa_phone_numbers, uuid, uuid[], bigint[], uuid[], smallint[], boolean[], timestamptz
+);
+DROP FUNCTION _wa_charge_organization(wa_rate_limits, uuid, timestamptz, integer);
 DROP FUNCTION _wa_build_request(uuid, integer, text, text, text, jsonb, text, jsonb, wa_templates);
 DROP FUNCTION _wa_read_result(jsonb);
 DROP FUNCTION _wa_refuse_rows(wa_organizations, uuid[]);
@@ -219,6 +280,46 @@ DROP INDEX wa_messages_created_at_idx;
 CREATE INDEX wa_messages_created_at_idx ON wa_messages (created_at, organization_id);
 
 -- New tables.
+
+-- A cause that rows of a lane wait for: their recipient (contact_id), or, with contact_id 0, what stops one kind
+-- of row of the whole lane. Written by claims under the lane's lock; rows name it in wa_queue_due.hold_id.
+CREATE TABLE wa_queue_holds (
+    organization_id uuid NOT NULL,
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    number_id bigint NOT NULL,
+    kind text NOT NULL,
+    contact_id bigint NOT NULL DEFAULT 0,
+    reason text NOT NULL,
+    opens_at timestamptz NOT NULL,
+    tier_limit integer,
+    CONSTRAINT wa_queue_holds_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT wa_queue_holds_cause_key UNIQUE (contact_id, number_id, kind, organization_id),
+    CONSTRAINT wa_queue_holds_kind_check CHECK (
+        kind IN ('recipient', 'messaging_limit', 'replies', 'templates')
+    )
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
+
+CREATE INDEX wa_queue_holds_opens_at_idx ON wa_queue_holds (number_id, opens_at);
+
+CREATE TABLE wa_lane_slowdowns (
+    organization_id uuid NOT NULL,
+    number_id bigint NOT NULL,
+    share double precision NOT NULL,
+    slowed_at timestamptz NOT NULL,
+    CONSTRAINT wa_lane_slowdowns_pkey PRIMARY KEY (organization_id, number_id)
+);
+
+COMMENT ON TABLE wa_queue_holds IS
+'Internal: what rows of a lane wait for; they stand aside until it opens, then go in their order.';
+COMMENT ON COLUMN wa_queue_holds.kind IS
+'recipient (pair rate, or an earlier message), messaging_limit, replies or templates (restricted by Meta).';
+COMMENT ON COLUMN wa_queue_holds.reason IS 'What explain_wa_message() says of its rows.';
+COMMENT ON COLUMN wa_queue_holds.opens_at IS 'From then on claims take its rows and judge them anew.';
+COMMENT ON COLUMN wa_queue_holds.tier_limit IS
+'The messaging limit when the hold was closed; another one opens it.';
+COMMENT ON TABLE wa_lane_slowdowns IS
+'Internal: the share of its throughput that a lane took when the provider last said that it was too much; '
+'from then on it rises again.';
 
 -- Roll-ups of the ledger by quarter hour, and what messages cost. Quarter hours of UTC serve every time zone:
 -- all of today's zones are multiples of 15 minutes away from it.
@@ -683,7 +784,8 @@ BEGIN
     FOREACH v_table IN ARRAY ARRAY[
         'wa_automation_flows', 'siren_templates', 'siren_events', 'timeline_entries', 'wa_broadcast_lists',
         'wa_broadcast_members', 'wa_media', 'wa_media_contents', 'wa_media_signatures',
-        'wa_message_rollups', 'wa_response_rollups', 'wa_rollup_marks', 'wa_rollup_horizons', 'wa_rates'
+        'wa_message_rollups', 'wa_response_rollups', 'wa_rollup_marks', 'wa_rollup_horizons', 'wa_rates',
+        'wa_lane_states', 'wa_queue_holds', 'wa_lane_slowdowns'
     ] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', v_table);
         EXECUTE format(

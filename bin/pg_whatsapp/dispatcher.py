@@ -30,14 +30,16 @@ from pg_whatsapp.sender import Claim, Sender
 _logger = log.get("dispatcher")
 _CLAIM = """
     SELECT organization_id::text, queue_id::text, attempt, order_key, phone_number_id, provider, path, body,
-    timeout_s FROM claim_wa_messages(%s::uuid, %s)
+    timeout_s, start_in_s FROM claim_wa_messages(%s::uuid, %s)
 """
 _NEXT_DUE = """
-    SELECT extract(epoch FROM next_due_at - clock_timestamp())::double precision, is_contended FROM
-    get_wa_next_due()
+    SELECT extract(epoch FROM next_due_at - clock_timestamp())::double precision, is_contended,
+    is_sifting FROM get_wa_next_due()
 """
 _RELEASE = "SELECT release_wa_claims(%s::uuid, %s::uuid[])"
 MAINTAIN_EVERY_S = 1.0
+# While many messages expire: a fifth of the time, and the rest for recording results.
+MAINTAIN_MORE_EVERY_S = 0.1
 REFRESH_TOKENS_EVERY_S = 5.0
 # How much work to keep at hand, in seconds of the current rate: longer than a claim takes, far below
 # start_within.
@@ -223,7 +225,7 @@ class Dispatcher:
             rows = await self._claims.fetch(_NEXT_DUE)
         except (psycopg.Error, errors.UnavailableError):
             return True
-        due_in, contended = rows[0] if rows else (None, False)
+        due_in, contended, sifting = rows[0] if rows else (None, False, False)
         if self._drain and self._is_drained(claimed, due_in, contended):
             return False
         self._gate.wants_awake = contended or monotonic() < self._busy_until
@@ -233,7 +235,7 @@ class Dispatcher:
             wait = min(wait, max(due_in, 0.001) if due_in > 0 or claimed else pause)
         if contended:
             # More is due than was handed out: at once while that goes on, else somebody else has the lane.
-            wait = 0.0 if claimed else min(wait, pause)
+            wait = 0.0 if claimed else min(wait, QUICKEST_POLL_S if sifting else pause)
         await self._wait(wait)
         return True
 
@@ -294,10 +296,14 @@ class Dispatcher:
 
     async def _maintain(self) -> None:
         refresh_at = monotonic() + REFRESH_TOKENS_EVERY_S
+        wait_s = MAINTAIN_EVERY_S
         while True:
-            await asyncio.sleep(MAINTAIN_EVERY_S)
+            await asyncio.sleep(wait_s)
+            wait_s = MAINTAIN_EVERY_S
             try:
-                await self._records.fetch("SELECT maintain_wa_dispatch(%s::uuid)", self.id)
+                rows = await self._records.fetch("SELECT maintain_wa_dispatch(%s::uuid)", self.id)
+                if rows[0][0].get("has_more"):
+                    wait_s = MAINTAIN_MORE_EVERY_S
                 if monotonic() >= refresh_at or self._sender.without_token:
                     await self._credentials.refresh(self._records)
                     refresh_at = monotonic() + REFRESH_TOKENS_EVERY_S

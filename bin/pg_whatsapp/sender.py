@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from heapq import heappop, heappush
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -15,7 +16,10 @@ from pg_whatsapp.transport import NOT_STARTED, Outcome, Reply, post
 
 
 class Claim(NamedTuple):
-    """One request that claim_wa_messages() granted; body is the JSON text to POST."""
+    """One request that claim_wa_messages() granted; body is the JSON text to POST.
+
+    It may start start_in_s seconds after the claim was asked for, not before.
+    """
 
     organization: str
     queue_id: str
@@ -26,6 +30,7 @@ class Claim(NamedTuple):
     path: str
     body: str
     timeout_s: float
+    start_in_s: float
 
 
 class Sender:
@@ -49,8 +54,10 @@ class Sender:
         self._concurrency = concurrency
         self._start_within_s = start_within_s
         self._ready: asyncio.Queue[str] = asyncio.Queue()
-        # Waiting claims by order key, each with the moment when its claim was asked for.
+        # Waiting claims by order key, each with the moment when its claim was asked for; the chains whose first
+        # may not start yet, each with the timer that makes it ready.
         self._chains: dict[str, deque[tuple[Claim, float]]] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._workers: list[asyncio.Task[None]] = []
         self._stopping = False
         self._room_needed = 0
@@ -58,7 +65,9 @@ class Sender:
         self._idle = asyncio.Event()
         self._idle.set()
         self._flying: set[str] = set()
-        #: Claims that wait for a worker, and requests under way.
+        # When those start that may not yet, a heap.
+        self._starts: list[float] = []
+        #: Claims that wait for a worker or for their time, and requests under way.
         self.buffered = 0
         self.in_flight = 0
         #: Claims dealt with since the start, and those handed back because their number has no token.
@@ -79,8 +88,14 @@ class Sender:
         return [*self._flying, *(claim.queue_id for chain in self._chains.values() for claim, _ in chain)]
 
     def free(self, lookahead: int) -> int:
-        """How many claims it can take so that lookahead of them wait when all workers are busy."""
-        return self._concurrency + lookahead - self.in_flight - self.buffered
+        """How many claims it can take so that lookahead of them wait when all workers are busy.
+
+        What may not start yet takes no worker: it counts only once its time has come.
+        """
+        now = monotonic()
+        while self._starts and self._starts[0] <= now:
+            heappop(self._starts)
+        return self._concurrency + lookahead - self.in_flight - (self.buffered - len(self._starts))
 
     async def wait_for_room(self, free: int, lookahead: int) -> None:
         """Return once at least `free` more claims fit, or at stop()."""
@@ -91,20 +106,40 @@ class Sender:
 
     def offer(self, claims: Iterable[Claim], asked_at: float) -> None:
         """Take claims; asked_at is the monotonic time just before the database was asked for them."""
+        now = monotonic()
         for claim in claims:
             self.buffered += 1
+            if asked_at + claim.start_in_s > now:
+                heappush(self._starts, asked_at + claim.start_in_s)
             chain = self._chains.get(claim.order_key)
             if chain is None:
                 self._chains[claim.order_key] = deque(((claim, asked_at),))
-                self._ready.put_nowait(claim.order_key)
+                self._make_ready(claim.order_key)
             else:
                 chain.append((claim, asked_at))
         if self.buffered:
             self._idle.clear()
 
+    def _make_ready(self, key: str) -> None:
+        """Give the chain to a worker, once its first claim may start."""
+        self._timers.pop(key, None)
+        wait_s = self._wait_of(key)
+        if wait_s <= 0:
+            self._ready.put_nowait(key)
+        else:
+            self._timers[key] = asyncio.get_running_loop().call_later(wait_s, self._make_ready, key)
+
+    def _wait_of(self, key: str) -> float:
+        """Seconds until the first claim of a chain may start; 0 where it is only handed back."""
+        claim, asked_at = self._chains[key][0]
+        return 0.0 if self._stopping else max(0.0, asked_at + claim.start_in_s - monotonic())
+
     def stop(self) -> None:
         """Start no more requests: what waits is handed back, what is under way is finished."""
         self._stopping = True
+        for key, timer in list(self._timers.items()):
+            timer.cancel()
+            self._make_ready(key)
         self._room.set()
 
     async def close(self) -> None:
@@ -119,12 +154,15 @@ class Sender:
             key = await self._ready.get()
             chain = self._chains[key]
             in_order = True
-            while chain:
+            while chain and (not in_order or self._wait_of(key) <= 0):
                 claim, asked_at = chain.popleft()
                 self.buffered -= 1
                 # What follows a message that was not accepted goes back: the database decides whether it may
                 # overtake, and its limits may have changed by the same answer.
                 in_order = await self._send(claim, asked_at) if in_order else self._hand_back(claim)
+            if chain:
+                self._make_ready(key)
+                continue
             del self._chains[key]
             if not self.buffered and not self.in_flight:
                 self._idle.set()

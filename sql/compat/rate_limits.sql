@@ -22,8 +22,6 @@ COMMENT ON VIEW rate_limits IS
 CREATE OR REPLACE FUNCTION tg_rate_limits__charge() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
-DECLARE
-    v_rate wa_rate_limits;
 BEGIN
     PERFORM _wa_require_columns('rate_limits', to_jsonb(NEW), 'user_id', 'service', 'endpoint', 'count');
     PERFORM _wa_require_value('rate_limits', 'service', NEW.service, 'whatsapp');
@@ -41,11 +39,8 @@ BEGIN
     END IF;
     -- The lock that a claim charges under: neither misses the other's charge.
     PERFORM FROM wa_organizations o WHERE o.id = NEW.user_id FOR NO KEY UPDATE;
-    SELECT r.* INTO v_rate FROM wa_rate_limits r
-    WHERE r.organization_id = NEW.user_id AND r.scope = 'organization' AND r.scope_id = ''
-    ORDER BY r.version DESC LIMIT 1;
     NEW.window_start := clock_timestamp();
-    PERFORM _wa_charge_organization(v_rate, NEW.user_id, NEW.window_start, NEW.count);
+    PERFORM _wa_charge_organization(NEW.user_id, NEW.window_start, NEW.count);
     RETURN NEW;
 END
 $$;

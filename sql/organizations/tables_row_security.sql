@@ -9,7 +9,7 @@ DECLARE
 BEGIN
     FOREACH v_table IN ARRAY ARRAY[
         'wa_portfolios', 'wa_phone_numbers', 'wa_number_routes', 'wa_lanes', 'wa_lane_states',
-        'wa_rate_limits',
+        'wa_queue_holds', 'wa_lane_slowdowns', 'wa_rate_limits',
         'wa_pair_rates', 'wa_tier_usages', 'wa_contacts', 'wa_contact_identities', 'wa_conversation_windows',
         'wa_opt_ins', 'wa_opt_outs', 'wa_panic_modes', 'wa_templates', 'wa_messages', 'wa_message_statuses',
         'wa_events', 'wa_event_consumers', 'wa_outbound_queue', 'wa_queue_due', 'wa_queue_inflight',

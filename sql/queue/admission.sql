@@ -93,9 +93,11 @@ BEGIN
         bool_and(n.type = 'text' AND n.phone_number_id IS NULL)
     INTO v_count, v_are_usual, v_are_texts FROM new_rows n;
     IF v_are_usual AND v_are_texts THEN
-        INSERT INTO wa_queue_due (organization_id, number_id, class, due_at, queue_id, contact_id)
+        INSERT INTO wa_queue_due (
+            organization_id, number_id, class, due_at, queue_id, contact_id, expires_at
+        )
         SELECT n.organization_id, r.number_id, _wa_queue_class(n.priority, false),
-            greatest(n.scheduled_at, v_now), n.id, c.contact_id
+            greatest(n.scheduled_at, v_now), n.id, c.contact_id, coalesce(n.expires_at, 'infinity')
         FROM new_rows n
         CROSS JOIN LATERAL _wa_contact_of(n.organization_id, n.phone) c
         CROSS JOIN LATERAL _wa_route(n.organization_id, NULL, c.contact_id) r
@@ -112,10 +114,10 @@ BEGIN
         GET DIAGNOSTICS v_queued = ROW_COUNT;
     ELSIF v_are_usual THEN
         INSERT INTO wa_queue_due (
-            organization_id, number_id, class, due_at, queue_id, contact_id, template_id
+            organization_id, number_id, class, due_at, queue_id, contact_id, template_id, expires_at
         )
         SELECT n.organization_id, r.number_id, _wa_queue_class(n.priority, _wa_is_metered(t.id, t.category)),
-            greatest(n.scheduled_at, v_now), n.id, c.contact_id, t.id
+            greatest(n.scheduled_at, v_now), n.id, c.contact_id, t.id, coalesce(n.expires_at, 'infinity')
         FROM new_rows n
         CROSS JOIN LATERAL _wa_contact_of(n.organization_id, n.phone) c
         CROSS JOIN LATERAL _wa_route(n.organization_id, n.phone_number_id, c.contact_id) r
@@ -212,7 +214,8 @@ BEGIN
         RETURN NEW;
     END IF;
     UPDATE wa_queue_due
-    SET due_at = greatest(NEW.scheduled_at, clock_timestamp()), hold_reason = NULL,
+    SET due_at = greatest(NEW.scheduled_at, clock_timestamp()), hold_reason = NULL, hold_id = NULL,
+        expires_at = coalesce(NEW.expires_at, 'infinity'),
         class = _wa_queue_class(NEW.priority, _wa_is_metered_class(class))
     WHERE organization_id = OLD.organization_id AND queue_id = OLD.id;
     RETURN NEW;

@@ -29,3 +29,16 @@ RETURN p_class % 2 = 0;
 
 COMMENT ON FUNCTION _wa_is_metered_class(integer) IS
 'Internal: whether the organization''s rate limit counts the messages of a class.';
+
+CREATE OR REPLACE FUNCTION _wa_last_class() RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN 6;
+
+COMMENT ON FUNCTION _wa_last_class() IS 'Internal: classes are counted from 1 to this one.';
+
+CREATE OR REPLACE FUNCTION _wa_priority_weight(p_priority integer) RETURNS double precision
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE p_priority WHEN 1 THEN 7.0 WHEN 2 THEN 2.0 ELSE 1.0 END::double precision;
+
+COMMENT ON FUNCTION _wa_priority_weight(integer) IS
+'Internal: the share of a priority while all have rows to send: 7 high, 2 normal, 1 low.';

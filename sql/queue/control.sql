@@ -35,7 +35,7 @@ BEGIN
                 AND i.value = _wa_phone_key(s.phone) AND NOT i.is_current
         )
         SELECT q.id FROM party p
-        JOIN wa_queue_due d ON d.organization_id = p_org AND d.contact_id = p.contact_id
+        JOIN wa_queue_due d ON d.organization_id = p_org AND d.contact_id = p.contact_id AND d.class > 0
         JOIN wa_outbound_queue q ON q.organization_id = p_org AND q.id = d.queue_id
         WHERE 'pending' = ANY (p_statuses) AND (p.former IS NULL OR _wa_phone_key(q.phone) = p.former)
         UNION
@@ -172,7 +172,7 @@ AS $$
         SELECT q.id, d.contact_id FROM wa_queue_due d
         JOIN wa_outbound_queue q ON q.organization_id = p_org AND q.id = d.queue_id AND q.status = 'pending'
         LEFT JOIN wa_templates t ON t.organization_id = p_org AND t.id = d.template_id
-        WHERE d.organization_id = p_org AND d.contact_id = ANY (p_contact_ids)
+        WHERE d.organization_id = p_org AND d.contact_id = ANY (p_contact_ids) AND d.class > 0
             AND (p_scope = 'all' OR t.category = 'MARKETING')
         ORDER BY q.id
         FOR NO KEY UPDATE OF q

@@ -80,79 +80,62 @@ COMMENT ON FUNCTION _wa_start_sending_at(
     uuid, bigint, uuid, tid[], tid[], bigint[], uuid[], smallint[], boolean[], timestamptz
 ) IS 'Internal: _wa_start_sending() for rows that it found and locked.';
 
-CREATE OR REPLACE FUNCTION _wa_hold_due(
-    p_org uuid, p_ids uuid[], p_until timestamptz[], p_reasons text[]
-) RETURNS void
+CREATE OR REPLACE FUNCTION _wa_hold_due(p_org uuid, p_ids uuid[], p_holds bigint[], p_kinds text[])
+RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 BEGIN
-    PERFORM _wa_hold_due_at(p_org, array_agg(d.place), array_agg(u.until), array_agg(u.reason))
-    FROM unnest(p_ids, p_until, p_reasons) u (id, until, reason)
+    PERFORM _wa_hold_due_at(p_org, array_agg(d.place), array_agg(u.hold_id), array_agg(u.kind))
+    FROM unnest(p_ids, p_holds, p_kinds) u (id, hold_id, kind)
     CROSS JOIN LATERAL (
-        SELECT x.ctid AS place FROM wa_queue_due x
+        SELECT x.ctid AS place, x.hold_id FROM wa_queue_due x
         WHERE x.organization_id = p_org AND x.queue_id = u.id LIMIT 1 FOR NO KEY UPDATE
-    ) d;
+    ) d
+    WHERE d.hold_id IS DISTINCT FROM u.hold_id
+    HAVING count(*) > 0;
 END
 $$;
 
-COMMENT ON FUNCTION _wa_hold_due(uuid, uuid[], timestamptz[], text[]) IS
-'Internal: lets rows that wait become due later, each at its time and for its reason.';
+COMMENT ON FUNCTION _wa_hold_due(uuid, uuid[], bigint[], text[]) IS
+'Internal: lets rows that wait stand aside until the hold that each is given opens.';
 
-CREATE OR REPLACE FUNCTION _wa_hold_due_at(
-    p_org uuid, p_places tid[], p_until timestamptz[], p_reasons text[]
-) RETURNS void
+CREATE OR REPLACE FUNCTION _wa_hold_due_at(p_org uuid, p_places tid[], p_holds bigint[], p_kinds text[])
+RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 SET enable_seqscan = off SET enable_indexscan = off SET enable_bitmapscan = off
 AS $$
 BEGIN
-    UPDATE wa_queue_due d SET due_at = u.until, hold_reason = u.reason
-    FROM unnest(p_places, p_until, p_reasons) u (place, until, reason)
+    UPDATE wa_queue_due d SET hold_id = u.hold_id, hold_reason = u.kind
+    FROM unnest(p_places, p_holds, p_kinds) u (place, hold_id, kind)
     WHERE d.organization_id = p_org AND d.ctid = u.place;
 END
 $$;
 
-COMMENT ON FUNCTION _wa_hold_due_at(uuid, tid[], timestamptz[], text[]) IS
+COMMENT ON FUNCTION _wa_hold_due_at(uuid, tid[], bigint[], text[]) IS
 'Internal: _wa_hold_due() for rows that were found and locked.';
 
-CREATE OR REPLACE FUNCTION _wa_release_in_order(p_org uuid, p_contact_ids bigint[]) RETURNS void
+CREATE OR REPLACE FUNCTION _wa_free_due(p_org uuid, p_contact_ids bigint[], p_kind text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
-DECLARE
-    -- One time for all of them, so that they keep their order.
-    v_now timestamptz := clock_timestamp();
-    v_places tid[];
 BEGIN
-    v_places := ARRAY(
-        SELECT w.place
+    -- A new place at the end of the line: cursors have passed the old one.
+    UPDATE wa_queue_due d SET hold_id = NULL, hold_reason = NULL, due_at = clock_timestamp()
+    FROM (
+        SELECT w.organization_id, w.queue_id
         FROM (SELECT DISTINCT u.id FROM unnest(p_contact_ids) u (id) ORDER BY u.id) c
         CROSS JOIN LATERAL (
-            -- Only the contact's index can serve: a plan made on a small queue would read all of a large one.
-            SELECT x.ctid AS place, x.number_id, x.contact_id, x.due_at
-            FROM wa_queue_due x
-            WHERE x.organization_id = p_org AND x.contact_id = c.id AND x.hold_reason = 'in_order'
+            SELECT x.organization_id, x.queue_id, x.hold_reason FROM wa_queue_due x
+            WHERE x.organization_id = p_org AND x.contact_id = c.id AND x.class > 0
             OFFSET 0
-            FOR NO KEY UPDATE
         ) w
-        WHERE w.due_at > v_now
-            AND NOT EXISTS (
-                SELECT FROM wa_pair_rates r
-                WHERE r.organization_id = p_org AND r.number_id = w.number_id
-                    AND r.contact_id = w.contact_id AND r.wait_until > v_now
-            )
-    );
-    -- The reason stays: a claim that began before that time must not take them for rows of the future and let
-    -- later ones pass.
-    IF v_places <> '{}' THEN
-        PERFORM _wa_hold_due_at(
-            p_org, v_places, array_fill(v_now, ARRAY[cardinality(v_places)]),
-            array_fill('in_order'::text, ARRAY[cardinality(v_places)])
-        );
-    END IF;
+        WHERE w.hold_reason = p_kind
+    ) f
+    WHERE d.organization_id = f.organization_id AND d.queue_id = f.queue_id;
 END
 $$;
 
-COMMENT ON FUNCTION _wa_release_in_order(uuid, bigint[]) IS
-'Internal: lets go of rows that waited for an earlier message to the same recipient.';
+COMMENT ON FUNCTION _wa_free_due(uuid, bigint[], text) IS
+'Internal: lets what is queued to contacts out of holds of a kind, to be judged anew.';
 
 -- The window has closed: from now on the row is its fall-back template, and is judged as one.
 CREATE OR REPLACE FUNCTION _wa_turn_into_fallback(p_org uuid, p_waba_id text, p_ids uuid[]) RETURNS uuid[]
@@ -163,7 +146,7 @@ DECLARE
 BEGIN
     WITH turned AS (
         UPDATE wa_queue_due d
-        SET template_id = c.template_id, due_at = clock_timestamp(),
+        SET template_id = c.template_id, due_at = clock_timestamp(), hold_id = NULL, hold_reason = NULL,
             class = _wa_queue_class(c.priority, _wa_is_metered(c.template_id, c.category))
         FROM (
             SELECT q.id, q.priority, t.id AS template_id, t.category
@@ -206,13 +189,13 @@ AS $$
             claimed_at = CASE WHEN p_is_retry THEN q.claimed_at END, change_no = q.change_no + 1
         FROM landed l
         WHERE q.organization_id = p_org AND q.id = l.queue_id
-        RETURNING q.id, q.scheduled_at
+        RETURNING q.id, q.scheduled_at, q.expires_at
     )
     INSERT INTO wa_queue_due (
-        organization_id, number_id, class, due_at, queue_id, contact_id, template_id, hold_reason
+        organization_id, number_id, class, due_at, queue_id, contact_id, template_id, hold_reason, expires_at
     )
     SELECT p_org, l.number_id, l.class, coalesce(l.due_at, r.scheduled_at), l.queue_id, l.contact_id,
-        l.template_id, CASE WHEN l.due_at IS NOT NULL THEN 'retry' END
+        l.template_id, CASE WHEN l.due_at IS NOT NULL THEN 'retry' END, coalesce(r.expires_at, 'infinity')
     FROM landed l JOIN reset r ON r.id = l.queue_id
 $$;
 
@@ -273,7 +256,7 @@ LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
     UPDATE wa_queue_due d SET number_id = o.default_number_id
     FROM wa_organizations o
-    WHERE o.id = p_org AND d.organization_id = p_org AND d.number_id IS NULL AND d.class > 0
+    WHERE o.id = p_org AND d.organization_id = p_org AND d.number_id IS NULL AND d.hold_id IS NULL
         AND o.default_number_id IS NOT NULL
 $$;
 

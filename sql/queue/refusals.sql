@@ -247,8 +247,8 @@ BEGIN
     ) n
     CROSS JOIN LATERAL _wa_resolve_contacts(p_org, n.phones, n.user_ids, 'queue') x;
     WITH checked AS MATERIALIZED (
-        SELECT q.id, q.phone, q.priority, q.scheduled_at, c.contact_id, r.number_id, t.id AS template_id,
-            t.category,
+        SELECT q.id, q.phone, q.priority, q.scheduled_at, q.expires_at, c.contact_id, r.number_id,
+            t.id AS template_id, t.category,
             CASE
                 WHEN q.error_code IS NOT NULL THEN _wa_recipient_problem(q.phone)
                 WHEN q.content IS NULL AND q.fallback_template_name IS NULL
@@ -305,10 +305,11 @@ BEGIN
     -- What is recorded as failed waits until then, too, so that it ends as any row does.
     queued AS (
         INSERT INTO wa_queue_due (
-            organization_id, number_id, class, due_at, queue_id, contact_id, template_id
+            organization_id, number_id, class, due_at, queue_id, contact_id, template_id, expires_at
         )
         SELECT p_org, c.number_id, _wa_queue_class(c.priority, _wa_is_metered(c.template_id, c.category)),
-            greatest(c.scheduled_at, v_now), c.id, c.contact_id, c.template_id
+            greatest(c.scheduled_at, v_now), c.id, c.contact_id, c.template_id,
+            coalesce(c.expires_at, 'infinity')
         FROM decided c WHERE c.bad IS NULL OR c.is_recorded
     )
     SELECT

@@ -154,3 +154,39 @@ $$;
 
 COMMENT ON FUNCTION _wa_settle_from_callback(uuid, uuid[], integer[], text[]) IS
 'Internal: settles rows in flight, or of unknown outcome, whose callback data a status webhook brought back.';
+
+-- Whatever they wait for, and whether their number may send at all. Those that are being claimed or changed at this
+-- moment are left for the next call.
+CREATE OR REPLACE FUNCTION _wa_expire_queued(p_limit integer, p_now timestamptz) RETURNS integer
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_org record;
+    v_expired integer := 0;
+BEGIN
+    FOR v_org IN
+        SELECT q.organization_id AS id, array_agg(q.id) AS ids
+        FROM (
+            SELECT d.organization_id, d.queue_id FROM wa_queue_due d
+            WHERE d.expires_at <= p_now AND d.expires_at < 'infinity'
+            ORDER BY d.expires_at
+            LIMIT p_limit
+        ) e
+        CROSS JOIN LATERAL (
+            SELECT x.organization_id, x.id FROM wa_outbound_queue x
+            WHERE x.organization_id = e.organization_id AND x.id = e.queue_id AND x.status = 'pending'
+                AND x.expires_at <= p_now
+            LIMIT 1
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) q
+        GROUP BY q.organization_id
+    LOOP
+        PERFORM _wa_fail_messages(v_org.id, v_org.ids, 'expired', _wa_refusal_text('expired'));
+        v_expired := v_expired + cardinality(v_org.ids);
+    END LOOP;
+    RETURN v_expired;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_expire_queued(integer, timestamptz) IS
+'Internal: ends up to so many queued messages that were not sent before they expired; returns how many.';

@@ -58,15 +58,23 @@ CREATE TABLE wa_queue_due (
     contact_id bigint NOT NULL,
     template_id uuid,
     hold_reason text,
+    expires_at timestamptz NOT NULL DEFAULT 'infinity',
+    hold_id bigint,
     CONSTRAINT wa_queue_due_pkey PRIMARY KEY (organization_id, queue_id),
     CONSTRAINT wa_queue_due_class_check CHECK (class BETWEEN 1 AND 6)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
 
--- The predicate holds for every row, and only who states it may use the index: while the table seems empty, a
--- look-up of one row by its key would be planned as a walk through this index as readily as by the key.
-CREATE INDEX wa_queue_due_order_idx ON wa_queue_due (number_id, class, due_at, queue_id) WHERE class > 0;
+-- Rows that wait for a cause stand in the index of their hold, where no claim looks before the cause is gone.
+-- Only who states the predicate may use an index: while the table seems empty, a look-up of one row by its key
+-- would be planned as a walk through this index as readily as by the key.
+CREATE INDEX wa_queue_due_order_idx
+ON wa_queue_due (number_id, class, due_at, queue_id) WHERE hold_id IS NULL;
 
-CREATE INDEX wa_queue_due_contact_idx ON wa_queue_due (contact_id);
+CREATE INDEX wa_queue_due_hold_idx ON wa_queue_due (hold_id, class, queue_id) WHERE hold_id IS NOT NULL;
+
+CREATE INDEX wa_queue_due_expires_at_idx ON wa_queue_due (expires_at) WHERE expires_at < 'infinity';
+
+CREATE INDEX wa_queue_due_contact_idx ON wa_queue_due (contact_id, class, queue_id) WHERE class > 0;
 
 CREATE TABLE wa_queue_inflight (
     organization_id uuid NOT NULL,
@@ -127,7 +135,10 @@ COMMENT ON TABLE wa_queue_due IS 'Internal: the rows that wait to be sent, in th
 COMMENT ON COLUMN wa_queue_due.template_id IS
 'The template chosen when the row was queued; NULL for free-form messages.';
 COMMENT ON COLUMN wa_queue_due.hold_reason IS
-'Why due_at was moved on: recipient_rate, in_order, messaging_limit, retry.';
+'retry where due_at was moved on, else the kind of the hold.';
+COMMENT ON COLUMN wa_queue_due.hold_id IS
+'The cause that it waits for, a row of wa_queue_holds; NULL for what may go when its turn comes.';
+COMMENT ON COLUMN wa_queue_due.expires_at IS 'That of the message; infinity where it has none.';
 COMMENT ON TABLE wa_queue_inflight IS
 'Internal: rows handed to a dispatcher, or whose outcome is not known yet.';
 COMMENT ON COLUMN wa_queue_inflight.template_id IS

@@ -7,7 +7,7 @@
 CREATE OR REPLACE FUNCTION claim_wa_messages(p_dispatcher_id uuid, p_limit integer)
 RETURNS TABLE (
     organization_id uuid, queue_id uuid, attempt integer, order_key text, phone_number_id text, provider text,
-    path text, body text, timeout_s double precision
+    path text, body text, timeout_s double precision, start_in_s double precision
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
@@ -45,7 +45,7 @@ BEGIN
         CONTINUE WHEN NOT FOUND;
         RETURN QUERY SELECT * FROM _wa_claim_lane(
             v_lane.organization_id, v_lane.number_id, p_dispatcher_id,
-            least(v_left, greatest(ceil(p_limit::numeric / v_lane.lanes)::integer, 10))
+            least(v_left, greatest(ceil(p_limit::numeric / v_lane.lanes)::integer, 10)), v_now
         );
         GET DIAGNOSTICS v_rows = ROW_COUNT;
         v_left := v_left - v_rows;
@@ -55,13 +55,14 @@ $$;
 
 COMMENT ON FUNCTION claim_wa_messages(uuid, integer) IS
 'Hands up to so many due messages to a dispatcher, as requests ready to send. Every rule is checked and '
-'every limit charged here; commit before sending. Rows with one order_key go one after the other.';
+'every limit charged here; commit before sending. Rows with one order_key go one after the other, each '
+'start_in_s seconds after the call at the earliest.';
 
 CREATE OR REPLACE FUNCTION _wa_lane_state(p_org uuid, p_number_id bigint) RETURNS SETOF wa_lane_states
 LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT s.organization_id, s.number_id, s.version, s.cursor_due, s.cursor_id, s.shares, s.share_clock,
-        s.taken_at, s.taken, s.look_again_at, s.served_at, s.held_until, s.hold_reason
+        s.look_again_at, s.served_at, s.held_until, s.hold_reason, s.next_slot_at, s.is_skipping
     FROM wa_lane_states s
     WHERE s.organization_id = p_org AND s.number_id = p_number_id
     ORDER BY s.version DESC
@@ -71,38 +72,51 @@ END;
 COMMENT ON FUNCTION _wa_lane_state(uuid, bigint) IS
 'Internal: the newest state of a lane; no row before its first claim.';
 
+-- An open hold counts as due since it opened.
 CREATE OR REPLACE FUNCTION _wa_busy_lanes(p_now timestamptz)
 RETURNS TABLE (
     organization_id uuid, number_id bigint, due_at timestamptz, held_until timestamptz, hold_reason text,
-    served_at timestamptz
+    served_at timestamptz, is_skipping boolean
 )
 LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT l.organization_id, l.number_id, f.due_at,
-        CASE WHEN s.held_until > p_now AND (s.hold_reason <> 'organization_rate' OR f.is_metered)
+        -- Another limit a minute counts at once.
+        CASE WHEN s.held_until > p_now AND CASE WHEN s.hold_reason = 'organization_rate'
+                THEN f.is_metered AND (
+                    SELECT _wa_metered_room(o, p_now) FROM wa_organizations o WHERE o.id = l.organization_id
+                ) = 0
+                ELSE true END
             THEN s.held_until END,
-        s.hold_reason, coalesce(s.served_at, '-infinity')
+        s.hold_reason, coalesce(s.served_at, '-infinity'), coalesce(s.is_skipping, false)
     FROM wa_lanes l
     LEFT JOIN LATERAL _wa_lane_state(l.organization_id, l.number_id) s ON true
     CROSS JOIN LATERAL (
-        SELECT min(d.due_at) AS due_at,
-            bool_and(_wa_is_metered_class(c.class)) FILTER (WHERE d.due_at <= p_now) AS is_metered
-        FROM generate_series(1, 6) c (class)
-        CROSS JOIN LATERAL (
-            SELECT d.due_at FROM wa_queue_due d
-            WHERE d.organization_id = l.organization_id AND d.number_id = l.number_id AND d.class = c.class
-                AND d.class > 0 AND (d.due_at, d.queue_id) > (
-                    CASE WHEN s.look_again_at > p_now THEN s.cursor_due[c.class] ELSE '-infinity' END,
-                    CASE WHEN s.look_again_at > p_now THEN s.cursor_id[c.class]
-                        ELSE '00000000-0000-0000-0000-000000000000' END
-                )
-            ORDER BY d.due_at, d.queue_id
-            LIMIT 1
+        SELECT min(d.due_at) AS due_at, bool_and(d.is_metered) FILTER (WHERE d.due_at <= p_now) AS is_metered
+        FROM (
+            SELECT d.due_at, _wa_is_metered_class(c.class) AS is_metered
+            FROM generate_series(1, _wa_last_class()) c (class)
+            CROSS JOIN LATERAL (
+                SELECT d.due_at FROM wa_queue_due d
+                WHERE d.organization_id = l.organization_id AND d.number_id = l.number_id
+                    AND d.class = c.class AND d.hold_id IS NULL AND d.expires_at > p_now
+                    AND (d.due_at, d.queue_id) > (
+                        CASE WHEN s.look_again_at > p_now THEN s.cursor_due[c.class] ELSE '-infinity' END,
+                        CASE WHEN s.look_again_at > p_now THEN s.cursor_id[c.class]
+                            ELSE '00000000-0000-0000-0000-000000000000' END
+                    )
+                ORDER BY d.due_at, d.queue_id
+                LIMIT 1
+            ) d
+            UNION ALL
+            SELECT least(h.opens_at, p_now), h.kind IN ('messaging_limit', 'templates')
+            FROM _wa_lane_holds(l.organization_id, l.number_id, p_now) h
+            WHERE h.is_open
         ) d
     ) f
     WHERE f.due_at <= p_now;
 END;
 
 COMMENT ON FUNCTION _wa_busy_lanes(timestamptz) IS
-'Internal: lanes with a due row past their cursor (or anywhere, when it is time to look again) and until '
-'when they are held.';
+'Internal: lanes with an open hold, or a due row past their cursor (or anywhere, when it is time to look again), '
+'and until when they are held.';

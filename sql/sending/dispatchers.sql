@@ -37,6 +37,9 @@ DECLARE
     v_late record;
     v_lost bigint := 0;
     v_settled bigint := 0;
+    v_expired integer;
+    -- Some twenty milliseconds: results are recorded over the same connection.
+    c_expired_at_once CONSTANT integer := 200;
 BEGIN
     UPDATE wa_dispatchers SET seen_at = clock_timestamp(), stopped_at = NULL WHERE id = p_dispatcher_id;
     -- The schema may have been upgraded beneath a running process.
@@ -78,16 +81,21 @@ BEGIN
             v_settled := v_settled + _wa_give_up_waiting(v_org.id, v_late.unknown, clock_timestamp());
         END IF;
     END LOOP;
+    v_expired := _wa_expire_queued(c_expired_at_once, clock_timestamp());
     PERFORM _wa_expire_panics(clock_timestamp());
     PERFORM _wa_assign_numbers(o.organization_id)
-    FROM (SELECT DISTINCT d.organization_id FROM wa_queue_due d WHERE d.number_id IS NULL AND d.class > 0) o;
-    RETURN jsonb_build_object('lost', v_lost, 'settled', v_settled);
+    FROM (SELECT DISTINCT d.organization_id FROM wa_queue_due d WHERE d.number_id IS NULL AND d.hold_id IS NULL) o;
+    RETURN jsonb_build_object(
+        'lost', v_lost, 'settled', v_settled, 'expired', v_expired,
+        'has_more', v_expired >= c_expired_at_once
+    );
 END
 $$;
 
 COMMENT ON FUNCTION maintain_wa_dispatch(uuid) IS
 'A dispatcher''s heartbeat. Also: leases that ran out become outcome unknown, and unknown outcomes whose '
-'grace is over are failed or, where the row asks for it, sent again.';
+'grace is over are failed or, where the row asks for it, sent again; messages that expired fail. has_more: '
+'call it again soon.';
 
 CREATE OR REPLACE FUNCTION wake_wa_dispatcher() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -114,7 +122,8 @@ $$;
 COMMENT ON FUNCTION sleep_wa_dispatcher() IS
 'True: producers will NOTIFY wa_queue from now on; look once more, then wait. False: poll.';
 
-CREATE OR REPLACE FUNCTION get_wa_next_due() RETURNS TABLE (next_due_at timestamptz, is_contended boolean)
+CREATE OR REPLACE FUNCTION get_wa_next_due()
+RETURNS TABLE (next_due_at timestamptz, is_contended boolean, is_sifting boolean)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 DECLARE
@@ -124,42 +133,51 @@ BEGIN
         least(
             min(b.held_until),
             (
-                SELECT min(d.due_at)
+                SELECT min(least(
+                    h.opens_at, f.due_at,
+                    -- Due, but behind the cursor of its lane: passed over, handed back, or committed late.
+                    CASE WHEN s.look_again_at > v_now AND p.is_due THEN s.look_again_at END
+                ))
                 FROM wa_lanes l
-                CROSS JOIN generate_series(1, 6) c (class)
+                LEFT JOIN LATERAL _wa_lane_state(l.organization_id, l.number_id) s ON true
                 CROSS JOIN LATERAL (
-                    SELECT d.due_at FROM wa_queue_due d
-                    WHERE d.organization_id = l.organization_id AND d.number_id = l.number_id
-                        AND d.class = c.class AND d.class > 0
-                        AND d.due_at > v_now
-                    ORDER BY d.due_at LIMIT 1
-                ) d
-            ),
-            (
-                -- Due, but behind the cursor of its lane: handed back, or committed late.
-                SELECT min(s.look_again_at)
-                FROM wa_lanes l
-                CROSS JOIN LATERAL _wa_lane_state(l.organization_id, l.number_id) s
-                WHERE s.look_again_at > v_now AND EXISTS (
-                    SELECT FROM generate_series(1, 6) c (class)
+                    SELECT min(d.due_at) AS due_at
+                    FROM generate_series(1, _wa_last_class()) c (class)
                     CROSS JOIN LATERAL (
                         SELECT d.due_at FROM wa_queue_due d
                         WHERE d.organization_id = l.organization_id AND d.number_id = l.number_id
-                            AND d.class = c.class AND d.class > 0
+                            AND d.class = c.class AND d.hold_id IS NULL AND d.due_at > v_now
                         ORDER BY d.due_at LIMIT 1
                     ) d
-                    WHERE d.due_at <= v_now
-                )
+                ) f
+                CROSS JOIN LATERAL (
+                    SELECT bool_or(d.due_at <= v_now) AS is_due
+                    FROM generate_series(1, _wa_last_class()) c (class)
+                    CROSS JOIN LATERAL (
+                        SELECT d.due_at FROM wa_queue_due d
+                        WHERE d.organization_id = l.organization_id AND d.number_id = l.number_id
+                            AND d.class = c.class AND d.hold_id IS NULL
+                        ORDER BY d.due_at LIMIT 1
+                    ) d
+                ) p
+                LEFT JOIN LATERAL (
+                    SELECT x.opens_at FROM wa_queue_holds x
+                    WHERE x.number_id = l.number_id AND x.organization_id = l.organization_id
+                        AND x.opens_at > v_now
+                    ORDER BY x.opens_at LIMIT 1
+                ) h ON true
             )
         ),
-        coalesce(bool_or(b.held_until IS NULL), false)
+        coalesce(bool_or(b.held_until IS NULL), false),
+        coalesce(bool_or(b.held_until IS NULL AND b.is_skipping), false)
     FROM _wa_busy_lanes(v_now) b;
 END
 $$;
 
 COMMENT ON FUNCTION get_wa_next_due() IS
 'When the next row becomes due or a held lane is free; is_contended: a lane has due rows that another '
-'dispatcher may be claiming at this moment, so ask again soon.';
+'dispatcher may be claiming at this moment, so ask again soon; is_sifting: claims are setting aside rows that '
+'cannot go, so ask again at once.';
 
 -- A claim whose answer was lost with the connection had committed all the same: what the dispatcher does not
 -- hold was never started.

@@ -163,6 +163,11 @@ BEGIN
             AND coalesce(e.until > v_now, true)
     ) d;
 
+    PERFORM _wa_slow_down(p_org, array_agg(e.number_id), v_now)
+    FROM unnest(p_errors) e
+    WHERE e.action = 'wait_number'
+    HAVING count(*) > 0;
+
     -- In the order in which claims charge recipients.
     PERFORM FROM wa_pair_rates r
     WHERE r.organization_id = p_org AND (r.number_id, r.contact_id) IN (

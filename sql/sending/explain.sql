@@ -14,6 +14,7 @@ DECLARE
     v_judged record;
     v_block record;
     v_state wa_lane_states;
+    v_hold wa_queue_holds;
 BEGIN
     SELECT o.* INTO v_org FROM wa_organizations o WHERE o.id = p_message.organization_id;
     SELECT d.* INTO v_due FROM wa_queue_due d
@@ -56,6 +57,13 @@ BEGIN
     );
     SELECT * INTO v_block FROM _wa_lane_block(v_org.id, v_due.number_id, v_now);
     SELECT * INTO v_state FROM _wa_lane_state(v_org.id, v_due.number_id);
+    IF v_due.hold_id IS NOT NULL THEN
+        SELECT h.* INTO v_hold FROM wa_queue_holds h
+        WHERE h.organization_id = v_org.id AND h.id = v_due.hold_id AND h.opens_at > v_now;
+    ELSIF v_due.hold_reason = 'retry' AND v_due.due_at > v_now THEN
+        v_hold.reason := 'retry';
+        v_hold.opens_at := v_due.due_at;
+    END IF;
     IF NOT (SELECT i.is_sending_enabled FROM wa_installations i) THEN
         reason := 'sending_disabled';
         explanation := 'sending is switched off: '
@@ -81,6 +89,10 @@ BEGIN
         held_until := p_message.scheduled_at;
         explanation := 'scheduled for later';
         hint := 'reschedule_wa_messages(now(), ids => ...) sends it at once.';
+    ELSIF v_due.expires_at <= v_now THEN
+        reason := 'expired';
+        explanation := _wa_refusal_text('expired') || '; it fails in a moment';
+        hint := 'retry_wa_messages() queues it again.';
     ELSIF _wa_address_of(v_org.id, v_due.contact_id, p_message.phone) IS NULL THEN
         reason := 'recipient_changed';
         explanation := _wa_refusal_text('recipient_changed') || '; it will fail when it is claimed';
@@ -94,17 +106,17 @@ BEGIN
         held_until := v_judged.hold_until;
         explanation := 'Meta restricts this kind of message of the account';
         hint := 'SELECT * FROM wa_account_events WHERE field = ''account_update'';';
-    ELSIF v_due.hold_reason IS NOT NULL AND v_due.due_at > v_now THEN
-        reason := v_due.hold_reason;
-        held_until := v_due.due_at;
-        explanation := CASE v_due.hold_reason
+    ELSIF v_hold.reason IS NOT NULL THEN
+        reason := v_hold.reason;
+        held_until := v_hold.opens_at;
+        explanation := CASE v_hold.reason
             WHEN 'recipient_rate'
                 THEN 'one message in 6 seconds to a recipient, after a burst its debt first (Meta''s rule)'
             WHEN 'in_order' THEN 'an earlier message to the same recipient goes first'
             WHEN 'messaging_limit'
                 THEN 'the portfolio''s messaging limit of unique recipients in 24 hours is reached'
             ELSE 'waits for its next try: ' || coalesce(p_message.last_error, '') END;
-        hint := CASE v_due.hold_reason WHEN 'messaging_limit'
+        hint := CASE v_hold.reason WHEN 'messaging_limit'
             THEN 'The limit rises with quality; SELECT * FROM wa_portfolios;'
             ELSE 'Nothing to do.' END;
     ELSIF v_state.held_until > v_now AND v_state.hold_reason = 'organization_rate'
@@ -270,18 +282,24 @@ AS $$
         -- What waits for a first number.
         SELECT DISTINCT q.organization_id, NULL::bigint, NULL::text, NULL::text,
             'no business number is registered'
-        FROM wa_queue_due q WHERE q.number_id IS NULL AND q.class > 0
+        FROM wa_queue_due q WHERE q.number_id IS NULL AND q.hold_id IS NULL
     ) n
     LEFT JOIN LATERAL (
-        SELECT count(*) FILTER (WHERE q.due_at <= clock_timestamp()) AS due,
-            count(*) FILTER (WHERE q.due_at > clock_timestamp() AND q.hold_reason IS NULL) AS scheduled,
-            count(*) FILTER (WHERE q.due_at > clock_timestamp() AND q.hold_reason IS NOT NULL) AS held,
-            min(q.due_at) FILTER (WHERE q.due_at <= clock_timestamp()) AS oldest_due_at,
-            mode() WITHIN GROUP (ORDER BY q.hold_reason)
-                FILTER (WHERE q.due_at > clock_timestamp()) AS hold_reason,
-
-                       min(q.due_at) FILTER (WHERE q.due_at > clock_timestamp() AND q.hold_reason IS NOT NULL) AS held_until
+        SELECT count(*) FILTER (WHERE w.opens_at IS NULL AND q.due_at <= clock_timestamp()) AS due,
+            count(*) FILTER (WHERE w.opens_at IS NULL AND q.due_at > clock_timestamp()) AS scheduled,
+            count(w.opens_at) AS held,
+            min(q.due_at) FILTER (WHERE w.opens_at IS NULL AND q.due_at <= clock_timestamp())
+                AS oldest_due_at,
+            mode() WITHIN GROUP (ORDER BY w.reason) AS hold_reason,
+            min(w.opens_at) AS held_until
         FROM wa_queue_due q
+        LEFT JOIN LATERAL (
+            SELECT h.reason, h.opens_at FROM wa_queue_holds h
+            WHERE h.organization_id = q.organization_id AND h.id = q.hold_id AND h.opens_at > clock_timestamp()
+            UNION ALL
+            SELECT q.hold_reason, q.due_at
+            WHERE q.hold_id IS NULL AND q.hold_reason IS NOT NULL AND q.due_at > clock_timestamp()
+        ) w ON true
         WHERE q.organization_id = n.organization_id AND q.number_id IS NOT DISTINCT FROM n.id
     ) d ON true
     LEFT JOIN LATERAL (

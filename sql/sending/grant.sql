@@ -1,21 +1,17 @@
--- The rows that may go, as requests.
+-- The rows that go, as requests.
 
-CREATE OR REPLACE FUNCTION _wa_grant(
-    p_org wa_organizations, p_number wa_phone_numbers, p_dispatcher_id uuid, p_ids uuid[],
-    p_contact_ids bigint[], p_template_ids uuid[], p_classes smallint[], p_open boolean[], p_now timestamptz
+CREATE OR REPLACE FUNCTION _wa_requests(
+    p_org wa_organizations, p_number wa_phone_numbers, p_ids uuid[], p_contact_ids bigint[],
+    p_template_ids uuid[], p_classes smallint[], p_starts timestamptz[], p_now timestamptz
 )
 RETURNS TABLE (
     organization_id uuid, queue_id uuid, attempt integer, order_key text, phone_number_id text, provider text,
-    path text, body text, timeout_s double precision
+    path text, body text, timeout_s double precision, start_in_s double precision
 )
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 #variable_conflict use_column
 BEGIN
-    PERFORM _wa_start_sending(
-        (p_org).id, (p_number).id, p_dispatcher_id, p_ids, p_contact_ids, p_template_ids, p_classes, p_open,
-        p_now
-    );
     RETURN QUERY
     SELECT
         (p_org).id, q.id, q.attempt,
@@ -25,9 +21,10 @@ BEGIN
         _wa_build_request(
             q.id, q.attempt, a.phone, q.type, q.text_body, q.content, q.reply_to, t.template, c.components
         )::text,
-        30::double precision
-    FROM unnest(p_ids, p_contact_ids, p_template_ids, p_classes)
-        WITH ORDINALITY u (id, contact_id, template_id, class, place)
+        30::double precision,
+        extract(epoch FROM u.start_at - p_now)::double precision
+    FROM unnest(p_ids, p_contact_ids, p_template_ids, p_classes, p_starts)
+        WITH ORDINALITY u (id, contact_id, template_id, class, start_at, place)
     CROSS JOIN LATERAL (
         SELECT x.* FROM wa_outbound_queue x WHERE x.organization_id = (p_org).id AND x.id = u.id LIMIT 1
     ) q
@@ -68,9 +65,9 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION _wa_grant(
-    wa_organizations, wa_phone_numbers, uuid, uuid[], bigint[], uuid[], smallint[], boolean[], timestamptz
-) IS 'Internal: moves granted rows from due to in flight and returns their requests.';
+COMMENT ON FUNCTION _wa_requests(
+    wa_organizations, wa_phone_numbers, uuid[], bigint[], uuid[], smallint[], timestamptz[], timestamptz
+) IS 'Internal: the requests of rows that were put in flight, and in how many seconds each may start.';
 
 -- Rare: the template was changed, by hand or by Meta, while messages with it waited. Called for what did not
 -- fit, with the template that it did not fit, so that another change now cannot leave the row in between.

@@ -29,165 +29,287 @@ COMMENT ON FUNCTION _wa_lane_block(uuid, bigint, timestamptz) IS
 'Internal: why a whole lane is stopped (panic, paused, number_state) and until when to look again; NULLs '
 'when it is not. Never longer than a second for what may be lifted by hand.';
 
+-- How many rows are set aside at a time while others go: a few milliseconds of a claim.
+CREATE OR REPLACE FUNCTION _wa_look_size() RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN 100;
+
+COMMENT ON FUNCTION _wa_look_size() IS
+'Internal: how many rows that were passed over a claim judges at a time.';
+
+CREATE OR REPLACE FUNCTION _wa_look_time() RETURNS interval
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN interval '30 milliseconds';
+
+COMMENT ON FUNCTION _wa_look_time() IS
+'Internal: how long a claim that has nothing to send goes on setting aside what was passed over.';
+
+-- A claim goes on until there is no room or nothing is due: rows that turn out to have to wait cost it a round,
+-- not the rest of the lane its turn.
 CREATE OR REPLACE FUNCTION _wa_claim_lane(
-    p_org uuid, p_number_id bigint, p_dispatcher_id uuid, p_limit integer
+    p_org uuid, p_number_id bigint, p_dispatcher_id uuid, p_limit integer, p_started_at timestamptz
 )
 RETURNS TABLE (
     organization_id uuid, queue_id uuid, attempt integer, order_key text, phone_number_id text, provider text,
-    path text, body text, timeout_s double precision
+    path text, body text, timeout_s double precision, start_in_s double precision
 )
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 #variable_conflict use_column
 DECLARE
-    c_no_id CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
+    c_rounds CONSTANT integer := 10;
     v_lane record;
-    v_org wa_organizations;
-    v_number wa_phone_numbers;
     v_old wa_lane_states;
     v_new wa_lane_states;
-    v_rate wa_rate_limits;
     v_block record;
-    v_pick record;
-    v_verdict record;
+    v_round record;
     v_now timestamptz;
+    v_pace double precision;
     v_room integer;
-    v_metered_room integer := p_limit;
-    v_looks_again boolean;
-    v_picked_from timestamptz;
-    v_pick_time interval;
+    v_wanted integer;
+    v_is_look boolean;
+    v_is_idle boolean := false;
+    v_ids uuid[] := '{}';
+    v_contact_ids bigint[] := '{}';
+    v_template_ids uuid[] := '{}';
+    v_classes smallint[] := '{}';
+    v_starts timestamptz[] := '{}';
 BEGIN
     -- The lane's state cannot change: the caller has its lock.
-    SELECT o AS org, n AS number, s AS state INTO v_lane
+    SELECT o AS org, n AS number, s AS state, d.share, d.slowed_at INTO v_lane
     FROM wa_organizations o
     JOIN wa_phone_numbers n ON n.organization_id = o.id AND n.id = p_number_id
     LEFT JOIN LATERAL _wa_lane_state(o.id, n.id) s ON true
+    LEFT JOIN wa_lane_slowdowns d ON d.organization_id = o.id AND d.number_id = n.id
     WHERE o.id = p_org;
-    v_org := v_lane.org;
-    v_number := v_lane.number;
-    v_old := v_lane.state;
-    IF v_org.rate_limit_per_minute IS NOT NULL THEN
+    IF (v_lane.org).rate_limit_per_minute IS NOT NULL THEN
         PERFORM FROM wa_organizations o WHERE o.id = p_org FOR NO KEY UPDATE;
     END IF;
     v_now := clock_timestamp();
+    v_old := v_lane.state;
     IF v_old.version IS NULL THEN
-        v_old := ROW(
-            p_org, p_number_id, 0, array_fill('-infinity'::timestamptz, ARRAY[6]),
-            array_fill(c_no_id, ARRAY[6]), array_fill(0::double precision, ARRAY[3]), 0, '{}', '{}',
-            '-infinity', '-infinity', NULL, NULL
-        )::wa_lane_states;
+        v_old := _wa_first_lane_state(p_org, p_number_id);
     END IF;
     v_new := v_old;
     v_new.held_until := NULL;
     v_new.hold_reason := NULL;
-    v_looks_again := v_old.look_again_at <= v_now;
-    IF v_looks_again THEN
-        v_new.cursor_due := array_fill('-infinity'::timestamptz, ARRAY[6]);
-        v_new.cursor_id := array_fill(c_no_id, ARRAY[6]);
-    END IF;
+    v_pace := _wa_pace_of((v_lane.number).throughput, v_lane.share, v_lane.slowed_at, v_now);
 
     SELECT * INTO v_block FROM _wa_lane_block(p_org, p_number_id, v_now);
-    v_room := least(
-        p_limit, v_number.throughput
-            - _wa_window_used(v_old.taken_at, v_old.taken, v_now, _wa_throughput_window())
-    );
+    v_room := least(p_limit, _wa_free_slots(v_new.next_slot_at, v_pace, v_now));
     IF v_block.hold_reason IS NOT NULL OR v_room <= 0 THEN
         v_new.hold_reason := coalesce(v_block.hold_reason, 'throughput');
         v_new.held_until := least(
-            coalesce(v_block.held_until, _wa_window_free_at(v_old.taken_at, v_now, _wa_throughput_window())),
-            v_now + interval '1 second'
+            coalesce(v_block.held_until, _wa_pace_beat(v_now)), v_now + interval '1 second'
         );
-        v_new.look_again_at := v_old.look_again_at;
-        v_new.cursor_due := v_old.cursor_due;
-        v_new.cursor_id := v_old.cursor_id;
         PERFORM _wa_write_lane_state(v_old, v_new);
         RETURN;
     END IF;
 
-    IF v_org.rate_limit_per_minute IS NOT NULL THEN
-        SELECT r.* INTO v_rate FROM wa_rate_limits r
-        WHERE r.organization_id = p_org AND r.scope = 'organization' AND r.scope_id = ''
-        ORDER BY r.version DESC LIMIT 1;
-        v_metered_room := greatest(0, v_org.rate_limit_per_minute - coalesce(
-            _wa_window_used(v_rate.taken_at, v_rate.taken, v_now, _wa_rate_window()), 0));
-    END IF;
+    v_new.next_slot_at := greatest(v_old.next_slot_at, v_now);
+    v_is_look := v_old.look_again_at <= v_now;
+    FOR i IN 1..c_rounds LOOP
+        v_wanted := CASE WHEN v_is_look AND v_new.is_skipping AND NOT v_is_idle
+            THEN least(v_room, _wa_look_size()) ELSE v_room END;
+        SELECT * INTO v_round FROM _wa_claim_round(
+            v_lane.org, v_lane.number, p_dispatcher_id, v_new, v_wanted, v_is_look, v_pace, v_now
+        );
+        v_new := v_round.state;
+        IF v_round.ids IS NOT NULL THEN
+            v_ids := v_ids || v_round.ids;
+            v_contact_ids := v_contact_ids || v_round.contact_ids;
+            v_template_ids := v_template_ids || v_round.template_ids;
+            v_classes := v_classes || v_round.classes;
+            v_starts := v_starts || v_round.starts;
+            v_room := v_room - cardinality(v_round.ids);
+        END IF;
+        EXIT WHEN v_room <= 0;
+        IF v_is_look THEN
+            EXIT WHEN v_is_idle AND (NOT v_new.is_skipping OR clock_timestamp() > v_now + _wa_look_time());
+            v_is_look := v_is_idle;
+        ELSIF v_round.picked < v_wanted THEN
+            -- Nothing else is to be sent now.
+            EXIT WHEN NOT v_new.is_skipping;
+            v_is_idle := true;
+            v_is_look := true;
+        ELSIF coalesce(cardinality(v_round.ids), 0) * 2 < v_wanted AND NOT v_new.is_skipping THEN
+            v_new.is_skipping := true;
+            v_new.look_again_at := v_now;
+        END IF;
+    END LOOP;
 
-    v_picked_from := clock_timestamp();
-    SELECT * INTO v_pick FROM _wa_pick_due(
-        p_org, p_number_id, v_now, v_new.cursor_due, v_new.cursor_id, v_old.shares, v_old.share_clock, v_room,
-        v_metered_room
-    );
-    v_pick_time := clock_timestamp() - v_picked_from;
-    IF v_metered_room = 0 THEN
+    IF v_new.is_skipping AND v_is_idle THEN
+        v_new.look_again_at := v_now;
+    END IF;
+    IF _wa_free_slots(v_new.next_slot_at, v_pace, v_now) = 0 THEN
+        v_new.hold_reason := 'throughput';
+        v_new.held_until := _wa_pace_beat(v_now);
+    ELSIF v_round.metered_room = 0 THEN
         -- Unmetered rows go on; metered ones are looked at again when the window lets go of its oldest.
         v_new.hold_reason := 'organization_rate';
-        v_new.held_until := _wa_window_free_at(v_rate.taken_at, v_now, _wa_rate_window());
-    END IF;
-    v_new.shares := v_pick.shares;
-    v_new.share_clock := v_pick.share_clock;
-    v_new.cursor_due := v_pick.cursor_due;
-    v_new.cursor_id := v_pick.cursor_id;
-    IF v_looks_again THEN
-        -- Where a class was read to its end, its cursor need not fall behind the one it had before this look.
-        SELECT
-            array_agg(CASE WHEN k.keeps THEN v_old.cursor_due[k.c] ELSE v_pick.cursor_due[k.c] END ORDER BY k.c),
-            array_agg(CASE WHEN k.keeps THEN v_old.cursor_id[k.c] ELSE v_pick.cursor_id[k.c] END ORDER BY k.c)
-        INTO v_new.cursor_due, v_new.cursor_id
-        FROM (
-            SELECT c, NOT v_pick.has_more[c] AND (v_old.cursor_due[c], v_old.cursor_id[c])
-                > (v_pick.cursor_due[c], v_pick.cursor_id[c]) AS keeps
-            FROM generate_series(1, 6) c
-        ) k;
-    END IF;
-
-    IF v_pick.ids IS NOT NULL THEN
-        SELECT * INTO v_verdict FROM _wa_weigh_due(
-            v_org, v_number, p_dispatcher_id, v_pick.ids, v_pick.contact_ids, v_pick.template_ids,
-            v_pick.classes, v_now
-        );
-        IF num_nonnulls(v_verdict.failed, v_verdict.held, v_verdict.converted) > 0 THEN
-            PERFORM _wa_set_aside(
-                v_org, v_number, v_verdict.failed, v_verdict.fail_codes, v_verdict.held, v_verdict.held_until,
-                v_verdict.hold_reasons, v_verdict.converted
-            );
-        END IF;
-        IF v_verdict.granted IS NOT NULL THEN
-            SELECT * INTO v_new.taken_at, v_new.taken FROM _wa_window_add(
-                v_old.taken_at, v_old.taken, v_now, _wa_throughput_window(), cardinality(v_verdict.granted));
-            IF v_org.rate_limit_per_minute IS NOT NULL AND v_verdict.metered > 0 THEN
-                PERFORM _wa_charge_organization(v_rate, p_org, v_now, v_verdict.metered);
-            END IF;
-            PERFORM _wa_charge_pairs(p_org, p_number_id, v_verdict.granted_contacts, v_now);
-            PERFORM _wa_charge_portfolio(
-                p_org, v_number.portfolio_id, v_verdict.granted_contacts, v_verdict.granted_templates,
-                v_verdict.granted_open, v_now);
-            -- A new count is kept also where nothing is added to it.
-            IF v_verdict.tier_taken > 0 OR v_verdict.tier_counted_at = v_now THEN
-                PERFORM _wa_write_rate(
-                    p_org, 'portfolio', v_number.portfolio_id, v_verdict.tier_version,
-                    ARRAY[v_verdict.tier_counted_at],
-                    ARRAY[v_verdict.tier_used + coalesce(v_verdict.tier_taken, 0)]
-                );
-            END IF;
-            RETURN QUERY SELECT * FROM _wa_grant(
-                v_org, v_number, p_dispatcher_id, v_verdict.granted, v_verdict.granted_contacts,
-                v_verdict.granted_templates, v_verdict.granted_classes, v_verdict.granted_open, v_now);
-        END IF;
-        v_new.served_at := v_now;
-    END IF;
-    IF v_looks_again THEN
-        -- A look from the start walks what is dead there: it may take a twentieth of the time, at most
-        -- once a second.
-        v_new.look_again_at := v_now + least(
-            greatest(interval '1 second', v_pick_time * 20), interval '10 seconds'
-        );
+        v_new.held_until := _wa_metered_free_at(p_org, v_now);
     END IF;
     PERFORM _wa_write_lane_state(v_old, v_new);
+    RETURN QUERY SELECT * FROM _wa_requests(
+        v_lane.org, v_lane.number, v_ids, v_contact_ids, v_template_ids, v_classes, v_starts, p_started_at
+    );
 END
 $$;
 
-COMMENT ON FUNCTION _wa_claim_lane(uuid, bigint, uuid, integer) IS
+COMMENT ON FUNCTION _wa_claim_lane(uuid, bigint, uuid, integer, timestamptz) IS
 'Internal: claims up to so many rows of one lane, whose lock the caller holds.';
+
+-- Behind the cursor lies what was passed over, handed back or committed late. Looking there, and at what is dead
+-- there, takes a twentieth of the time, at most once a second; setting aside what was passed over a tenth.
+CREATE OR REPLACE FUNCTION _wa_claim_round(
+    p_org wa_organizations, p_number wa_phone_numbers, p_dispatcher_id uuid, p_state wa_lane_states,
+    p_wanted integer, p_is_look boolean, p_pace double precision, p_now timestamptz,
+    OUT state wa_lane_states, OUT picked integer, OUT metered_room integer, OUT ids uuid[],
+    OUT contact_ids bigint[], OUT template_ids uuid[], OUT classes smallint[], OUT starts timestamptz[]
+)
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_began timestamptz := clock_timestamp();
+    v_from wa_lane_states := p_state;
+    v_holds record;
+    v_pick record;
+    v_verdict record;
+    v_is_behind_read boolean;
+BEGIN
+    state := p_state;
+    metered_room := _wa_metered_room(p_org, p_now);
+    SELECT array_agg(h.id) FILTER (WHERE h.is_open) AS ids,
+        array_agg(coalesce(h.room, p_wanted)) FILTER (WHERE h.is_open) AS rooms,
+        coalesce(array_agg(h.kind) FILTER (WHERE NOT h.is_open), '{}') AS closed
+    INTO v_holds
+    FROM _wa_lane_holds((p_org).id, (p_number).id, p_now) h;
+    IF p_is_look THEN
+        v_from := _wa_first_lane_state((p_org).id, (p_number).id);
+    END IF;
+    SELECT * INTO v_pick FROM _wa_pick_due(
+        (p_org).id, (p_number).id, (p_number).portfolio_id, (p_org).window_margin, p_dispatcher_id, p_now,
+        v_from.cursor_due, v_from.cursor_id, p_state.shares, p_state.share_clock, p_wanted, metered_room,
+        v_holds.ids, v_holds.rooms, v_holds.closed, p_state.is_skipping AND NOT p_is_look
+    );
+    picked := coalesce(cardinality(v_pick.ids), 0);
+    state.shares := v_pick.shares;
+    state.share_clock := v_pick.share_clock;
+    IF p_is_look THEN
+        SELECT m.cursor_due, m.cursor_id, m.is_read
+        INTO state.cursor_due, state.cursor_id, v_is_behind_read
+        FROM _wa_move_cursors(
+            p_state.cursor_due, p_state.cursor_id, v_pick.cursor_due, v_pick.cursor_id, v_pick.has_more,
+            p_state.is_skipping
+        ) m;
+    ELSE
+        state.cursor_due := v_pick.cursor_due;
+        state.cursor_id := v_pick.cursor_id;
+    END IF;
+
+    IF picked > 0 THEN
+        SELECT * INTO v_verdict FROM _wa_weigh_due(
+            p_org, p_number, p_dispatcher_id, v_pick.ids, v_pick.contact_ids, v_pick.template_ids,
+            v_pick.classes, p_now
+        );
+        IF num_nonnulls(v_verdict.failed, v_verdict.converted) > 0 THEN
+            PERFORM _wa_set_aside(
+                p_org, p_number, v_verdict.failed, v_verdict.fail_codes, v_verdict.converted);
+        END IF;
+        IF v_verdict.held IS NOT NULL THEN
+            PERFORM _wa_hold_rows(
+                (p_org).id, (p_number).id, v_verdict.held, v_verdict.held_kinds, v_verdict.held_contacts,
+                v_verdict.held_reasons, v_verdict.held_until, v_verdict.tier_limit
+            );
+        END IF;
+        IF v_verdict.granted IS NOT NULL THEN
+            ids := v_verdict.granted;
+            contact_ids := v_verdict.granted_contacts;
+            template_ids := v_verdict.granted_templates;
+            classes := v_verdict.granted_classes;
+            SELECT array_agg(p_state.next_slot_at + make_interval(secs => n / p_pace) ORDER BY n) INTO starts
+            FROM generate_series(0, cardinality(ids) - 1) n;
+            state.next_slot_at := p_state.next_slot_at + make_interval(secs => cardinality(ids) / p_pace);
+            IF v_verdict.metered > 0 AND (p_org).rate_limit_per_minute IS NOT NULL THEN
+                PERFORM _wa_charge_organization((p_org).id, state.next_slot_at, v_verdict.metered);
+            END IF;
+            PERFORM _wa_charge_pairs((p_org).id, (p_number).id, contact_ids, p_now);
+            PERFORM _wa_charge_portfolio(
+                (p_org).id, (p_number).portfolio_id, contact_ids, template_ids, v_verdict.granted_open, p_now);
+            PERFORM _wa_start_sending(
+                (p_org).id, (p_number).id, p_dispatcher_id, ids, contact_ids, template_ids, classes,
+                v_verdict.granted_open, p_now);
+        END IF;
+        -- A new count is kept also where nothing is added to it.
+        IF v_verdict.tier_taken > 0 OR v_verdict.tier_counted_at = p_now THEN
+            PERFORM _wa_write_rate(
+                (p_org).id, 'portfolio', (p_number).portfolio_id, v_verdict.tier_version,
+                ARRAY[v_verdict.tier_counted_at],
+                ARRAY[v_verdict.tier_used + coalesce(v_verdict.tier_taken, 0)]
+            );
+            PERFORM _wa_release_from_limit((p_org).id, v_verdict.counted);
+        END IF;
+        state.served_at := p_now;
+    END IF;
+    IF v_holds.ids IS NOT NULL THEN
+        PERFORM _wa_settle_holds((p_org).id, (p_number).id, v_holds.ids, p_now);
+    END IF;
+    IF p_is_look THEN
+        state.is_skipping := p_state.is_skipping AND NOT v_is_behind_read;
+        state.look_again_at := p_now + CASE
+            WHEN v_is_behind_read OR NOT p_state.is_skipping THEN least(
+                greatest(interval '1 second', (clock_timestamp() - v_began) * 20), interval '10 seconds')
+            ELSE (clock_timestamp() - v_began) * 10 END;
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_claim_round(
+    wa_organizations, wa_phone_numbers, uuid, wa_lane_states, integer, boolean, double precision, timestamptz
+) IS
+'Internal: one round of a lane''s claim: rows are picked, weighed, set aside, charged and put in flight. Returns '
+'the lane''s state after it, what was granted, and when each may start.';
+
+CREATE OR REPLACE FUNCTION _wa_first_lane_state(p_org uuid, p_number_id bigint) RETURNS wa_lane_states
+LANGUAGE sql IMMUTABLE
+RETURN ROW(
+    p_org, p_number_id, 0, array_fill('-infinity'::timestamptz, ARRAY[_wa_last_class()]),
+    array_fill('00000000-0000-0000-0000-000000000000'::uuid, ARRAY[_wa_last_class()]),
+    array_fill(0::double precision, ARRAY[_wa_priority_of(_wa_last_class())]), 0, '-infinity', '-infinity',
+    NULL, NULL, '-infinity', false
+)::wa_lane_states;
+
+COMMENT ON FUNCTION _wa_first_lane_state(uuid, bigint) IS
+'Internal: the state of a lane before its first claim; its cursors stand before everything.';
+
+-- Where a class was read to its end, its cursor need not fall behind the one it had before this look; while rows
+-- are passed over, none falls behind.
+CREATE OR REPLACE FUNCTION _wa_move_cursors(
+    p_old_due timestamptz[], p_old_id uuid[], p_new_due timestamptz[], p_new_id uuid[], p_has_more boolean[],
+    p_is_skipping boolean, OUT cursor_due timestamptz[], OUT cursor_id uuid[], OUT is_read boolean
+)
+LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    SELECT
+        array_agg(CASE WHEN k.keeps THEN p_old_due[k.c] ELSE p_new_due[k.c] END ORDER BY k.c),
+        array_agg(CASE WHEN k.keeps THEN p_old_id[k.c] ELSE p_new_id[k.c] END ORDER BY k.c),
+        bool_and(NOT p_has_more[k.c] OR NOT k.is_before)
+    INTO cursor_due, cursor_id, is_read
+    FROM (
+        SELECT b.c, b.is_before, b.is_before AND (p_is_skipping OR NOT p_has_more[b.c]) AS keeps
+        FROM (
+            SELECT c, (p_old_due[c], p_old_id[c]) > (p_new_due[c], p_new_id[c]) AS is_before
+            FROM generate_series(1, _wa_last_class()) c
+        ) b
+    ) k;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_move_cursors(
+    timestamptz[], uuid[], timestamptz[], uuid[], boolean[], boolean
+) IS
+'Internal: the cursors of a lane after a look from the start, and whether it read all that lay behind them.';
 
 CREATE OR REPLACE FUNCTION _wa_write_lane_state(p_old wa_lane_states, p_new wa_lane_states) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT

@@ -1,6 +1,6 @@
 -- The limits on sending: what each of them is, what was used of it, charging and giving back. A claim charges
--- the number's throughput (in the state of its lane), the organization's minute, the pair rate and the
--- portfolio's messaging limit; each is read and written under the lock that claim.sql names.
+-- the number's throughput (pace.sql), the organization's minute, the pair rate and the portfolio's messaging
+-- limit; each is read and written under the lock that claim.sql names.
 
 -- Meta's pair rate (About the platform): one message in 6 seconds to a recipient; up to 45 at once are
 -- borrowed from the time after, which has to pass before the next. A burst is given 5 seconds, and a debt a
@@ -21,27 +21,42 @@ CREATE OR REPLACE FUNCTION _wa_pair_slack() RETURNS interval
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN interval '250 milliseconds';
 
+-- How many more messages to a recipient may go now, from what its pair was charged.
+CREATE OR REPLACE FUNCTION _wa_pair_room(
+    p_burst_started_at timestamptz, p_burst_count integer, p_clear_at timestamptz, p_now timestamptz
+) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN p_clear_at IS NULL OR p_clear_at + _wa_pair_slack() <= p_now THEN _wa_pair_burst()
+    WHEN p_now < p_burst_started_at + _wa_pair_burst_time() THEN _wa_pair_burst() - p_burst_count
+    ELSE 0
+END;
+
 CREATE OR REPLACE FUNCTION _wa_tier_window() RETURNS interval
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN interval '24 hours';
 
-CREATE OR REPLACE FUNCTION _wa_throughput_window() RETURNS interval
+-- How often a limit that is reached is counted anew while places come free one by one.
+CREATE OR REPLACE FUNCTION _wa_tier_recheck() RETURNS interval
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN interval '1 second';
+RETURN interval '5 seconds';
 
+-- A minute, and what some messages may be later than others on the way to the provider.
 CREATE OR REPLACE FUNCTION _wa_rate_window() RETURNS interval
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN interval '60 seconds';
+RETURN interval '60.5 seconds';
 
 COMMENT ON FUNCTION _wa_pair_interval() IS
 'Internal: how long one message to a recipient counts for the pair rate.';
 COMMENT ON FUNCTION _wa_pair_burst() IS 'Internal: how many messages to a recipient may go at once.';
 COMMENT ON FUNCTION _wa_pair_burst_time() IS 'Internal: how long such a burst may take.';
 COMMENT ON FUNCTION _wa_pair_slack() IS 'Internal: how long a burst''s debt is waited for beyond its end.';
+COMMENT ON FUNCTION _wa_pair_room(timestamptz, integer, timestamptz, timestamptz) IS
+'Internal: how many more messages to a recipient the pair rate allows now; NULLs for one never written to.';
 COMMENT ON FUNCTION _wa_tier_window() IS
 'Internal: how long a recipient counts for the messaging limit of a portfolio.';
-COMMENT ON FUNCTION _wa_throughput_window() IS
-'Internal: the time that a number''s throughput is counted over.';
+COMMENT ON FUNCTION _wa_tier_recheck() IS
+'Internal: how long a reached messaging limit is not counted anew, at least.';
 COMMENT ON FUNCTION _wa_rate_window() IS
 'Internal: the time that an organization''s rate_limit_per_minute is counted over.';
 
@@ -98,21 +113,60 @@ $$;
 COMMENT ON FUNCTION _wa_window_add(timestamptz[], integer[], timestamptz, interval, integer) IS
 'Internal: the log of a sliding window with one more taking, without what has left the window.';
 
-CREATE OR REPLACE FUNCTION _wa_charge_organization(
-    p_rate wa_rate_limits, p_org uuid, p_now timestamptz, p_n integer
-) RETURNS void
+CREATE OR REPLACE FUNCTION _wa_rate_state(p_org uuid) RETURNS SETOF wa_rate_limits
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT r.organization_id, r.scope, r.scope_id, r.version, r.taken_at, r.taken, r.updated_at
+    FROM wa_rate_limits r
+    WHERE r.organization_id = p_org AND r.scope = 'organization' AND r.scope_id = ''
+    ORDER BY r.version DESC
+    LIMIT 1;
+END;
+
+COMMENT ON FUNCTION _wa_rate_state(uuid) IS
+'Internal: what was used of an organization''s minute; no row before its first charge.';
+
+CREATE OR REPLACE FUNCTION _wa_metered_room(p_org wa_organizations, p_now timestamptz) RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 BEGIN
-    PERFORM _wa_write_rate(p_org, 'organization', '', (p_rate).version, w.p_taken_at, w.p_taken)
-    FROM _wa_window_add(
-        coalesce((p_rate).taken_at, '{}'), coalesce((p_rate).taken, '{}'), p_now, _wa_rate_window(), p_n
+    IF (p_org).rate_limit_per_minute IS NULL THEN
+        RETURN 1000000;
+    END IF;
+    RETURN greatest(0, (p_org).rate_limit_per_minute - coalesce((
+        SELECT _wa_window_used(r.taken_at, r.taken, p_now, _wa_rate_window()) FROM _wa_rate_state((p_org).id) r
+    ), 0));
+END
+$$;
+
+COMMENT ON FUNCTION _wa_metered_room(wa_organizations, timestamptz) IS
+'Internal: how many messages that the organization''s minute counts may still go now; the caller holds its lock.';
+
+CREATE OR REPLACE FUNCTION _wa_metered_free_at(p_org uuid, p_now timestamptz) RETURNS timestamptz
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    SELECT _wa_window_free_at(r.taken_at, p_now, _wa_rate_window()) FROM _wa_rate_state(p_org) r
+$$;
+
+COMMENT ON FUNCTION _wa_metered_free_at(uuid, timestamptz) IS
+'Internal: when the organization''s minute lets go of its oldest messages.';
+
+CREATE OR REPLACE FUNCTION _wa_charge_organization(p_org uuid, p_at timestamptz, p_n integer) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    PERFORM _wa_write_rate(p_org, 'organization', '', r.version, w.p_taken_at, w.p_taken)
+    FROM (SELECT) one
+    LEFT JOIN LATERAL _wa_rate_state(p_org) r ON true
+    CROSS JOIN LATERAL _wa_window_add(
+        coalesce(r.taken_at, '{}'), coalesce(r.taken, '{}'), p_at, _wa_rate_window(), p_n
     ) w;
 END
 $$;
 
-COMMENT ON FUNCTION _wa_charge_organization(wa_rate_limits, uuid, timestamptz, integer) IS
-'Internal: charges an organization''s rate limit; the caller holds its lock.';
+COMMENT ON FUNCTION _wa_charge_organization(uuid, timestamptz, integer) IS
+'Internal: charges an organization''s rate limit at the time when the messages will have gone; the caller holds '
+'its lock.';
 
 CREATE OR REPLACE FUNCTION _wa_write_rate(
     p_org uuid, p_scope text, p_scope_id text, p_old_version bigint, p_taken_at timestamptz[],
@@ -222,6 +276,22 @@ COMMENT ON FUNCTION _wa_tier_usage(uuid, text, integer, timestamptz) IS
 'Internal: how many recipients of the last 24 hours a portfolio has: exactly, with when the first of them '
 'stops counting, or no fewer than there are where that is at most p_enough. The caller holds the '
 'portfolio''s lock.';
+
+-- A function in FROM, which every query takes in.
+CREATE OR REPLACE FUNCTION _wa_tier_use(
+    p_org uuid, p_portfolio_id text, p_contact_id bigint, p_now timestamptz
+) RETURNS TABLE (last_at timestamptz)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT k.last_at FROM wa_tier_usages k
+    WHERE k.organization_id = p_org AND k.portfolio_id = p_portfolio_id AND k.contact_id = p_contact_id
+        AND k.last_at > p_now - _wa_tier_window()
+    LIMIT 1;
+END;
+
+COMMENT ON FUNCTION _wa_tier_use(uuid, text, bigint, timestamptz) IS
+'Internal: when a recipient was counted for the messaging limit, if that still counts: it needs no other place '
+'in it.';
 
 CREATE OR REPLACE FUNCTION tg_wa_portfolios__forget_usage() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT

@@ -1,5 +1,56 @@
 -- Where an organization wants it, the next message to a recipient waits until the one before is delivered.
 
+-- Both in FROM, where queries take them in. What this dispatcher was granted just now is no obstacle: it sends
+-- the messages to a recipient one after the other.
+CREATE OR REPLACE FUNCTION _wa_awaited_of(
+    p_org uuid, p_number_id bigint, p_contact_id bigint, p_class integer, p_dispatcher_id uuid,
+    p_now timestamptz
+) RETURNS TABLE (is_awaited boolean)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT true FROM wa_queue_inflight i
+    WHERE i.contact_id = p_contact_id AND i.number_id = p_number_id AND i.organization_id = p_org
+        AND _wa_priority_of(i.class) = _wa_priority_of(p_class) AND NOT i.is_unknown
+        AND (i.dispatcher_id <> p_dispatcher_id OR i.claimed_at < p_now - interval '500 milliseconds')
+    LIMIT 1;
+END;
+
+COMMENT ON FUNCTION _wa_awaited_of(uuid, bigint, bigint, integer, uuid, timestamptz) IS
+'Internal: a row where an earlier message of this priority to the recipient is in flight, and must be recorded '
+'first.';
+
+-- It was handed back, committed late, or waits itself for its turn. One that waits for something of its own (a
+-- limit, a time) holds up nobody, one that waits for the organization's minute only its like.
+CREATE OR REPLACE FUNCTION _wa_earlier_of(
+    p_org uuid, p_number_id bigint, p_contact_id bigint, p_class integer, p_last_class integer,
+    p_picked uuid[], p_now timestamptz
+) RETURNS TABLE (queue_id uuid)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT e.queue_id
+    FROM generate_series(2 * _wa_priority_of(p_class) - 1, 2 * _wa_priority_of(p_class)) c (class)
+    CROSS JOIN LATERAL (
+        SELECT o.queue_id
+        FROM (
+            -- OFFSET keeps the other conditions outside, so that only the contact's index can serve.
+            SELECT x.* FROM wa_queue_due x
+            WHERE x.contact_id = p_contact_id AND x.class = c.class AND x.class > 0
+            ORDER BY x.queue_id
+            OFFSET 0
+        ) o
+        WHERE o.organization_id = p_org AND o.number_id = p_number_id AND o.expires_at > p_now
+            AND ((o.hold_id IS NULL AND o.due_at <= p_now) OR o.hold_reason = 'recipient')
+            AND o.queue_id <> ALL (p_picked)
+        LIMIT 1
+    ) e
+    WHERE c.class <= p_last_class
+    ORDER BY e.queue_id
+    LIMIT 1;
+END;
+
+COMMENT ON FUNCTION _wa_earlier_of(uuid, bigint, bigint, integer, integer, uuid[], timestamptz) IS
+'Internal: the first message of a priority to a recipient that waits for its turn and was not picked.';
+
 CREATE OR REPLACE FUNCTION _wa_hold_for_delivery(p_org uuid, p_message_ids bigint[], p_now timestamptz)
 RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT

@@ -18,14 +18,42 @@ CREATE TABLE wa_lane_states (
     cursor_id uuid[] NOT NULL,
     shares double precision[] NOT NULL,
     share_clock double precision NOT NULL,
-    taken_at timestamptz[] NOT NULL,
-    taken integer[] NOT NULL,
     look_again_at timestamptz NOT NULL,
     served_at timestamptz NOT NULL,
     held_until timestamptz,
     hold_reason text,
+    next_slot_at timestamptz NOT NULL,
+    is_skipping boolean NOT NULL,
     CONSTRAINT wa_lane_states_pkey PRIMARY KEY (organization_id, number_id, version)
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
+
+-- A cause that rows of a lane wait for: their recipient (contact_id), or, with contact_id 0, what stops one kind
+-- of row of the whole lane. Written by claims under the lane's lock; rows name it in wa_queue_due.hold_id.
+CREATE TABLE wa_queue_holds (
+    organization_id uuid NOT NULL,
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    number_id bigint NOT NULL,
+    kind text NOT NULL,
+    contact_id bigint NOT NULL DEFAULT 0,
+    reason text NOT NULL,
+    opens_at timestamptz NOT NULL,
+    tier_limit integer,
+    CONSTRAINT wa_queue_holds_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT wa_queue_holds_cause_key UNIQUE (contact_id, number_id, kind, organization_id),
+    CONSTRAINT wa_queue_holds_kind_check CHECK (
+        kind IN ('recipient', 'messaging_limit', 'replies', 'templates')
+    )
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
+
+CREATE INDEX wa_queue_holds_opens_at_idx ON wa_queue_holds (number_id, opens_at);
+
+CREATE TABLE wa_lane_slowdowns (
+    organization_id uuid NOT NULL,
+    number_id bigint NOT NULL,
+    share double precision NOT NULL,
+    slowed_at timestamptz NOT NULL,
+    CONSTRAINT wa_lane_slowdowns_pkey PRIMARY KEY (organization_id, number_id)
+);
 
 CREATE TABLE wa_rate_limits (
     organization_id uuid NOT NULL,
@@ -88,6 +116,20 @@ CREATE TABLE wa_error_rules (
 
 COMMENT ON TABLE wa_lanes IS 'Internal: the lock of each lane.';
 COMMENT ON TABLE wa_lane_states IS 'Internal: where each lane''s claim stands. The newest version counts.';
+COMMENT ON COLUMN wa_lane_states.next_slot_at IS 'When the next message may be sent, by the throughput.';
+COMMENT ON COLUMN wa_lane_states.is_skipping IS
+'Whether claims pass over rows that cannot go, and set them aside a few at a time.';
+COMMENT ON TABLE wa_queue_holds IS
+'Internal: what rows of a lane wait for; they stand aside until it opens, then go in their order.';
+COMMENT ON COLUMN wa_queue_holds.kind IS
+'recipient (pair rate, or an earlier message), messaging_limit, replies or templates (restricted by Meta).';
+COMMENT ON COLUMN wa_queue_holds.reason IS 'What explain_wa_message() says of its rows.';
+COMMENT ON COLUMN wa_queue_holds.opens_at IS 'From then on claims take its rows and judge them anew.';
+COMMENT ON COLUMN wa_queue_holds.tier_limit IS
+'The messaging limit when the hold was closed; another one opens it.';
+COMMENT ON TABLE wa_lane_slowdowns IS
+'Internal: the share of its throughput that a lane took when the provider last said that it was too much; '
+'from then on it rises again.';
 COMMENT ON TABLE wa_rate_limits IS
 'Internal: what was used of limits. The newest version counts. organization: messages of the last minute. '
 'portfolio: no fewer recipients of the last 24 hours than there are, and when they were counted.';

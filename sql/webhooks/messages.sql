@@ -91,6 +91,7 @@ BEGIN
     FROM _wa_number_atoms(p_atoms) a
     WHERE a.contact IS NOT NULL OR a.payload ? 'from_parent_user_id';
     PERFORM _wa_record_customer_messages(p_org, v_ids);
+    PERFORM _wa_release_from_limit(p_org, v_contact_ids);
     PERFORM _wa_heed_keywords(p_org, v_ids);
     PERFORM _wa_apply_system_messages(p_org, v_ids);
 END

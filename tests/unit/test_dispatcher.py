@@ -22,7 +22,7 @@ NUMBER = "106540352242922"
 
 def claim(name: str, order_key: str | None = None, *, number: str = NUMBER, provider: str = "meta") -> Claim:
     body = orjson.dumps({"name": name}).decode()
-    return Claim(ORGANIZATION, name, 1, order_key or name, number, provider, f"/{number}/messages", body, 5.0)
+    return Claim(ORGANIZATION, name, 1, order_key or name, number, provider, f"/{number}/messages", body, 5.0, 0.0)
 
 
 async def until(condition: Callable[[], object]) -> None:

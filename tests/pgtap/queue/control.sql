@@ -67,7 +67,7 @@ SELECT world.accept_all();
 INSERT INTO wa_outbound_queue (phone, template_name, expires_at, reference)
 VALUES (world.customer(21), 'hello', clock_timestamp() + interval '1 minute', '21');
 SELECT world.later('2 minutes');
-SELECT pg_temp.sends();
+SELECT world.maintain();
 SELECT is(pg_temp.outcomes('21'), 'failed expired', 'a row that expired');
 SELECT is(retry_wa_messages(reference => '21'), 1, 'may be sent');
 SELECT is(pg_temp.sends(), '21', 'with a new life');

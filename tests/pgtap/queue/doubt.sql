@@ -3,9 +3,6 @@ BEGIN;
 SELECT plan(7);
 \ir ../world.psql
 
-CREATE FUNCTION pg_temp.maintain() RETURNS jsonb LANGUAGE sql AS $$
-    SELECT maintain_wa_dispatch('00000000-0000-0000-0000-000000000001')
-$$;
 
 -- callback data that was stored in time but not processed yet
 CREATE TEMPORARY TABLE again AS SELECT world.queue(1) AS id;
@@ -16,12 +13,12 @@ SELECT ingest_wa_webhook('{"object": "whatsapp_business_account", "entry": []}')
 SELECT world.later('16 minutes');
 UPDATE wa_webhook_logs SET received_at = received_at - interval '10 minutes';
 UPDATE wa_phone_numbers SET last_webhook_at = clock_timestamp();
-SELECT pg_temp.maintain();
+SELECT world.maintain();
 SELECT is(world.outcome(id), 'sending', 'nothing is sent again while webhooks wait to be processed')
 FROM again;
 SELECT process_wa_webhooks();
 SELECT world.later('2 minutes');
-SELECT pg_temp.maintain();
+SELECT world.maintain();
 SELECT is(world.outcome(id), 'pending', 'it is once they are') FROM again;
 DELETE FROM wa_outbound_queue;
 

@@ -14,9 +14,6 @@ BEGIN
     RETURN v_id;
 END
 $$;
-CREATE FUNCTION pg_temp.maintain() RETURNS jsonb LANGUAGE sql AS $$
-    SELECT maintain_wa_dispatch('00000000-0000-0000-0000-000000000001')
-$$;
 CREATE FUNCTION pg_temp.callback(p_id uuid, p_wamid text, p_attempt integer DEFAULT 1)
     RETURNS void LANGUAGE sql AS $$
     SELECT _wa_settle_from_callback(current_wa_organization(), ARRAY[p_id], ARRAY[p_attempt], ARRAY[p_wamid])
@@ -28,10 +25,10 @@ $$;
 -- a dispatcher that reports nothing
 CREATE TEMPORARY TABLE lost AS SELECT world.queue(1) AS id;
 SELECT world.claimed();
-SELECT pg_temp.maintain();
+SELECT world.maintain();
 SELECT is(world.reason(id), 'sending', 'while its lease runs a row is being sent') FROM lost;
 SELECT world.later('61 seconds');
-SELECT is(pg_temp.maintain() ->> 'lost', '1', 'a lease that ran out is noticed');
+SELECT is(world.maintain() ->> 'lost', '1', 'a lease that ran out is noticed');
 SELECT is(world.reason(id), 'outcome_unknown', 'its outcome is unknown') FROM lost;
 SELECT is(world.claimed(), 0, 'it is not sent again');
 SELECT is(world.accept(id, 'wamid.late'), 1, 'an answer that comes late is welcome') FROM lost;
@@ -44,10 +41,10 @@ CREATE TEMPORARY TABLE quiet AS SELECT pg_temp.unknown(2) AS id;
 SELECT pg_temp.webhook_arrives();
 SELECT world.later('14 minutes');
 SELECT pg_temp.webhook_arrives();
-SELECT pg_temp.maintain();
+SELECT world.maintain();
 SELECT is(world.reason(id), 'outcome_unknown', 'for a quarter of an hour it waits') FROM quiet;
 SELECT world.later('61 seconds');
-SELECT pg_temp.maintain();
+SELECT world.maintain();
 SELECT is(world.outcome(id), 'failed outcome_unknown', 'then it fails') FROM quiet;
 SELECT is((SELECT status || ' ' || error_title FROM wa_messages WHERE queue_id = quiet.id),
     'failed outcome_unknown', 'in the ledger too') FROM quiet;
@@ -61,13 +58,13 @@ SELECT results_eq('SELECT m.status, m.state, m.wa_message_id, m.error_title
 CREATE TEMPORARY TABLE silent AS SELECT pg_temp.unknown(3) AS id;
 UPDATE wa_phone_numbers SET last_webhook_at = NULL;
 SELECT world.later('2 hours');
-SELECT pg_temp.maintain();
+SELECT world.maintain();
 SELECT is(world.reason(id), 'outcome_unknown', 'silence of all webhooks tells nothing') FROM silent;
 SELECT world.later('21 hours');
-SELECT pg_temp.maintain();
+SELECT world.maintain();
 SELECT is(world.reason(id), 'outcome_unknown', 'for a day') FROM silent;
 SELECT world.later('61 minutes');
-SELECT pg_temp.maintain();
+SELECT world.maintain();
 SELECT is(world.outcome(id), 'failed outcome_unknown', 'then it fails') FROM silent;
 
 -- sent again, where the row asks for it
@@ -75,7 +72,7 @@ CREATE TEMPORARY TABLE again AS SELECT pg_temp.unknown(4, 'retry') AS id;
 SELECT pg_temp.webhook_arrives();
 SELECT world.later('16 minutes');
 SELECT pg_temp.webhook_arrives();
-SELECT pg_temp.maintain();
+SELECT world.maintain();
 SELECT is(world.outcome(id), 'pending', 'a row may ask to be sent again') FROM again;
 SELECT results_eq('SELECT attempt FROM world.claim()', 'VALUES (2)', 'as another attempt');
 SELECT pg_temp.callback(id, 'wamid.first') FROM again;
@@ -109,7 +106,7 @@ SELECT is((SELECT count(*) FROM wa_queue_health WHERE outcome_unknown = 1), 1::b
 SELECT pg_temp.webhook_arrives();
 SELECT world.later('16 minutes');
 SELECT pg_temp.webhook_arrives();
-SELECT pg_temp.maintain();
+SELECT world.maintain();
 SELECT is(retry_wa_messages(ids => ARRAY[id]), 1, 'what failed as unknown may be sent again by hand')
     FROM future;
 SELECT results_eq('SELECT attempt FROM world.claim()', 'VALUES (2)', 'as another attempt');

@@ -1,7 +1,7 @@
 -- Tests sql/sending/claim.sql, sql/sending/lane.sql, sql/sending/pick.sql, sql/sending/weigh.sql,
 -- sql/sending/grant.sql, sql/sending/providers.sql, sql/queue/moves.sql, sql/queue/classes.sql.
 BEGIN;
-SELECT plan(57);
+SELECT plan(58);
 \ir ../world.psql
 
 -- the request
@@ -39,6 +39,9 @@ INSERT INTO wa_outbound_queue (phone, template_name, expires_at)
 VALUES (world.customer(3), 'hello', clock_timestamp() + interval '10 minutes');
 SELECT world.later('10 minutes');
 SELECT is(world.claimed(), 0, 'an expired row is not sent');
+SELECT is(world.reason(id), 'expired', 'and says so at once') FROM wa_outbound_queue
+    WHERE phone = world.customer(3);
+SELECT world.maintain();
 SELECT is(world.outcome(id), 'failed expired', 'it fails with that reason') FROM wa_outbound_queue
     WHERE phone = world.customer(3);
 SELECT results_eq($$ SELECT status, state, error_title, error_message FROM wa_messages

@@ -1,6 +1,6 @@
--- Tests sql/sending/limits.sql.
+-- Tests sql/sending/limits.sql, sql/sending/pace.sql.
 BEGIN;
-SELECT plan(46);
+SELECT plan(50);
 \ir ../world.psql
 
 -- an organization's sliding minute
@@ -58,27 +58,41 @@ FROM wa_outbound_queue WHERE reference::integer > 1000 AND status = 'sending';
 UPDATE wa_organizations SET rate_limit_per_minute = NULL;
 DELETE FROM wa_outbound_queue WHERE status = 'pending';
 
--- a number's throughput
-UPDATE wa_phone_numbers SET throughput = 5;
-SELECT world.queue(n) FROM generate_series(2001, 2012) n;
+-- a number's throughput: evenly, and never more than a moment ahead
+UPDATE wa_phone_numbers SET throughput = 10;
+SELECT world.queue(n) FROM generate_series(2001, 2030) n;
 SELECT world.later('1 minute');
 SELECT is(world.claimed(2), 2, 'no more than asked for is taken');
-UPDATE wa_lane_states SET taken_at = ARRAY[clock_timestamp() + interval '1 minute'], taken = '{2}';
-SELECT is(world.claimed(), 3, 'a number sends as many in a second as it may');
-UPDATE wa_lane_states SET taken_at = ARRAY[clock_timestamp() + interval '1 minute'], taken = '{5}';
-SELECT is(world.claimed(), 0, 'and no more');
+UPDATE wa_lane_states SET next_slot_at = clock_timestamp() - interval '1 minute';
+CREATE TEMPORARY TABLE paced AS
+SELECT c.queue_id, c.start_in_s FROM claim_wa_messages('00000000-0000-0000-0000-000000000001', 100) c;
+SELECT is(count(*), 6::bigint, 'a number is handed out what it may send in the next 0.6 seconds') FROM paced;
+SELECT is(array_agg(DISTINCT round(p.gap::numeric, 4)), ARRAY[round(1 / 9.8, 4)], 'evenly spread')
+FROM (SELECT start_in_s - lag(start_in_s) OVER (ORDER BY queue_id) AS gap FROM paced OFFSET 1) p;
+SELECT is((SELECT hold_reason FROM wa_queue_health), 'throughput', 'then it waits');
+UPDATE wa_lane_states SET next_slot_at = clock_timestamp() + interval '1 minute', held_until = NULL;
+SELECT is(world.claimed(), 0, 'for its next slot');
+SELECT world.later('1 minute');
+SELECT is(world.claimed(), 6, 'and goes on, with no more at once for having waited');
 SELECT results_eq(
-    $$ SELECT _wa_window_used('{2030-01-01 10:00:00,2030-01-01 10:00:00.5}', '{2,3}', t::timestamptz,
-        '1 second')
-       FROM unnest('{2030-01-01 10:00:01,2030-01-01 10:00:01.01,2030-01-01 10:00:01.51}'::text[]) t $$,
-    'VALUES (5), (3), (0)', 'the second slides'
+    $$ SELECT _wa_free_slots('2030-01-01 10:00:00', 80, t::timestamptz)
+       FROM unnest('{2030-01-01 09:59:59,2030-01-01 09:59:59.4,2030-01-01 10:00,2030-01-01 11:00}'::text[]) t $$,
+    'VALUES (0), (1), (49), (49)', 'slots are free as far ahead as panic mode may be late'
 );
-UPDATE wa_lane_states SET taken_at = ARRAY[clock_timestamp() - interval '1 minute'], held_until = NULL;
-SELECT is(world.claimed(), 5, 'in the next second it goes on');
-UPDATE wa_phone_numbers SET throughput = 1000;
-SELECT world.later('1 second');
-SELECT is(world.claimed(), 2, 'another throughput holds at once');
+-- refused by the provider all the same
+SELECT world.refuse(queue_id, 130429) FROM paced;
+SELECT is((SELECT share FROM wa_lane_slowdowns), 0.8::double precision,
+    'after 130429 it sends a fifth slower, however many refusals tell it');
+SELECT results_eq(
+    $$ SELECT round(_wa_pace_of(100, 0.8, '2030-01-01 10:00:00', t::timestamptz)::numeric, 3)
+       FROM unnest('{2030-01-01 10:00:00,2030-01-01 10:00:10,2030-01-01 10:01}'::text[]) t $$,
+    'VALUES (78.4), (88.2), (98.0)', 'and gets faster again'
+);
+UPDATE wa_phone_numbers SET throughput = 100000;
+SELECT world.later('1 minute');
+SELECT ok(world.claimed() > 6, 'another throughput holds at once');
 SELECT world.accept_all();
+DELETE FROM wa_outbound_queue WHERE status = 'pending';
 
 -- Meta's pair rate
 SELECT world.later('1 second');
@@ -92,8 +106,8 @@ SELECT is((SELECT count(*) FROM world.claim() WHERE order_key LIKE '%:' || world
 SELECT results_eq(
     $$ SELECT world.reason(id), ceil(world.held_for(id) / 6) FROM wa_outbound_queue
        WHERE reference = '1' AND status = 'pending' ORDER BY id $$,
-    $$ VALUES ('recipient_rate', 45::numeric), ('recipient_rate', 46), ('recipient_rate', 47) $$,
-    'then the debt of six seconds each comes first, and each later one has its slot'
+    $$ VALUES ('recipient_rate', 45::numeric), ('recipient_rate', 45), ('recipient_rate', 45) $$,
+    'then the debt of six seconds each comes first'
 );
 SELECT is((SELECT status FROM wa_outbound_queue WHERE reference = '3001'), 'sending',
     'other recipients do not wait for it');

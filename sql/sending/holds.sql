@@ -1,0 +1,159 @@
+-- What rows wait for, and when they go on. A row that cannot go stands in the hold of its cause, where no claim
+-- looks before the cause is gone: holding and opening change one row of wa_queue_holds, however many wait. What a
+-- hold that opened gives out is judged anew.
+--
+-- Holds are made, filled and deleted by claims under the lock of their lane, so none is deleted while rows are put
+-- into it. Everybody else only opens them, and takes rows out.
+
+-- Open are those whose time has come, and those of a whole lane whose cause was ended by hand or by a webhook.
+CREATE OR REPLACE FUNCTION _wa_lane_holds(p_org uuid, p_number_id bigint, p_now timestamptz)
+RETURNS TABLE (id bigint, kind text, opens_at timestamptz, is_open boolean, room integer)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    (SELECT h.id, h.kind, h.opens_at, true,
+        -- A debt is paid off by one message after another, each in its time.
+        least(_wa_pair_burst(), CASE h.reason WHEN 'recipient_rate' THEN 1 + floor(
+            extract(epoch FROM p_now - h.opens_at) / extract(epoch FROM _wa_pair_interval())
+        )::integer END)
+    FROM wa_queue_holds h
+    WHERE h.number_id = p_number_id AND h.organization_id = p_org AND h.opens_at <= p_now
+        AND h.kind = 'recipient'
+    ORDER BY h.opens_at
+    LIMIT 200)
+    UNION ALL
+    SELECT h.id, h.kind, h.opens_at,
+        h.opens_at <= p_now OR CASE h.kind
+            WHEN 'messaging_limit' THEN f.tier_limit IS DISTINCT FROM h.tier_limit
+            WHEN 'replies' THEN coalesce(n.replies_blocked_until, p_now) <= p_now
+            ELSE coalesce(n.templates_blocked_until, p_now) <= p_now
+        END,
+        CASE WHEN h.kind = 'messaging_limit' AND f.tier_limit IS NOT NULL
+            THEN greatest(1, f.tier_limit - coalesce((
+                SELECT r.taken[1] FROM wa_rate_limits r
+                WHERE r.organization_id = p_org AND r.scope = 'portfolio' AND r.scope_id = n.portfolio_id
+                ORDER BY r.version DESC LIMIT 1
+            ), 0)) END
+    FROM wa_queue_holds h
+    JOIN wa_phone_numbers n ON n.organization_id = h.organization_id AND n.id = h.number_id
+    LEFT JOIN wa_portfolios f ON f.organization_id = n.organization_id AND f.portfolio_id = n.portfolio_id
+    WHERE h.contact_id = 0 AND h.number_id = p_number_id AND h.organization_id = p_org;
+END;
+
+COMMENT ON FUNCTION _wa_lane_holds(uuid, bigint, timestamptz) IS
+'Internal: the open holds of a lane''s recipients, and all those of the whole lane: whether they are open, and '
+'how many rows may be taken from each (NULL: any number).';
+
+-- The latest of what is said of one cause counts: nothing goes before.
+CREATE OR REPLACE FUNCTION _wa_hold_rows(
+    p_org uuid, p_number_id bigint, p_ids uuid[], p_kinds text[], p_contact_ids bigint[], p_reasons text[],
+    p_opens_at timestamptz[], p_tier_limit integer
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    INSERT INTO wa_queue_holds AS h (
+        organization_id, number_id, kind, contact_id, reason, opens_at, tier_limit
+    )
+    SELECT p_org, p_number_id, u.kind, c.id, (array_agg(u.reason ORDER BY u.opens_at DESC))[1],
+        max(u.opens_at), CASE WHEN u.kind = 'messaging_limit' THEN p_tier_limit END
+    FROM unnest(p_kinds, p_contact_ids, p_reasons, p_opens_at) u (kind, contact_id, reason, opens_at)
+    CROSS JOIN LATERAL (SELECT CASE WHEN u.kind = 'recipient' THEN u.contact_id ELSE 0 END AS id) c
+    GROUP BY u.kind, c.id
+    ORDER BY c.id
+    ON CONFLICT (contact_id, number_id, kind, organization_id) DO UPDATE SET
+        reason = excluded.reason, opens_at = excluded.opens_at, tier_limit = excluded.tier_limit;
+    PERFORM _wa_hold_due(p_org, array_agg(u.id), array_agg(h.id), array_agg(u.kind))
+    FROM unnest(p_ids, p_kinds, p_contact_ids) u (id, kind, contact_id)
+    CROSS JOIN LATERAL (
+        SELECT x.id FROM wa_queue_holds x
+        WHERE x.contact_id = CASE WHEN u.kind = 'recipient' THEN u.contact_id ELSE 0 END
+            AND x.number_id = p_number_id AND x.kind = u.kind AND x.organization_id = p_org
+        LIMIT 1
+    ) h;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_hold_rows(
+    uuid, bigint, uuid[], text[], bigint[], text[], timestamptz[], integer
+) IS 'Internal: puts picked rows of a lane, whose lock the caller holds, into the holds of their causes.';
+
+CREATE OR REPLACE FUNCTION _wa_settle_holds(
+    p_org uuid, p_number_id bigint, p_ids bigint[], p_now timestamptz
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    DELETE FROM wa_queue_holds h
+    USING (SELECT u.id FROM unnest(p_ids) u (id) ORDER BY u.id) u
+    WHERE h.organization_id = p_org AND h.id = u.id
+        AND NOT EXISTS (
+            SELECT FROM (SELECT d.organization_id FROM wa_queue_due d WHERE d.hold_id = h.id OFFSET 0) d
+            WHERE d.organization_id = p_org
+        );
+    -- The rest of a recipient's rows waits for what was charged just now.
+    UPDATE wa_queue_holds h SET opens_at = r.clear_at + _wa_pair_slack(), reason = 'recipient_rate'
+    FROM unnest(p_ids) u (id)
+    CROSS JOIN LATERAL (
+        SELECT x.contact_id FROM wa_queue_holds x
+        WHERE x.organization_id = p_org AND x.id = u.id AND x.kind = 'recipient' AND x.opens_at <= p_now
+        LIMIT 1
+    ) x
+    CROSS JOIN LATERAL (
+        SELECT p.clear_at FROM wa_pair_rates p
+        WHERE p.organization_id = p_org AND p.number_id = p_number_id AND p.contact_id = x.contact_id
+            AND p.clear_at > p_now
+        LIMIT 1
+    ) r
+    WHERE h.organization_id = p_org AND h.id = u.id;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_settle_holds(uuid, bigint, bigint[], timestamptz) IS
+'Internal: after a claim took from open holds of its lane: those that are empty are deleted, those of recipients '
+'closed until the next message may go.';
+
+-- A hold that is being written by a claim at this moment is passed over: it opens by itself within a second, and
+-- waiting could deadlock with claims of several lanes.
+CREATE OR REPLACE FUNCTION _wa_release_in_order(p_org uuid, p_contact_ids bigint[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_now timestamptz := clock_timestamp();
+BEGIN
+    UPDATE wa_queue_holds h SET opens_at = v_now
+    FROM (SELECT DISTINCT u.id FROM unnest(p_contact_ids) u (id)) c
+    CROSS JOIN LATERAL (
+        SELECT x.id FROM wa_queue_holds x
+        WHERE x.contact_id = c.id AND x.organization_id = p_org AND x.kind = 'recipient'
+            AND x.reason = 'in_order' AND x.opens_at > v_now
+            AND NOT EXISTS (
+                SELECT FROM wa_pair_rates r
+                WHERE r.organization_id = p_org AND r.number_id = x.number_id
+                    AND r.contact_id = x.contact_id AND r.wait_until > v_now
+            )
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) w
+    WHERE h.organization_id = p_org AND h.id = w.id;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_release_in_order(uuid, bigint[]) IS
+'Internal: lets go of what waited for an earlier message to the same recipient.';
+
+-- Who may be written to without a place in the messaging limit waits for none.
+CREATE OR REPLACE FUNCTION _wa_release_from_limit(p_org uuid, p_contact_ids bigint[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM wa_queue_holds h
+        WHERE h.contact_id = 0 AND h.organization_id = p_org AND h.kind = 'messaging_limit'
+    ) THEN
+        PERFORM _wa_free_due(p_org, p_contact_ids, 'messaging_limit');
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_release_from_limit(uuid, bigint[]) IS
+'Internal: judges anew what waits for the messaging limit and is for contacts who have just written, or who count '
+'already.';
