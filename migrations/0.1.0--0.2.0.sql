@@ -281,8 +281,9 @@ CREATE INDEX wa_messages_created_at_idx ON wa_messages (created_at, organization
 
 -- New tables.
 
--- A cause that rows of a lane wait for: their recipient (contact_id), or, with contact_id 0, what stops one kind
--- of row of the whole lane. Written by claims under the lane's lock; rows name it in wa_queue_due.hold_id.
+-- A cause that rows of a lane wait for: their recipient (contact_id), or, with contact_id 0, what stops one
+-- kind of row of the whole lane. Written by claims under the lane's lock; rows name it in
+-- wa_queue_due.hold_id.
 CREATE TABLE wa_queue_holds (
     organization_id uuid NOT NULL,
     id bigint GENERATED ALWAYS AS IDENTITY,

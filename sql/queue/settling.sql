@@ -155,8 +155,8 @@ $$;
 COMMENT ON FUNCTION _wa_settle_from_callback(uuid, uuid[], integer[], text[]) IS
 'Internal: settles rows in flight, or of unknown outcome, whose callback data a status webhook brought back.';
 
--- Whatever they wait for, and whether their number may send at all. Those that are being claimed or changed at this
--- moment are left for the next call.
+-- Whatever they wait for, and whether their number may send at all. Those that are being claimed or changed
+-- at this moment are left for the next call.
 CREATE OR REPLACE FUNCTION _wa_expire_queued(p_limit integer, p_now timestamptz) RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$

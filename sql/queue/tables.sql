@@ -65,8 +65,8 @@ CREATE TABLE wa_queue_due (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
 
 -- Rows that wait for a cause stand in the index of their hold, where no claim looks before the cause is gone.
--- Only who states the predicate may use an index: while the table seems empty, a look-up of one row by its key
--- would be planned as a walk through this index as readily as by the key.
+-- Only who states the predicate may use an index: while the table seems empty, a look-up of one row by its
+-- key would be planned as a walk through this index as readily as by the key.
 CREATE INDEX wa_queue_due_order_idx
 ON wa_queue_due (number_id, class, due_at, queue_id) WHERE hold_id IS NULL;
 

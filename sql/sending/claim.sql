@@ -118,5 +118,5 @@ BEGIN ATOMIC
 END;
 
 COMMENT ON FUNCTION _wa_busy_lanes(timestamptz) IS
-'Internal: lanes with an open hold, or a due row past their cursor (or anywhere, when it is time to look again), '
-'and until when they are held.';
+'Internal: lanes with an open hold, or a due row past their cursor (or anywhere, when it is time to look '
+'again), and until when they are held.';

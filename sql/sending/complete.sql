@@ -74,9 +74,9 @@ DECLARE
     v_done record;
     v_messages bigint[];
 BEGIN
-    -- The queue row's lock decides against callback data that settles the same row at this moment; the in-flight
-    -- row tells whether this attempt is still open. An answer that comes after we gave up on it is welcome
-    -- too.
+    -- The queue row's lock decides against callback data that settles the same row at this moment; the in-
+    -- flight row tells whether this attempt is still open. An answer that comes after we gave up on it is
+    -- welcome too.
     SELECT
         count(*)::integer AS recorded,
         array_agg(x.id) FILTER (WHERE x.verdict = 'accepted') AS accepted,

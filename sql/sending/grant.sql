@@ -32,8 +32,8 @@ BEGIN
         SELECT x AS template FROM wa_templates x
         WHERE x.organization_id = (p_org).id AND x.id = u.template_id LIMIT 1
     ) t ON true
-    -- Consent was judged for the contact, so it is the contact that the request goes to, whatever became of the
-    -- number meanwhile. Nearly always one look at it tells that nothing did.
+    -- Consent was judged for the contact, so it is the contact that the request goes to, whatever became of
+    -- the number meanwhile. Nearly always one look at it tells that nothing did.
     LEFT JOIN LATERAL (
         SELECT x.phone_e164, x.phone_key, x.user_id FROM wa_contacts x
         WHERE x.organization_id = (p_org).id AND x.id = u.contact_id LIMIT 1

@@ -1,11 +1,12 @@
--- What rows wait for, and when they go on. A row that cannot go stands in the hold of its cause, where no claim
--- looks before the cause is gone: holding and opening change one row of wa_queue_holds, however many wait. What a
--- hold that opened gives out is judged anew.
+-- What rows wait for, and when they go on. A row that cannot go stands in the hold of its cause, where no
+-- claim looks before the cause is gone: holding and opening change one row of wa_queue_holds, however many
+-- wait. What a hold that opened gives out is judged anew.
 --
--- Holds are made, filled and deleted by claims under the lock of their lane, so none is deleted while rows are put
--- into it. Everybody else only opens them, and takes rows out.
+-- Holds are made, filled and deleted by claims under the lock of their lane, so none is deleted while rows
+-- are put into it. Everybody else only opens them, and takes rows out.
 
--- Open are those whose time has come, and those of a whole lane whose cause was ended by hand or by a webhook.
+-- Open are those whose time has come, and those of a whole lane whose cause was ended by hand or by a
+-- webhook.
 CREATE OR REPLACE FUNCTION _wa_lane_holds(p_org uuid, p_number_id bigint, p_now timestamptz)
 RETURNS TABLE (id bigint, kind text, opens_at timestamptz, is_open boolean, room integer)
 LANGUAGE sql STABLE
@@ -13,7 +14,7 @@ BEGIN ATOMIC
     (SELECT h.id, h.kind, h.opens_at, true,
         -- A debt is paid off by one message after another, each in its time.
         least(_wa_pair_burst(), CASE h.reason WHEN 'recipient_rate' THEN 1 + floor(
-            extract(epoch FROM p_now - h.opens_at) / extract(epoch FROM _wa_pair_interval())
+            extract(EPOCH FROM p_now - h.opens_at) / extract(EPOCH FROM _wa_pair_interval())
         )::integer END)
     FROM wa_queue_holds h
     WHERE h.number_id = p_number_id AND h.organization_id = p_org AND h.opens_at <= p_now
@@ -22,9 +23,10 @@ BEGIN ATOMIC
     LIMIT 200)
     UNION ALL
     SELECT h.id, h.kind, h.opens_at,
-        h.opens_at <= p_now OR CASE h.kind
-            WHEN 'messaging_limit' THEN f.tier_limit IS DISTINCT FROM h.tier_limit
-            WHEN 'replies' THEN coalesce(n.replies_blocked_until, p_now) <= p_now
+        CASE
+            WHEN h.opens_at <= p_now THEN true
+            WHEN h.kind = 'messaging_limit' THEN (f.tier_limit IS DISTINCT FROM h.tier_limit)
+            WHEN h.kind = 'replies' THEN coalesce(n.replies_blocked_until, p_now) <= p_now
             ELSE coalesce(n.templates_blocked_until, p_now) <= p_now
         END,
         CASE WHEN h.kind = 'messaging_limit' AND f.tier_limit IS NOT NULL
@@ -40,8 +42,8 @@ BEGIN ATOMIC
 END;
 
 COMMENT ON FUNCTION _wa_lane_holds(uuid, bigint, timestamptz) IS
-'Internal: the open holds of a lane''s recipients, and all those of the whole lane: whether they are open, and '
-'how many rows may be taken from each (NULL: any number).';
+'Internal: the open holds of a lane''s recipients, and all those of the whole lane: whether they are open, '
+'and how many rows may be taken from each (NULL: any number).';
 
 -- The latest of what is said of one cause counts: nothing goes before.
 CREATE OR REPLACE FUNCTION _wa_hold_rows(
@@ -109,11 +111,11 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_settle_holds(uuid, bigint, bigint[], timestamptz) IS
-'Internal: after a claim took from open holds of its lane: those that are empty are deleted, those of recipients '
-'closed until the next message may go.';
+'Internal: after a claim took from open holds of its lane: those that are empty are deleted, those of '
+'recipients closed until the next message may go.';
 
--- A hold that is being written by a claim at this moment is passed over: it opens by itself within a second, and
--- waiting could deadlock with claims of several lanes.
+-- A hold that is being written by a claim at this moment is passed over: it opens by itself within a second,
+-- and waiting could deadlock with claims of several lanes.
 CREATE OR REPLACE FUNCTION _wa_release_in_order(p_org uuid, p_contact_ids bigint[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -155,5 +157,5 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_release_from_limit(uuid, bigint[]) IS
-'Internal: judges anew what waits for the messaging limit and is for contacts who have just written, or who count '
-'already.';
+'Internal: judges anew what waits for the messaging limit and is for contacts who have just written, or who '
+'count already.';

@@ -44,8 +44,8 @@ RETURN interval '30 milliseconds';
 COMMENT ON FUNCTION _wa_look_time() IS
 'Internal: how long a claim that has nothing to send goes on setting aside what was passed over.';
 
--- A claim goes on until there is no room or nothing is due: rows that turn out to have to wait cost it a round,
--- not the rest of the lane its turn.
+-- A claim goes on until there is no room or nothing is due: rows that turn out to have to wait cost it a
+-- round, not the rest of the lane its turn.
 CREATE OR REPLACE FUNCTION _wa_claim_lane(
     p_org uuid, p_number_id bigint, p_dispatcher_id uuid, p_limit integer, p_started_at timestamptz
 )
@@ -159,8 +159,9 @@ $$;
 COMMENT ON FUNCTION _wa_claim_lane(uuid, bigint, uuid, integer, timestamptz) IS
 'Internal: claims up to so many rows of one lane, whose lock the caller holds.';
 
--- Behind the cursor lies what was passed over, handed back or committed late. Looking there, and at what is dead
--- there, takes a twentieth of the time, at most once a second; setting aside what was passed over a tenth.
+-- Behind the cursor lies what was passed over, handed back or committed late. Looking there, and at what is
+-- dead there, takes a twentieth of the time, at most once a second; setting aside what was passed over a
+-- tenth.
 CREATE OR REPLACE FUNCTION _wa_claim_round(
     p_org wa_organizations, p_number wa_phone_numbers, p_dispatcher_id uuid, p_state wa_lane_states,
     p_wanted integer, p_is_look boolean, p_pace double precision, p_now timestamptz,
@@ -267,12 +268,12 @@ $$;
 COMMENT ON FUNCTION _wa_claim_round(
     wa_organizations, wa_phone_numbers, uuid, wa_lane_states, integer, boolean, double precision, timestamptz
 ) IS
-'Internal: one round of a lane''s claim: rows are picked, weighed, set aside, charged and put in flight. Returns '
-'the lane''s state after it, what was granted, and when each may start.';
+'Internal: one round of a lane''s claim: rows are picked, weighed, set aside, charged and put in flight. '
+'Returns the lane''s state after it, what was granted, and when each may start.';
 
 CREATE OR REPLACE FUNCTION _wa_first_lane_state(p_org uuid, p_number_id bigint) RETURNS wa_lane_states
 LANGUAGE sql IMMUTABLE
-RETURN ROW(
+RETURN row(
     p_org, p_number_id, 0, array_fill('-infinity'::timestamptz, ARRAY[_wa_last_class()]),
     array_fill('00000000-0000-0000-0000-000000000000'::uuid, ARRAY[_wa_last_class()]),
     array_fill(0::double precision, ARRAY[_wa_priority_of(_wa_last_class())]), 0, '-infinity', '-infinity',
@@ -282,8 +283,8 @@ RETURN ROW(
 COMMENT ON FUNCTION _wa_first_lane_state(uuid, bigint) IS
 'Internal: the state of a lane before its first claim; its cursors stand before everything.';
 
--- Where a class was read to its end, its cursor need not fall behind the one it had before this look; while rows
--- are passed over, none falls behind.
+-- Where a class was read to its end, its cursor need not fall behind the one it had before this look; while
+-- rows are passed over, none falls behind.
 CREATE OR REPLACE FUNCTION _wa_move_cursors(
     p_old_due timestamptz[], p_old_id uuid[], p_new_due timestamptz[], p_new_id uuid[], p_has_more boolean[],
     p_is_skipping boolean, OUT cursor_due timestamptz[], OUT cursor_id uuid[], OUT is_read boolean

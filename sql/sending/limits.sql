@@ -140,7 +140,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_metered_room(wa_organizations, timestamptz) IS
-'Internal: how many messages that the organization''s minute counts may still go now; the caller holds its lock.';
+'Internal: how many messages that the organization''s minute counts may still go now; the caller holds its '
+'lock.';
 
 CREATE OR REPLACE FUNCTION _wa_metered_free_at(p_org uuid, p_now timestamptz) RETURNS timestamptz
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
@@ -165,8 +166,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_charge_organization(uuid, timestamptz, integer) IS
-'Internal: charges an organization''s rate limit at the time when the messages will have gone; the caller holds '
-'its lock.';
+'Internal: charges an organization''s rate limit at the time when the messages will have gone; the caller '
+'holds its lock.';
 
 CREATE OR REPLACE FUNCTION _wa_write_rate(
     p_org uuid, p_scope text, p_scope_id text, p_old_version bigint, p_taken_at timestamptz[],
@@ -290,8 +291,8 @@ BEGIN ATOMIC
 END;
 
 COMMENT ON FUNCTION _wa_tier_use(uuid, text, bigint, timestamptz) IS
-'Internal: when a recipient was counted for the messaging limit, if that still counts: it needs no other place '
-'in it.';
+'Internal: when a recipient was counted for the messaging limit, if that still counts: it needs no other '
+'place in it.';
 
 CREATE OR REPLACE FUNCTION tg_wa_portfolios__forget_usage() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT

@@ -1,7 +1,7 @@
 -- Where an organization wants it, the next message to a recipient waits until the one before is delivered.
 
--- Both in FROM, where queries take them in. What this dispatcher was granted just now is no obstacle: it sends
--- the messages to a recipient one after the other.
+-- Both in FROM, where queries take them in. What this dispatcher was granted just now is no obstacle: it
+-- sends the messages to a recipient one after the other.
 CREATE OR REPLACE FUNCTION _wa_awaited_of(
     p_org uuid, p_number_id bigint, p_contact_id bigint, p_class integer, p_dispatcher_id uuid,
     p_now timestamptz
@@ -16,11 +16,11 @@ BEGIN ATOMIC
 END;
 
 COMMENT ON FUNCTION _wa_awaited_of(uuid, bigint, bigint, integer, uuid, timestamptz) IS
-'Internal: a row where an earlier message of this priority to the recipient is in flight, and must be recorded '
-'first.';
+'Internal: a row where an earlier message of this priority to the recipient is in flight, and must be '
+'recorded first.';
 
--- It was handed back, committed late, or waits itself for its turn. One that waits for something of its own (a
--- limit, a time) holds up nobody, one that waits for the organization's minute only its like.
+-- It was handed back, committed late, or waits itself for its turn. One that waits for something of its own
+-- (a limit, a time) holds up nobody, one that waits for the organization's minute only its like.
 CREATE OR REPLACE FUNCTION _wa_earlier_of(
     p_org uuid, p_number_id bigint, p_contact_id bigint, p_class integer, p_last_class integer,
     p_picked uuid[], p_now timestamptz

@@ -1,19 +1,18 @@
 -- Which rows of a lane are looked at next.
 
--- Rows that are due past the cursor, and those of open holds, shared out 7 : 2 : 1 among high, normal and low by
--- virtual time, so that a priority gets its share also when rows are granted one by one, and all of it while the
--- others are idle. Within a priority each hold is a line of its own, served in turn with the line of the others:
--- two hundred thousand that are released at once keep nobody waiting.
+-- Rows that are due past the cursor, and those of open holds, shared out 7 : 2 : 1 among high, normal and low
+-- by virtual time, so that a priority gets its share also when rows are granted one by one, and all of it
+-- while the others are idle. Within a priority each hold is a line of its own, served in turn with the line
+-- of the others: two hundred thousand that are released at once keep nobody waiting.
 --
--- A lane with rows in front that cannot go is read with p_is_skipping: what evidently has to wait, or to fail, is
--- passed over for as much as reading it costs. It lies behind the cursor then, where claims set it aside a few at
--- a time. p_closed names the holds of the whole lane that are closed.
+-- A lane with rows in front that cannot go is read with p_is_skipping: what evidently has to wait, or to
+-- fail, is passed over for as much as reading it costs. It lies behind the cursor then, where claims set it
+-- aside a few at a time. p_closed names the holds of the whole lane that are closed.
 CREATE OR REPLACE FUNCTION _wa_pick_due(
     p_org uuid, p_number_id bigint, p_portfolio_id text, p_margin interval, p_dispatcher_id uuid,
-    p_now timestamptz,
-    p_cursor_due timestamptz[], p_cursor_id uuid[], p_shares double precision[], p_share_clock double precision,
-    p_limit integer, p_metered_limit integer, p_holds bigint[], p_rooms integer[], p_closed text[],
-    p_is_skipping boolean,
+    p_now timestamptz, p_cursor_due timestamptz[], p_cursor_id uuid[], p_shares double precision[],
+    p_share_clock double precision, p_limit integer, p_metered_limit integer, p_holds bigint[],
+    p_rooms integer[], p_closed text[], p_is_skipping boolean,
     OUT ids uuid[], OUT contact_ids bigint[], OUT template_ids uuid[], OUT classes smallint[],
     OUT cursor_due timestamptz[], OUT cursor_id uuid[], OUT shares double precision[],
     OUT share_clock double precision, OUT has_more boolean[]
@@ -195,7 +194,7 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_pick_due(
-    uuid, bigint, text, interval, uuid, timestamptz, timestamptz[], uuid[], double precision[], double precision,
-    integer, integer, bigint[], integer[], text[], boolean
+    uuid, bigint, text, interval, uuid, timestamptz, timestamptz[], uuid[], double precision[],
+    double precision, integer, integer, bigint[], integer[], text[], boolean
 ) IS
 'Internal: the next rows of a lane in order of sending, and where its cursors and shares stand after them.';

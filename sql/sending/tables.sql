@@ -27,8 +27,9 @@ CREATE TABLE wa_lane_states (
     CONSTRAINT wa_lane_states_pkey PRIMARY KEY (organization_id, number_id, version)
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
 
--- A cause that rows of a lane wait for: their recipient (contact_id), or, with contact_id 0, what stops one kind
--- of row of the whole lane. Written by claims under the lane's lock; rows name it in wa_queue_due.hold_id.
+-- A cause that rows of a lane wait for: their recipient (contact_id), or, with contact_id 0, what stops one
+-- kind of row of the whole lane. Written by claims under the lane's lock; rows name it in
+-- wa_queue_due.hold_id.
 CREATE TABLE wa_queue_holds (
     organization_id uuid NOT NULL,
     id bigint GENERATED ALWAYS AS IDENTITY,

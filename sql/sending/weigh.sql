@@ -111,7 +111,8 @@ BEGIN
                 WHEN t.is_undelivered THEN t.wait_until
                 WHEN t.k <= t.room THEN NULL
                 WHEN (p_org).order_mode = 'delivered' AND t.room > 0 THEN p_now + (p_org).order_wait
-                ELSE greatest(t.clear_at, p_now) + _wa_pair_interval() * greatest(t.room, 0) + _wa_pair_slack()
+                ELSE greatest(t.clear_at, p_now) + _wa_pair_slack()
+                    + _wa_pair_interval() * greatest(t.room, 0)
             END AS turn_at
         FROM told t
     ),
@@ -184,7 +185,8 @@ COMMENT ON FUNCTION _wa_weigh_due(
 'those to be turned into their fall-back template. Locks the queue rows.';
 
 CREATE OR REPLACE FUNCTION _wa_set_aside(
-    p_org wa_organizations, p_number wa_phone_numbers, p_failed uuid[], p_fail_codes text[], p_converted uuid[]
+    p_org wa_organizations, p_number wa_phone_numbers, p_failed uuid[], p_fail_codes text[],
+    p_converted uuid[]
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
