@@ -1,5 +1,5 @@
--- Tests sql/sending/holds.sql: what rows wait for stands aside, costs those that can go nothing, and goes on
--- when the cause is gone.
+-- Tests sql/sending/holds.sql.
+-- What rows wait for stands aside, costs those that can go nothing, and goes on when the cause is gone.
 BEGIN;
 SELECT plan(42);
 \ir ../world.psql
