@@ -302,6 +302,9 @@ CREATE TABLE wa_queue_holds (
 
 CREATE INDEX wa_queue_holds_opens_at_idx ON wa_queue_holds (number_id, opens_at);
 
+-- Those that wait for a delivery, once the organization does not want that any more.
+CREATE INDEX wa_queue_holds_in_order_idx ON wa_queue_holds (number_id, opens_at) WHERE reason = 'in_order';
+
 CREATE TABLE wa_lane_slowdowns (
     organization_id uuid NOT NULL,
     number_id bigint NOT NULL,

@@ -22,6 +22,14 @@ BEGIN ATOMIC
     ORDER BY h.opens_at
     LIMIT 200)
     UNION ALL
+    -- No other waits longer than a second for an earlier message.
+    (SELECT h.id, h.kind, h.opens_at, true, _wa_pair_burst()
+    FROM wa_organizations o
+    JOIN wa_queue_holds h ON h.organization_id = o.id
+    WHERE o.id = p_org AND o.order_mode <> 'delivered' AND h.number_id = p_number_id
+        AND h.reason = 'in_order' AND h.opens_at > p_now + interval '2 seconds'
+    LIMIT 200)
+    UNION ALL
     SELECT h.id, h.kind, h.opens_at,
         CASE
             WHEN h.opens_at <= p_now THEN true
@@ -80,37 +88,45 @@ COMMENT ON FUNCTION _wa_hold_rows(
 ) IS 'Internal: puts picked rows of a lane, whose lock the caller holds, into the holds of their causes.';
 
 CREATE OR REPLACE FUNCTION _wa_settle_holds(
-    p_org uuid, p_number_id bigint, p_ids bigint[], p_now timestamptz
+    p_org wa_organizations, p_number_id bigint, p_ids bigint[], p_now timestamptz
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 BEGIN
     DELETE FROM wa_queue_holds h
     USING (SELECT u.id FROM unnest(p_ids) u (id) ORDER BY u.id) u
-    WHERE h.organization_id = p_org AND h.id = u.id
+    WHERE h.organization_id = (p_org).id AND h.id = u.id
         AND NOT EXISTS (
             SELECT FROM (SELECT d.organization_id FROM wa_queue_due d WHERE d.hold_id = h.id OFFSET 0) d
-            WHERE d.organization_id = p_org
+            WHERE d.organization_id = (p_org).id
         );
-    -- The rest of a recipient's rows waits for what was charged just now.
-    UPDATE wa_queue_holds h SET opens_at = r.clear_at + _wa_pair_slack(), reason = 'recipient_rate'
+    -- The rest of a recipient's rows waits for the delivery, or the time, of what was granted just now.
+    UPDATE wa_queue_holds h SET opens_at = c.opens_at, reason = c.reason
     FROM unnest(p_ids) u (id)
     CROSS JOIN LATERAL (
-        SELECT x.contact_id FROM wa_queue_holds x
-        WHERE x.organization_id = p_org AND x.id = u.id AND x.kind = 'recipient' AND x.opens_at <= p_now
+        SELECT x.contact_id, x.reason = 'in_order' AND (p_org).order_mode = 'delivered' AS awaits_delivery,
+            x.reason = 'recipient_rate' AS is_debt
+        FROM wa_queue_holds x
+        WHERE x.organization_id = (p_org).id AND x.id = u.id AND x.kind = 'recipient' AND x.opens_at <= p_now
         LIMIT 1
     ) x
     CROSS JOIN LATERAL (
-        SELECT p.clear_at FROM wa_pair_rates p
-        WHERE p.organization_id = p_org AND p.number_id = p_number_id AND p.contact_id = x.contact_id
-            AND p.clear_at > p_now
+        SELECT CASE WHEN x.awaits_delivery THEN p_now + (p_org).order_wait
+                ELSE p.clear_at + _wa_pair_slack() END AS opens_at,
+            CASE WHEN x.awaits_delivery THEN 'in_order' ELSE 'recipient_rate' END AS reason
+        FROM wa_pair_rates p
+        WHERE p.organization_id = (p_org).id AND p.number_id = p_number_id AND p.contact_id = x.contact_id
+            AND p.clear_at > p_now AND (
+                x.awaits_delivery OR x.is_debt
+                OR _wa_pair_room(p.burst_started_at, p.burst_count, p.clear_at, p_now) <= 0
+            )
         LIMIT 1
-    ) r
-    WHERE h.organization_id = p_org AND h.id = u.id;
+    ) c
+    WHERE h.organization_id = (p_org).id AND h.id = u.id;
 END
 $$;
 
-COMMENT ON FUNCTION _wa_settle_holds(uuid, bigint, bigint[], timestamptz) IS
+COMMENT ON FUNCTION _wa_settle_holds(wa_organizations, bigint, bigint[], timestamptz) IS
 'Internal: after a claim took from open holds of its lane: those that are empty are deleted, those of '
 'recipients closed until the next message may go.';
 

@@ -189,7 +189,8 @@ BEGIN
         v_from := _wa_first_lane_state((p_org).id, (p_number).id);
     END IF;
     SELECT * INTO v_pick FROM _wa_pick_due(
-        (p_org).id, (p_number).id, (p_number).portfolio_id, (p_org).window_margin, p_dispatcher_id, p_now,
+        (p_org).id, (p_number).id, (p_number).portfolio_id, (p_org).window_margin,
+        (p_org).order_mode = 'delivered', p_dispatcher_id, p_now,
         v_from.cursor_due, v_from.cursor_id, p_state.shares, p_state.share_clock, p_wanted, metered_room,
         v_holds.ids, v_holds.rooms, v_holds.closed, p_state.is_skipping AND NOT p_is_look
     );
@@ -253,7 +254,7 @@ BEGIN
         state.served_at := p_now;
     END IF;
     IF v_holds.ids IS NOT NULL THEN
-        PERFORM _wa_settle_holds((p_org).id, (p_number).id, v_holds.ids, p_now);
+        PERFORM _wa_settle_holds(p_org, (p_number).id, v_holds.ids, p_now);
     END IF;
     IF p_is_look THEN
         state.is_skipping := p_state.is_skipping AND NOT v_is_behind_read;

@@ -9,7 +9,8 @@
 -- fail, is passed over for as much as reading it costs. It lies behind the cursor then, where claims set it
 -- aside a few at a time. p_closed names the holds of the whole lane that are closed.
 CREATE OR REPLACE FUNCTION _wa_pick_due(
-    p_org uuid, p_number_id bigint, p_portfolio_id text, p_margin interval, p_dispatcher_id uuid,
+    p_org uuid, p_number_id bigint, p_portfolio_id text, p_margin interval, p_awaits_delivery boolean,
+    p_dispatcher_id uuid,
     p_now timestamptz, p_cursor_due timestamptz[], p_cursor_id uuid[], p_shares double precision[],
     p_share_clock double precision, p_limit integer, p_metered_limit integer, p_holds bigint[],
     p_rooms integer[], p_closed text[], p_is_skipping boolean,
@@ -34,7 +35,7 @@ BEGIN
                         SELECT FROM wa_pair_rates r
                         WHERE r.organization_id = p_org AND r.number_id = p_number_id
                             AND r.contact_id = d.contact_id
-                            AND (r.wait_until > p_now OR _wa_pair_room(
+                            AND ((p_awaits_delivery AND r.wait_until > p_now) OR _wa_pair_room(
                                 r.burst_started_at, r.burst_count, r.clear_at, p_now) <= 0)
                     )
                     AND NOT EXISTS (
@@ -194,7 +195,7 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_pick_due(
-    uuid, bigint, text, interval, uuid, timestamptz, timestamptz[], uuid[], double precision[],
+    uuid, bigint, text, interval, boolean, uuid, timestamptz, timestamptz[], uuid[], double precision[],
     double precision, integer, integer, bigint[], integer[], text[], boolean
 ) IS
 'Internal: the next rows of a lane in order of sending, and where its cursors and shares stand after them.';

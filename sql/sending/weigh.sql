@@ -14,6 +14,7 @@ LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_templates CONSTANT integer := cardinality(array_remove(p_template_ids, NULL));
+    v_locked record;
     v_tier_limit integer;
     v_tier_room integer;
     v_tier_free_at timestamptz;
@@ -31,22 +32,30 @@ BEGIN
         FROM _wa_tier_usage((p_org).id, (p_number).portfolio_id, v_tier_limit - v_templates, p_now) u;
         v_tier_room := v_tier_limit - tier_used;
     END IF;
+    -- A row that its owner changes at this moment is skipped, never waited for; so is one moved since it was
+    -- picked. Judged is what the locked rows say.
+    SELECT array_agg(q.id) AS ids, array_agg(u.contact_id) AS contact_ids, array_agg(u.template_id) AS template_ids,
+        array_agg(u.class) AS classes, array_agg(q.expires_at <= p_now) AS expired,
+        array_agg(q.fallback_template_name IS NOT NULL) AS fallbacks
+    INTO v_locked
+    FROM unnest(p_ids, p_contact_ids, p_template_ids, p_classes) u (id, contact_id, template_id, class)
+    CROSS JOIN LATERAL (
+        SELECT x.id, x.expires_at, x.fallback_template_name FROM wa_outbound_queue x
+        WHERE x.organization_id = (p_org).id AND x.id = u.id AND x.status = 'pending'
+            AND x.scheduled_at <= p_now
+        LIMIT 1
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) q;
+    IF v_locked.ids IS NULL THEN
+        RETURN;
+    END IF;
     WITH judged AS MATERIALIZED (
-        -- A row that its owner changes at this moment is skipped, never waited for; so is one moved since it
-        -- was picked.
-        SELECT j.*, p_classes[j.place]::integer AS class, q.expires_at <= p_now AS is_expired,
-            q.fallback_template_name IS NOT NULL AS has_fallback
+        SELECT j.*, v_locked.classes[j.place]::integer AS class, v_locked.expired[j.place] AS is_expired,
+            v_locked.fallbacks[j.place] AS has_fallback
         FROM _wa_judge(
-            (p_org).id, p_ids, array_fill((p_number).id, ARRAY[cardinality(p_ids)]), p_contact_ids,
-            p_template_ids, (p_org).window_margin, p_now
+            (p_org).id, v_locked.ids, array_fill((p_number).id, ARRAY[cardinality(v_locked.ids)]),
+            v_locked.contact_ids, v_locked.template_ids, (p_org).window_margin, p_now
         ) j
-        CROSS JOIN LATERAL (
-            SELECT x.expires_at, x.fallback_template_name FROM wa_outbound_queue x
-            WHERE x.organization_id = (p_org).id AND x.id = j.queue_id AND x.status = 'pending'
-                AND x.scheduled_at <= p_now
-            LIMIT 1
-            FOR NO KEY UPDATE SKIP LOCKED
-        ) q
     ),
     by_policy AS (
         SELECT j.*,
@@ -91,7 +100,8 @@ BEGIN
         SELECT l.place, l.queue_id, l.contact_id, l.template_id, l.class, l.is_within_24h, l.refusal,
             l.is_expired, l.verdict, l.k, l.hold_until, l.hold_reason,
             first_value(l.clear_at) OVER same AS clear_at,
-            first_value(l.wait_until) OVER same > p_now AS is_undelivered,
+            (p_org).order_mode = 'delivered' AND first_value(l.wait_until) OVER same > p_now
+                AS is_undelivered,
             first_value(l.wait_until) OVER same AS wait_until,
             coalesce(first_value(l.is_awaited) OVER same, false)
                 OR coalesce(first_value(l.earlier_id) OVER same < l.queue_id, false) AS is_out_of_order,

@@ -1,7 +1,7 @@
 -- Tests sql/sending/holds.sql.
 -- What rows wait for stands aside, costs those that can go nothing, and goes on when the cause is gone.
 BEGIN;
-SELECT plan(42);
+SELECT plan(48);
 \ir ../world.psql
 
 -- What a claim hands out, and how many rows of the line it has left to look at.
@@ -136,6 +136,31 @@ SELECT is(pg_temp.reasons(), 'in_order', 'which says why');
 SELECT world.accept_all();
 SELECT is((SELECT body #>> '{text,body}' FROM world.claim()), 'second', 'an answer lets go of it at once');
 
+SELECT world.accept_all();
+
+-- one after the other, each when the one before was delivered
+SELECT world.wrote(901);
+UPDATE wa_organizations SET order_mode = 'delivered', order_wait = '1 hour';
+SELECT count(world.say(901, n::text)) FROM generate_series(1, 60) n;
+SELECT is(pg_temp.goes(), '901', 'one goes');
+SELECT world.accept_all();
+CREATE FUNCTION pg_temp.delivered() RETURNS void LANGUAGE sql AS $$
+    WITH told AS (UPDATE wa_messages SET state = 'delivered' WHERE state = 'accepted' RETURNING organization_id, id)
+    SELECT _wa_release_after_status(t.organization_id, array_agg(t.id)) FROM told t GROUP BY t.organization_id;
+$$;
+SELECT is(pg_temp.goes(), '', 'the next waits for its delivery');
+SELECT pg_temp.delivered();
+SELECT is((SELECT body #>> '{text,body}' FROM world.claim()), '2', 'which lets go of it');
+SELECT is(pg_temp.goes(), '', 'but of no other');
+SELECT world.accept_all();
+SELECT pg_temp.delivered();
+SELECT is((SELECT body #>> '{text,body}' FROM world.claim()), '3', 'and so on, at once each time');
+SELECT world.accept_all();
+UPDATE wa_organizations SET order_mode = 'accepted';
+SELECT is((SELECT count(*) FROM world.claim()), 42::bigint,
+    'when that is not wanted any more, as many go as the pair rate allows');
+SELECT pg_temp.clear();
+SELECT world.maintain();
 SELECT is((SELECT count(*) FROM wa_queue_due WHERE hold_id IS NOT NULL), 0::bigint, 'nothing is left behind');
 SELECT * FROM finish();
 ROLLBACK;
