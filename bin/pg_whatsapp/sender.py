@@ -54,8 +54,8 @@ class Sender:
         self._concurrency = concurrency
         self._start_within_s = start_within_s
         self._ready: asyncio.Queue[str] = asyncio.Queue()
-        # Waiting claims by order key, each with the moment when its claim was asked for; the chains whose first
-        # may not start yet, each with the timer that makes it ready.
+        # Waiting claims by order key, each with the moment when its claim was asked for; for chains whose first
+        # may not start yet, the timer that makes them ready.
         self._chains: dict[str, deque[tuple[Claim, float]]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._workers: list[asyncio.Task[None]] = []
