@@ -163,7 +163,7 @@ BEGIN
                 LEFT JOIN LATERAL (
                     SELECT x.opens_at FROM wa_queue_holds x
                     WHERE x.number_id = l.number_id AND x.organization_id = l.organization_id
-                        AND x.opens_at > v_now
+                        AND x.opens_at > v_now AND x.opens_at > '-infinity'
                     ORDER BY x.opens_at LIMIT 1
                 ) h ON true
             )

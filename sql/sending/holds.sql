@@ -5,6 +5,25 @@
 -- Holds are made, filled and deleted by claims under the lock of their lane, so none is deleted while rows
 -- are put into it. Everybody else only opens them, and takes rows out.
 
+-- Look-ups of holds go by one index each, however empty the table seems: OFFSET keeps the other conditions
+-- outside.
+CREATE OR REPLACE FUNCTION _wa_hold_of(p_org uuid, p_number_id bigint, p_kind text, p_contact_id bigint)
+RETURNS TABLE (id bigint)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT h.id
+    FROM (
+        SELECT x.id, x.organization_id FROM wa_queue_holds x
+        WHERE x.contact_id = p_contact_id AND x.number_id = p_number_id AND x.kind = p_kind
+        OFFSET 0
+    ) h
+    WHERE h.organization_id = p_org
+    LIMIT 1;
+END;
+
+COMMENT ON FUNCTION _wa_hold_of(uuid, bigint, text, bigint) IS
+'Internal: the hold of a kind of a recipient, or with 0 of the whole lane, if there is one.';
+
 -- Open are those whose time has come, and those of a whole lane whose cause was ended by hand or by a
 -- webhook.
 CREATE OR REPLACE FUNCTION _wa_lane_holds(p_org uuid, p_number_id bigint, p_now timestamptz)
@@ -18,7 +37,7 @@ BEGIN ATOMIC
         )::integer END)
     FROM wa_queue_holds h
     WHERE h.number_id = p_number_id AND h.organization_id = p_org AND h.opens_at <= p_now
-        AND h.kind = 'recipient'
+        AND h.opens_at > '-infinity' AND h.kind = 'recipient'
     ORDER BY h.opens_at
     LIMIT 200)
     UNION ALL
@@ -43,10 +62,12 @@ BEGIN ATOMIC
                 WHERE r.organization_id = p_org AND r.scope = 'portfolio' AND r.scope_id = n.portfolio_id
                 ORDER BY r.version DESC LIMIT 1
             ), 0)) END
-    FROM wa_queue_holds h
+    FROM (
+        SELECT x.* FROM wa_queue_holds x WHERE x.contact_id = 0 AND x.number_id = p_number_id OFFSET 0
+    ) h
     JOIN wa_phone_numbers n ON n.organization_id = h.organization_id AND n.id = h.number_id
     LEFT JOIN wa_portfolios f ON f.organization_id = n.organization_id AND f.portfolio_id = n.portfolio_id
-    WHERE h.contact_id = 0 AND h.number_id = p_number_id AND h.organization_id = p_org;
+    WHERE h.organization_id = p_org;
 END;
 
 COMMENT ON FUNCTION _wa_lane_holds(uuid, bigint, timestamptz) IS
@@ -74,11 +95,8 @@ BEGIN
         reason = excluded.reason, opens_at = excluded.opens_at, tier_limit = excluded.tier_limit;
     PERFORM _wa_hold_due(p_org, array_agg(u.id), array_agg(h.id), array_agg(u.kind))
     FROM unnest(p_ids, p_kinds, p_contact_ids) u (id, kind, contact_id)
-    CROSS JOIN LATERAL (
-        SELECT x.id FROM wa_queue_holds x
-        WHERE x.contact_id = CASE WHEN u.kind = 'recipient' THEN u.contact_id ELSE 0 END
-            AND x.number_id = p_number_id AND x.kind = u.kind AND x.organization_id = p_org
-        LIMIT 1
+    CROSS JOIN LATERAL _wa_hold_of(
+        p_org, p_number_id, u.kind, CASE WHEN u.kind = 'recipient' THEN u.contact_id ELSE 0 END
     ) h;
 END
 $$;
@@ -141,17 +159,15 @@ BEGIN
     UPDATE wa_queue_holds h SET opens_at = v_now
     FROM (SELECT DISTINCT u.id FROM unnest(p_contact_ids) u (id)) c
     CROSS JOIN LATERAL (
-        SELECT x.id FROM wa_queue_holds x
-        WHERE x.contact_id = c.id AND x.organization_id = p_org AND x.kind = 'recipient'
-            AND x.reason = 'in_order' AND x.opens_at > v_now
-            AND NOT EXISTS (
-                SELECT FROM wa_pair_rates r
-                WHERE r.organization_id = p_org AND r.number_id = x.number_id
-                    AND r.contact_id = x.contact_id AND r.wait_until > v_now
-            )
-        FOR NO KEY UPDATE SKIP LOCKED
+        SELECT x.* FROM wa_queue_holds x WHERE x.contact_id = c.id OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED
     ) w
-    WHERE h.organization_id = p_org AND h.id = w.id;
+    WHERE h.organization_id = p_org AND h.id = w.id AND w.organization_id = p_org
+        AND w.reason = 'in_order' AND w.opens_at > v_now
+        AND NOT EXISTS (
+            SELECT FROM wa_pair_rates r
+            WHERE r.organization_id = p_org AND r.number_id = w.number_id
+                AND r.contact_id = w.contact_id AND r.wait_until > v_now
+        );
 END
 $$;
 
@@ -164,8 +180,8 @@ LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 BEGIN
     IF EXISTS (
-        SELECT FROM wa_queue_holds h
-        WHERE h.contact_id = 0 AND h.organization_id = p_org AND h.kind = 'messaging_limit'
+        SELECT FROM (SELECT x.* FROM wa_queue_holds x WHERE x.contact_id = 0 OFFSET 0) h
+        WHERE h.organization_id = p_org AND h.kind = 'messaging_limit'
     ) THEN
         PERFORM _wa_free_due(p_org, p_contact_ids, 'messaging_limit');
     END IF;

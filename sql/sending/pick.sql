@@ -30,39 +30,41 @@ BEGIN
                 AND d.hold_id IS NULL AND d.due_at <= p_now
                 AND (d.due_at, d.queue_id) > (p_cursor_due[c.class], p_cursor_id[c.class])
                 AND d.expires_at > p_now
+                -- Each a look-up by key: an EXISTS could be answered from a table of all windows.
                 AND (NOT p_is_skipping OR (
-                    NOT EXISTS (
-                        SELECT FROM wa_pair_rates r
+                    (
+                        SELECT true FROM wa_pair_rates r
                         WHERE r.organization_id = p_org AND r.number_id = p_number_id
                             AND r.contact_id = d.contact_id
                             AND ((p_awaits_delivery AND r.wait_until > p_now) OR _wa_pair_room(
                                 r.burst_started_at, r.burst_count, r.clear_at, p_now) <= 0)
-                    )
-                    AND NOT EXISTS (
-                        SELECT FROM wa_queue_holds h
-                        WHERE h.contact_id = d.contact_id AND h.number_id = p_number_id
-                            AND h.kind = 'recipient' AND h.organization_id = p_org
-                    )
-                    AND NOT EXISTS (
-                        SELECT FROM _wa_awaited_of(
+                        LIMIT 1
+                    ) IS NULL
+                    AND (
+                        SELECT true FROM _wa_hold_of(p_org, p_number_id, 'recipient', d.contact_id)
+                    ) IS NULL
+                    AND (
+                        SELECT true FROM _wa_awaited_of(
                             p_org, p_number_id, d.contact_id, c.class, p_dispatcher_id, p_now)
-                    )
+                    ) IS NULL
                     AND CASE WHEN d.template_id IS NULL THEN 'replies' <> ALL (p_closed)
-                        ELSE 'templates' <> ALL (p_closed) AND EXISTS (
-                            SELECT FROM wa_templates t
+                        ELSE 'templates' <> ALL (p_closed) AND (
+                            SELECT true FROM wa_templates t
                             WHERE t.organization_id = p_org AND t.id = d.template_id
                                 AND _wa_is_template_sendable(t.status, t.blocked_at, t.blocked_until, p_now)
+                            LIMIT 1
                         ) END
                     AND (
                         (d.template_id IS NOT NULL AND 'messaging_limit' <> ALL (p_closed))
-                        OR EXISTS (
-                            SELECT FROM wa_conversation_windows w
+                        OR (
+                            SELECT true FROM wa_conversation_windows w
                             WHERE w.organization_id = p_org AND w.contact_id = d.contact_id
                                 AND w.number_id = p_number_id AND _wa_can_reply(
                                     w.last_customer_message_at, w.window_denied_at, p_now, p_margin)
+                            LIMIT 1
                         )
-                        OR (d.template_id IS NOT NULL AND EXISTS (
-                            SELECT FROM _wa_tier_use(p_org, p_portfolio_id, d.contact_id, p_now)))
+                        OR (d.template_id IS NOT NULL AND (
+                            SELECT true FROM _wa_tier_use(p_org, p_portfolio_id, d.contact_id, p_now)))
                     )
                 ))
             ORDER BY d.due_at, d.queue_id

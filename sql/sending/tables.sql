@@ -46,7 +46,9 @@ CREATE TABLE wa_queue_holds (
     )
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
 
-CREATE INDEX wa_queue_holds_opens_at_idx ON wa_queue_holds (number_id, opens_at);
+-- The predicate holds for every row; see the indexes of wa_queue_due.
+CREATE INDEX wa_queue_holds_opens_at_idx
+ON wa_queue_holds (number_id, opens_at) WHERE opens_at > '-infinity';
 
 -- Those that wait for a delivery, once the organization does not want that any more.
 CREATE INDEX wa_queue_holds_in_order_idx ON wa_queue_holds (number_id, opens_at) WHERE reason = 'in_order';

@@ -78,23 +78,25 @@ BEGIN
     ),
     looked_up AS (
         SELECT r.*, w.clear_at, w.wait_until, w.room, f.is_awaited, e.queue_id AS earlier_id
-        FROM by_recipient r
+        FROM (
+            SELECT b.*, CASE WHEN b.nth = 1 THEN b.contact_id END AS first_of FROM by_recipient b OFFSET 0
+        ) r
         LEFT JOIN LATERAL (
             SELECT x.clear_at, x.wait_until,
                 _wa_pair_room(x.burst_started_at, x.burst_count, x.clear_at, p_now) AS room
             FROM wa_pair_rates x
             WHERE x.organization_id = (p_org).id AND x.number_id = (p_number).id
-                AND x.contact_id = r.contact_id
+                AND x.contact_id = r.first_of
             LIMIT 1
-        ) w ON r.nth = 1
+        ) w ON true
         LEFT JOIN LATERAL _wa_awaited_of(
-            (p_org).id, (p_number).id, r.contact_id, r.class, p_dispatcher_id, p_now
-        ) f ON r.nth = 1
+            (p_org).id, (p_number).id, r.first_of, r.class, p_dispatcher_id, p_now
+        ) f ON true
         LEFT JOIN LATERAL _wa_earlier_of(
-            (p_org).id, (p_number).id, r.contact_id, r.class,
+            (p_org).id, (p_number).id, r.first_of, r.class,
             CASE WHEN (p_org).rate_limit_per_minute IS NULL THEN _wa_last_class() ELSE r.class END,
             r.picked, p_now
-        ) e ON r.nth = 1
+        ) e ON true
     ),
     told AS (
         SELECT l.place, l.queue_id, l.contact_id, l.template_id, l.class, l.is_within_24h, l.refusal,
