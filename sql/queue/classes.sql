@@ -23,6 +23,13 @@ RETURN (p_class + 1) / 2;
 
 COMMENT ON FUNCTION _wa_priority_of(integer) IS 'Internal: the priority of a class: 1 high, 2 normal, 3 low.';
 
+CREATE OR REPLACE FUNCTION _wa_first_class(p_priority integer) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN 2 * p_priority - 1;
+
+COMMENT ON FUNCTION _wa_first_class(integer) IS
+'Internal: the unmetered class of a priority; the next one is its metered class.';
+
 CREATE OR REPLACE FUNCTION _wa_is_metered_class(p_class integer) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN p_class % 2 = 0;

@@ -74,7 +74,8 @@ COMMENT ON FUNCTION _wa_lane_holds(uuid, bigint, timestamptz) IS
 'Internal: the open holds of a lane''s recipients, and all those of the whole lane: whether they are open, '
 'and how many rows may be taken from each (NULL: any number).';
 
--- The latest of what is said of one cause counts: nothing goes before.
+-- The latest of what is said of one cause counts: nothing goes before. What has to come after others of its
+-- recipient waits as long as they do.
 CREATE OR REPLACE FUNCTION _wa_hold_rows(
     p_org uuid, p_number_id bigint, p_ids uuid[], p_kinds text[], p_contact_ids bigint[], p_reasons text[],
     p_opens_at timestamptz[], p_tier_limit integer
@@ -92,7 +93,8 @@ BEGIN
     GROUP BY u.kind, c.id
     ORDER BY c.id
     ON CONFLICT (contact_id, number_id, kind, organization_id) DO UPDATE SET
-        reason = excluded.reason, opens_at = excluded.opens_at, tier_limit = excluded.tier_limit;
+        reason = excluded.reason, opens_at = excluded.opens_at, tier_limit = excluded.tier_limit
+    WHERE excluded.reason <> 'in_order' OR excluded.opens_at > h.opens_at;
     PERFORM _wa_hold_due(p_org, array_agg(u.id), array_agg(h.id), array_agg(u.kind))
     FROM unnest(p_ids, p_kinds, p_contact_ids) u (id, kind, contact_id)
     CROSS JOIN LATERAL _wa_hold_of(

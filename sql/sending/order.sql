@@ -28,7 +28,9 @@ CREATE OR REPLACE FUNCTION _wa_earlier_of(
 LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT e.queue_id
-    FROM generate_series(2 * _wa_priority_of(p_class) - 1, 2 * _wa_priority_of(p_class)) c (class)
+    FROM generate_series(
+        _wa_first_class(_wa_priority_of(p_class)), _wa_first_class(_wa_priority_of(p_class)) + 1
+    ) c (class)
     CROSS JOIN LATERAL (
         SELECT o.queue_id
         FROM (

@@ -34,6 +34,16 @@ BEGIN
     );
     GET DIAGNOSTICS v_rows = ROW_COUNT;
     v_total := v_total + v_rows;
+    DELETE FROM wa_queue_holds h WHERE NOT EXISTS (
+        SELECT FROM wa_phone_numbers n WHERE n.organization_id = h.organization_id AND n.id = h.number_id
+    );
+    GET DIAGNOSTICS v_rows = ROW_COUNT;
+    v_total := v_total + v_rows;
+    DELETE FROM wa_lane_slowdowns d WHERE NOT EXISTS (
+        SELECT FROM wa_phone_numbers n WHERE n.organization_id = d.organization_id AND n.id = d.number_id
+    );
+    GET DIAGNOSTICS v_rows = ROW_COUNT;
+    v_total := v_total + v_rows;
     DELETE FROM wa_rate_limits r WHERE NOT EXISTS (
         SELECT FROM wa_organizations o WHERE o.id = r.organization_id
     );

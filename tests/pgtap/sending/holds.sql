@@ -1,7 +1,7 @@
 -- Tests sql/sending/holds.sql.
 -- What rows wait for stands aside, costs those that can go nothing, and goes on when the cause is gone.
 BEGIN;
-SELECT plan(48);
+SELECT plan(49);
 \ir ../world.psql
 
 -- What a claim hands out, and how many rows of the line it has left to look at.
@@ -73,6 +73,8 @@ SELECT world.accept_all();
 INSERT INTO wa_outbound_queue (phone, text_body, reference, priority)
 VALUES (world.customer(901), 'urgent', 'urgent', 'high');
 SELECT is(pg_temp.goes(), '', 'nothing overtakes the pair rate');
+SELECT ok(world.held_for(id) > 200, 'nor does one that is queued behind it shorten the wait')
+FROM wa_outbound_queue WHERE reference = 'urgent';
 SELECT world.later('4 minutes 31 seconds');
 SELECT is(pg_temp.goes(), 'urgent', 'when the debt is paid, one goes: the urgent one');
 SELECT world.accept_all();
