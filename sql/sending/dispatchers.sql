@@ -159,6 +159,7 @@ BEGIN
                             AND d.class = c.class AND d.hold_id IS NULL
                         ORDER BY d.due_at LIMIT 1
                     ) d
+                    WHERE s.look_again_at > v_now
                 ) p
                 LEFT JOIN LATERAL (
                     SELECT x.opens_at FROM wa_queue_holds x
