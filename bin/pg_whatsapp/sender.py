@@ -14,6 +14,10 @@ import httpx
 from pg_whatsapp.credentials import Credentials
 from pg_whatsapp.transport import NOT_STARTED, Outcome, Reply, post
 
+# A request that this process would start too late, because something else kept it busy, goes back for another
+# time: with those that are on time it would exceed the number's throughput at the provider.
+LATE_S = 0.05
+
 
 class Claim(NamedTuple):
     """One request that claim_wa_messages() granted; body is the JSON text to POST.
@@ -54,8 +58,8 @@ class Sender:
         self._concurrency = concurrency
         self._start_within_s = start_within_s
         self._ready: asyncio.Queue[str] = asyncio.Queue()
-        # Waiting claims by order key, each with the moment when its claim was asked for; for chains whose first
-        # may not start yet, the timer that makes them ready.
+        # Waiting claims by order key, each with the moment when its claim was asked for; for chains whose
+        # first may not start yet, the timer that makes them ready.
         self._chains: dict[str, deque[tuple[Claim, float]]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._workers: list[asyncio.Task[None]] = []
@@ -127,7 +131,23 @@ class Sender:
         if wait_s <= 0:
             self._ready.put_nowait(key)
         else:
-            self._timers[key] = asyncio.get_running_loop().call_later(wait_s, self._make_ready, key)
+            start_at = monotonic() + wait_s
+            self._timers[key] = asyncio.get_running_loop().call_later(wait_s, self._start, key, start_at)
+
+    def _start(self, key: str, start_at: float) -> None:
+        """The time of a chain has come, or was missed: what was slept through must not go in a burst."""
+        if monotonic() - start_at <= LATE_S:
+            self._make_ready(key)
+            return
+        del self._timers[key]
+        for claim, _ in self._chains.pop(key):
+            self.buffered -= 1
+            self._hand_back(claim)
+        self._settle()
+
+    def _settle(self) -> None:
+        if not self.buffered and not self.in_flight:
+            self._idle.set()
 
     def _wait_of(self, key: str) -> float:
         """Seconds until the first claim of a chain may start; 0 where it is only handed back."""
@@ -137,6 +157,7 @@ class Sender:
     def stop(self) -> None:
         """Start no more requests: what waits is handed back, what is under way is finished."""
         self._stopping = True
+        self._starts.clear()
         for key, timer in list(self._timers.items()):
             timer.cancel()
             self._make_ready(key)
@@ -164,8 +185,7 @@ class Sender:
                 self._make_ready(key)
                 continue
             del self._chains[key]
-            if not self.buffered and not self.in_flight:
-                self._idle.set()
+            self._settle()
 
     async def _send(self, claim: Claim, asked_at: float) -> bool:
         """Send one claim and record the result; returns whether the provider accepted it."""

@@ -44,7 +44,7 @@ def arrivals(bench: Bench) -> Iterator[Line]:
     for setting in SETTINGS:
         if not bench.wants(setting.name):
             continue
-        # Whole windows, or a burst at the start of the last would count as a better use; two of them at least.
+        # Whole windows, or a burst at the start of the last would count as better use; two of them at least.
         windows = max(2, bench.size(SECONDS) // setting.window_s)
         seconds = windows * setting.window_s
         times = measure(bench, setting, seconds)

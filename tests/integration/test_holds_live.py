@@ -43,7 +43,8 @@ ANSWERS = """
 WINDOWS = """
     INSERT INTO wa_conversation_windows (contact_id, number_id, last_customer_message_at)
     SELECT r.contact_id, n.id, clock_timestamp()
-    FROM wa_phone_numbers n, (SELECT array_agg('+1555' || 3000000 + p) AS phones FROM generate_series(1, 999) p) w
+    FROM wa_phone_numbers n
+    CROSS JOIN (SELECT array_agg('+1555' || 3000000 + p) AS phones FROM generate_series(1, 999) p) w
     CROSS JOIN LATERAL _wa_resolve_contacts(
         current_wa_organization(), w.phones, array_fill(NULL::text, ARRAY[999]), 'test') r
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import httpx
@@ -20,9 +20,17 @@ ORGANIZATION = "0192f0c1-1111-7222-8333-444455556666"
 NUMBER = "106540352242922"
 
 
-def claim(name: str, order_key: str | None = None, *, number: str = NUMBER, provider: str = "meta") -> Claim:
+def claim(
+    name: str,
+    order_key: str | None = None,
+    *,
+    number: str = NUMBER,
+    provider: str = "meta",
+    start_in_s: float = 0.0,
+) -> Claim:
     body = orjson.dumps({"name": name}).decode()
-    return Claim(ORGANIZATION, name, 1, order_key or name, number, provider, f"/{number}/messages", body, 5.0, 0.0)
+    path = f"/{number}/messages"
+    return Claim(ORGANIZATION, name, 1, order_key or name, number, provider, path, body, 5.0, start_in_s)
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -179,6 +187,43 @@ def test_a_stale_grant_goes_back(credentials: Credentials) -> None:
     provider = Provider(accept)
     assert run(provider, credentials, [claim("a")], age_s=0.9)["a"]["outcome"] == "not_started"
     assert provider.order == []
+
+
+def test_a_message_starts_at_its_time_and_not_before(credentials: Credentials) -> None:
+    started: dict[str, float] = {}
+
+    async def note(name: str) -> httpx.Response:
+        started[name] = monotonic()
+        return await accept(name)
+
+    claims = [claim("later", start_in_s=0.2), claim("at once"), claim("last", "at once", start_in_s=0.3)]
+    before = monotonic()
+    run(Provider(note), credentials, claims, concurrency=1)
+    assert list(started) == ["at once", "later", "last"]
+    assert started["later"] - before >= 0.2
+    assert started["last"] - before >= 0.3
+
+
+def test_what_a_stalled_process_missed_goes_back_instead_of_in_a_burst(credentials: Credentials) -> None:
+    provider = Provider(accept)
+
+    async def meanwhile(sender: Sender) -> None:
+        await asyncio.sleep(0)
+        sleep(0.4)  # noqa: ASYNC251 - the loop stalls
+
+    claims = [claim("missed", start_in_s=0.1), claim("after it", "missed"), claim("on time", start_in_s=0.6)]
+    results = run(provider, credentials, claims, meanwhile=meanwhile)
+    assert {name: result["outcome"] for name, result in results.items()} == {
+        "missed": "not_started", "after it": "not_started", "on time": "answered",
+    }  # fmt: skip
+
+
+def test_stopping_hands_back_what_waits_for_its_time(credentials: Credentials) -> None:
+    async def meanwhile(sender: Sender) -> None:
+        sender.stop()
+
+    results = run(Provider(accept), credentials, [claim("later", start_in_s=0.5)], meanwhile=meanwhile)
+    assert results["later"]["outcome"] == "not_started"
 
 
 def test_a_failure_of_the_transport_is_recorded_with_its_class(credentials: Credentials) -> None:
