@@ -135,6 +135,15 @@ def _fill(db: Database, tenant: Tenant, services: dict[str, str]) -> None:
         tenant.phone,
     )
     tenant.contact_id, tenant.number_id, tenant.message_id = found.values()
+    # What a claim leaves behind where something has to wait, or the provider refuses it.
+    db.query("SELECT _wa_slow_down(%s, ARRAY[%s::bigint], clock_timestamp())", tenant.id, tenant.number_id)
+    db.query(
+        "INSERT INTO wa_queue_holds (organization_id, number_id, kind, contact_id, reason, opens_at)"
+        " VALUES (%s, %s, 'recipient', %s, 'in_order', clock_timestamp()) ON CONFLICT DO NOTHING",
+        tenant.id,
+        tenant.number_id,
+        tenant.contact_id,
+    )
 
 
 def _automate(app: psycopg.Connection[dict[str, Any]], tenant: Tenant) -> None:

@@ -205,7 +205,8 @@ def test_indexes_serve_the_same_searches(ours: Database) -> None:
     searches = {
         # By user: the key leads with the organization. What is still to go has a narrow table of its own.
         "whatsapp_queue WHERE user_id = gen_random_uuid() AND status = 'queued'": "wa_outbound_queue_pkey",
-        "wa_queue_due WHERE number_id = 1 AND class = 3 AND due_at <= now()": "wa_queue_due_order_idx",
+        "wa_queue_due WHERE number_id = 1 AND class = 3 AND due_at <= now()"
+        " AND hold_id IS NULL": "wa_queue_due_order_idx",
         "whatsapp_delivery_logs WHERE queue_id = gen_random_uuid()": "wa_messages_queue_key",
         "whatsapp_delivery_logs WHERE timestamp > now()": "wa_message_statuses_occurred_at_idx",
     }
