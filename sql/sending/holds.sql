@@ -24,6 +24,13 @@ END;
 COMMENT ON FUNCTION _wa_hold_of(uuid, bigint, text, bigint) IS
 'Internal: the hold of a kind of a recipient, or with 0 of the whole lane, if there is one.';
 
+CREATE OR REPLACE FUNCTION _wa_most_open_holds() RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN 200;
+
+COMMENT ON FUNCTION _wa_most_open_holds() IS
+'Internal: how many open holds of recipients a claim looks at.';
+
 -- Open are those whose time has come, and those of a whole lane whose cause was ended by hand or by a
 -- webhook.
 CREATE OR REPLACE FUNCTION _wa_lane_holds(p_org uuid, p_number_id bigint, p_now timestamptz)
@@ -39,7 +46,7 @@ BEGIN ATOMIC
     WHERE h.number_id = p_number_id AND h.organization_id = p_org AND h.opens_at <= p_now
         AND h.opens_at > '-infinity' AND h.kind = 'recipient'
     ORDER BY h.opens_at
-    LIMIT 200)
+    LIMIT _wa_most_open_holds())
     UNION ALL
     -- No other waits longer than a second for an earlier message.
     (SELECT h.id, h.kind, h.opens_at, true, _wa_pair_burst()
@@ -47,7 +54,7 @@ BEGIN ATOMIC
     JOIN wa_queue_holds h ON h.organization_id = o.id
     WHERE o.id = p_org AND o.order_mode <> 'delivered' AND h.number_id = p_number_id
         AND h.reason = 'in_order' AND h.opens_at > p_now + interval '2 seconds'
-    LIMIT 200)
+    LIMIT _wa_most_open_holds())
     UNION ALL
     SELECT h.id, h.kind, h.opens_at,
         CASE
@@ -108,7 +115,7 @@ COMMENT ON FUNCTION _wa_hold_rows(
 ) IS 'Internal: puts picked rows of a lane, whose lock the caller holds, into the holds of their causes.';
 
 CREATE OR REPLACE FUNCTION _wa_settle_holds(
-    p_org wa_organizations, p_number_id bigint, p_ids bigint[], p_now timestamptz
+    p_org wa_organizations, p_number_id bigint, p_ids bigint[], p_granted_contacts bigint[], p_now timestamptz
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -128,6 +135,7 @@ BEGIN
             x.reason = 'recipient_rate' AS is_debt
         FROM wa_queue_holds x
         WHERE x.organization_id = (p_org).id AND x.id = u.id AND x.kind = 'recipient' AND x.opens_at <= p_now
+            AND x.contact_id = ANY (p_granted_contacts)
         LIMIT 1
     ) x
     CROSS JOIN LATERAL (
@@ -143,12 +151,18 @@ BEGIN
         LIMIT 1
     ) c
     WHERE h.organization_id = (p_org).id AND h.id = u.id;
+    -- Those that had nothing to give now must not hide the others.
+    IF cardinality(p_ids) >= _wa_most_open_holds() THEN
+        UPDATE wa_queue_holds h SET opens_at = p_now
+        FROM unnest(p_ids) u (id)
+        WHERE h.organization_id = (p_org).id AND h.id = u.id AND h.kind = 'recipient' AND h.opens_at <= p_now;
+    END IF;
 END
 $$;
 
-COMMENT ON FUNCTION _wa_settle_holds(wa_organizations, bigint, bigint[], timestamptz) IS
+COMMENT ON FUNCTION _wa_settle_holds(wa_organizations, bigint, bigint[], bigint[], timestamptz) IS
 'Internal: after a claim took from open holds of its lane: those that are empty are deleted, those of '
-'recipients closed until the next message may go.';
+'recipients that it granted something are closed until the next message may go.';
 
 -- A hold that is being written by a claim at this moment is passed over: it opens by itself within a second,
 -- and waiting could deadlock with claims of several lanes.

@@ -254,7 +254,7 @@ BEGIN
         state.served_at := p_now;
     END IF;
     IF v_holds.ids IS NOT NULL THEN
-        PERFORM _wa_settle_holds(p_org, (p_number).id, v_holds.ids, p_now);
+        PERFORM _wa_settle_holds(p_org, (p_number).id, v_holds.ids, coalesce(contact_ids, '{}'), p_now);
     END IF;
     IF p_is_look THEN
         state.is_skipping := p_state.is_skipping AND NOT v_is_behind_read;

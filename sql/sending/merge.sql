@@ -20,6 +20,8 @@ BEGIN
     ON CONFLICT (organization_id, portfolio_id, contact_id) DO UPDATE SET
         last_at = greatest(u.last_at, excluded.last_at);
     DELETE FROM wa_tier_usages WHERE organization_id = p_org AND contact_id = p_from;
+    -- It may count already, or have an open window, as the other did.
+    PERFORM _wa_release_from_limit(p_org, ARRAY[p_into]);
 END
 $$;
 

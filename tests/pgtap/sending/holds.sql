@@ -1,7 +1,7 @@
 -- Tests sql/sending/holds.sql.
 -- What rows wait for stands aside, costs those that can go nothing, and goes on when the cause is gone.
 BEGIN;
-SELECT plan(49);
+SELECT plan(54);
 \ir ../world.psql
 
 -- What a claim hands out, and how many rows of the line it has left to look at.
@@ -161,6 +161,41 @@ SELECT world.accept_all();
 UPDATE wa_organizations SET order_mode = 'accepted';
 SELECT is((SELECT count(*) FROM world.claim()), 42::bigint,
     'when that is not wanted any more, as many go as the pair rate allows');
+SELECT pg_temp.clear();
+
+-- a claim closes only the holds that it took from
+UPDATE wa_organizations SET order_mode = 'delivered', order_wait = '1 hour';
+SELECT world.wrote(n) FROM generate_series(931, 933) n;
+SELECT count(world.say(n, 'first')) FROM generate_series(931, 933) n;
+SELECT is(world.claimed(), 3, 'the first of three recipients go');
+SELECT world.accept_all();
+SELECT count(world.say(n, 'second')) FROM generate_series(931, 933) n;
+SELECT is(world.claimed(), 0, 'the second wait');
+SELECT pg_temp.delivered();
+SELECT is(world.claimed(1), 1, 'all are delivered, and one is asked for');
+SELECT is(world.claimed(), 2, 'the others go next, not when order_wait is over');
+SELECT pg_temp.clear();
+
+-- those that can give nothing hide no others
+UPDATE wa_organizations SET order_mode = 'accepted', rate_limit_per_minute = 1;
+SELECT world.later('2 minutes');
+INSERT INTO wa_queue_holds (organization_id, number_id, kind, contact_id, reason, opens_at)
+SELECT current_wa_organization(), n.id, 'recipient', world.contact(world.customer(5000 + g)), 'in_order',
+    clock_timestamp() - interval '1 second'
+FROM wa_phone_numbers n, generate_series(1, 210) g;
+SELECT count(world.queue(5000 + g)) FROM generate_series(1, 210) g;
+UPDATE wa_queue_due d SET hold_id = h.id, hold_reason = 'recipient'
+FROM wa_queue_holds h WHERE h.contact_id = d.contact_id;
+SELECT world.wrote(900);
+SELECT world.say(900);
+INSERT INTO wa_queue_holds (organization_id, number_id, kind, contact_id, reason, opens_at)
+SELECT current_wa_organization(), n.id, 'recipient', world.contact(world.customer(900)), 'in_order',
+    clock_timestamp()
+FROM wa_phone_numbers n;
+UPDATE wa_queue_due d SET hold_id = h.id, hold_reason = 'recipient'
+FROM wa_queue_holds h WHERE h.contact_id = d.contact_id AND d.hold_id IS NULL;
+SELECT ok('900' = ANY (string_to_array(concat_ws(' ', pg_temp.goes(), pg_temp.goes(), pg_temp.goes()), ' ')),
+    'an answer goes, however many templates before it wait for the minute');
 SELECT pg_temp.clear();
 SELECT world.maintain();
 SELECT is((SELECT count(*) FROM wa_queue_due WHERE hold_id IS NOT NULL), 0::bigint, 'nothing is left behind');
