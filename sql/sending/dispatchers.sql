@@ -131,7 +131,12 @@ DECLARE
 BEGIN
     RETURN QUERY SELECT
         least(
-            min(b.held_until),
+            min(CASE WHEN k.hold_reason IS NULL THEN b.held_until ELSE k.held_until END),
+            -- The next heartbeat ends them.
+            (
+                SELECT CASE WHEN min(d.expires_at) <= v_now THEN v_now + interval '1 second' END
+                FROM wa_queue_due d WHERE d.expires_at < 'infinity'
+            ),
             (
                 SELECT min(least(
                     h.opens_at, f.due_at,
@@ -171,14 +176,16 @@ BEGIN
         ),
         coalesce(bool_or(b.held_until IS NULL), false),
         coalesce(bool_or(b.held_until IS NULL AND b.is_skipping), false)
-    FROM _wa_busy_lanes(v_now) b;
+    FROM _wa_busy_lanes(v_now) b
+    LEFT JOIN LATERAL _wa_lane_block(b.organization_id, b.number_id, v_now) k
+        ON b.held_until IS NOT NULL AND b.hold_reason <> ALL ('{throughput,organization_rate}');
 END
 $$;
 
 COMMENT ON FUNCTION get_wa_next_due() IS
-'When the next row becomes due or a held lane is free; is_contended: a lane has due rows that another '
-'dispatcher may be claiming at this moment, so ask again soon; is_sifting: claims are setting aside rows '
-'that cannot go, so ask again at once.';
+'When the next row becomes due, expired ones are ended, or a held lane is free (NULL: never, by itself); '
+'is_contended: a lane has due rows that another dispatcher may be claiming at this moment, so ask again soon; '
+'is_sifting: claims are setting aside rows that cannot go, so ask again at once.';
 
 -- A claim whose answer was lost with the connection had committed all the same: what the dispatcher does not
 -- hold was never started.

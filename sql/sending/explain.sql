@@ -71,7 +71,7 @@ BEGIN
         hint := 'A wa_admin resumes with set_wa_sending(true).';
     ELSIF v_block.hold_reason IS NOT NULL THEN
         reason := v_block.hold_reason;
-        held_until := CASE WHEN v_block.held_until > v_now + interval '1 second' THEN v_block.held_until END;
+        held_until := v_block.held_until;
         explanation := CASE v_block.hold_reason
             WHEN 'panic' THEN 'panic mode: ' || coalesce((
                 SELECT p.reason FROM wa_panic_modes p
@@ -270,8 +270,8 @@ AS $$
         coalesce(d.held, 0), d.oldest_due_at, coalesce(f.in_flight, 0), coalesce(f.unknown, 0),
         coalesce(b.hold_reason, CASE WHEN s.held_until > clock_timestamp() THEN s.hold_reason END,
         d.hold_reason),
-        coalesce(b.held_until, CASE WHEN s.held_until > clock_timestamp() THEN s.held_until END,
-        d.held_until),
+        CASE WHEN b.hold_reason IS NOT NULL THEN b.held_until
+            ELSE coalesce(CASE WHEN s.held_until > clock_timestamp() THEN s.held_until END, d.held_until) END,
         n.pause_reason, s.served_at,
         (SELECT count(*) FROM wa_dispatchers p
             WHERE p.stopped_at IS NULL AND p.seen_at > clock_timestamp() - interval '30 seconds')

@@ -6,7 +6,7 @@ CREATE OR REPLACE FUNCTION _wa_lane_block(
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
 BEGIN
-    SELECT b.reason, coalesce(b.until, p_now + interval '1 second') INTO hold_reason, held_until
+    SELECT b.reason, b.until INTO hold_reason, held_until
     FROM (
         SELECT 'panic' AS reason, p.auto_resolve_at AS until, 1 AS severity
         FROM wa_panic_modes p
@@ -26,8 +26,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_lane_block(uuid, bigint, timestamptz) IS
-'Internal: why a whole lane is stopped (panic, paused, number_state) and until when to look again; NULLs '
-'when it is not. Never longer than a second for what may be lifted by hand.';
+'Internal: why a whole lane is stopped (panic, paused, number_state), and until when; NULL where somebody has '
+'to end it.';
 
 -- How many rows are set aside at a time while others go: a few milliseconds of a claim.
 CREATE OR REPLACE FUNCTION _wa_look_size() RETURNS integer
@@ -99,9 +99,9 @@ BEGIN
     v_room := least(p_limit, _wa_free_slots(v_new.next_slot_at, v_pace, v_now));
     IF v_block.hold_reason IS NOT NULL OR v_room <= 0 THEN
         v_new.hold_reason := coalesce(v_block.hold_reason, 'throughput');
-        v_new.held_until := least(
-            coalesce(v_block.held_until, _wa_pace_beat(v_now)), v_now + interval '1 second'
-        );
+        -- Any block may be ended by hand before its time.
+        v_new.held_until := CASE WHEN v_block.hold_reason IS NULL THEN _wa_pace_beat(v_now)
+            ELSE least(v_block.held_until, v_now + interval '1 second') END;
         PERFORM _wa_write_lane_state(v_old, v_new);
         RETURN;
     END IF;

@@ -221,6 +221,26 @@ def test_a_number_that_the_provider_does_not_know_is_paused_and_its_messages_wai
     assert states(db) == {"sent": 25}
 
 
+def test_a_drain_waits_for_no_resume_and_ends_what_expired(
+    db: Database, simulator: SimulatorProcess, settings: dict[str, str]
+) -> None:
+    prepare(db)
+    queue(db, 3)
+    db.query("UPDATE wa_phone_numbers SET paused_at = now(), pause_scope = 'number', pause_reason = 'by hand'")
+    db.query(
+        "UPDATE wa_outbound_queue SET expires_at = clock_timestamp() - interval '1 second'"
+        " WHERE id = (SELECT id FROM wa_outbound_queue LIMIT 1)"
+    )
+    done = wa("dispatch", "--drain", database=db, **settings)
+    assert done.returncode == 0, done.stderr
+    assert states(db) == {"failed": 1, "pending": 2}
+    # A pause with an end within the minute is waited for.
+    db.query("UPDATE wa_phone_numbers SET paused_until = clock_timestamp() + interval '3 seconds'")
+    done = wa("dispatch", "--drain", database=db, **settings)
+    assert done.returncode == 0, done.stderr
+    assert states(db) == {"failed": 1, "sent": 2}
+
+
 def test_a_cut_after_the_request_is_not_sent_again(
     db: Database, simulator: SimulatorProcess, settings: dict[str, str]
 ) -> None:
