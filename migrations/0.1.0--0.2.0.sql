@@ -141,12 +141,16 @@ CREATE TABLE wa_lane_states (
     hold_reason text,
     next_slot_at timestamptz NOT NULL,
     is_skipping boolean NOT NULL,
+    look_due timestamptz[] NOT NULL,
+    look_id uuid[] NOT NULL,
     CONSTRAINT wa_lane_states_pkey PRIMARY KEY (organization_id, number_id, version)
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
 COMMENT ON TABLE wa_lane_states IS 'Internal: where each lane''s claim stands. The newest version counts.';
 COMMENT ON COLUMN wa_lane_states.next_slot_at IS 'When the next message may be sent, by the throughput.';
 COMMENT ON COLUMN wa_lane_states.is_skipping IS
 'Whether claims pass over rows that cannot go, and set them aside a few at a time.';
+COMMENT ON COLUMN wa_lane_states.look_due IS
+'With look_id: how far the rows that were passed over have been looked at, class by class.';
 
 -- Claims keep a count of a portfolio's recipients.
 ALTER TABLE wa_rate_limits
@@ -284,6 +288,12 @@ CREATE INDEX wa_messages_created_at_idx ON wa_messages (created_at, organization
 -- A cause that rows of a lane wait for: their recipient (contact_id), or, with contact_id 0, what stops one
 -- kind of row of the whole lane. Written by claims under the lane's lock; rows name it in
 -- wa_queue_due.hold_id.
+-- Only its own delivery ends the wait for a message.
+ALTER TABLE wa_pair_rates ADD COLUMN awaited_id bigint;
+COMMENT ON COLUMN wa_pair_rates.wait_until IS
+'Where one message waits for the delivery of the one before: until when at most.';
+COMMENT ON COLUMN wa_pair_rates.awaited_id IS 'Whose delivery: a row of wa_messages.';
+
 CREATE TABLE wa_queue_holds (
     organization_id uuid NOT NULL,
     id bigint GENERATED ALWAYS AS IDENTITY,
@@ -293,6 +303,8 @@ CREATE TABLE wa_queue_holds (
     reason text NOT NULL,
     opens_at timestamptz NOT NULL,
     tier_limit integer,
+    portfolio_id text,
+    passed_id uuid,
     CONSTRAINT wa_queue_holds_pkey PRIMARY KEY (organization_id, id),
     CONSTRAINT wa_queue_holds_cause_key UNIQUE (contact_id, number_id, kind, organization_id),
     CONSTRAINT wa_queue_holds_kind_check CHECK (
@@ -323,6 +335,11 @@ COMMENT ON COLUMN wa_queue_holds.reason IS 'What explain_wa_message() says of it
 COMMENT ON COLUMN wa_queue_holds.opens_at IS 'From then on claims take its rows and judge them anew.';
 COMMENT ON COLUMN wa_queue_holds.tier_limit IS
 'The messaging limit when the hold was closed; another one opens it.';
+COMMENT ON COLUMN wa_queue_holds.portfolio_id IS
+'Whose messaging limit it was; a number that moves to another portfolio opens the hold.';
+COMMENT ON COLUMN wa_queue_holds.passed_id IS
+'The last row that its owner had locked when it was to be taken out; claims go on behind it, then begin '
+'anew.';
 COMMENT ON TABLE wa_lane_slowdowns IS
 'Internal: the share of its throughput that a lane took when the provider last said that it was too much; '
 'from then on it rises again.';

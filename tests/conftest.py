@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from harness import Database, Server, cluster_command, exported
+from harness import CHECKOUT, Database, Server, cluster_command, exported
 from psycopg import sql
 
 # Set by a developer: the directory of a server that `bin/cluster start` made, to save the start of one.
@@ -109,6 +109,14 @@ def make_database(pg: Server, make_role: Callable[..., str]) -> Iterator[Callabl
 def db(make_database: Callable[..., Database]) -> Database:
     """A fresh database with the extension in schema public, migrated."""
     return make_database()
+
+
+@pytest.fixture
+def world(db: Database) -> Database:
+    """A database with the number, templates and shorthands of the pgTAP tests."""
+    with db.connect() as connection:
+        connection.execute((CHECKOUT / "tests/pgtap/world.psql").read_bytes())
+    return db
 
 
 @pytest.fixture

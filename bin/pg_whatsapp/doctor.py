@@ -163,9 +163,12 @@ async def _key(patient: Patient) -> Finding:
 
 
 async def _numbers(patient: Patient) -> Finding:
-    known, paused = await patient.ask(
+    known, paused, off, restricted = await patient.ask(
         "SELECT count(*), count(*) FILTER (WHERE pause_scope IS NOT NULL"
-        " AND coalesce(paused_until, 'infinity') > clock_timestamp()) FROM wa_phone_numbers"
+        " AND coalesce(paused_until, 'infinity') > clock_timestamp()),"
+        " count(*) FILTER (WHERE status <> 'CONNECTED'),"
+        " count(*) FILTER (WHERE greatest(templates_blocked_until, replies_blocked_until) > clock_timestamp())"
+        " FROM wa_phone_numbers"
     )
     if not known:
         return Finding("numbers", False, "none registered", "SELECT register_wa_phone_number(...);")
@@ -185,9 +188,12 @@ async def _numbers(patient: Patient) -> Finding:
         )
     return Finding(
         "numbers",
-        not paused,
-        f"{known} registered, {paused} paused",
-        "wa_phone_numbers.pause_reason says why; then SELECT resume_wa_number(phone_number_id).",
+        not (paused or off or restricted),
+        f"{known} registered, {paused} paused"
+        + (f", {off} not connected" if off else "")
+        + (f", {restricted} restricted by Meta" if restricted else ""),
+        "SELECT phone_number_id, status, pause_reason, templates_blocked_until, replies_blocked_until FROM"
+        " wa_phone_numbers; says why; resume_wa_number(phone_number_id) ends a pause, an UPDATE the others.",
     )
 
 

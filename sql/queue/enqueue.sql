@@ -52,6 +52,8 @@ AS $$
 DECLARE
     v_message jsonb;
     v_row wa_outbound_queue;
+    v_keys text[];
+    v_stray text;
 BEGIN
     IF jsonb_typeof($1) IS DISTINCT FROM 'array' THEN
         RAISE EXCEPTION USING ERRCODE = '22023',
@@ -59,6 +61,7 @@ BEGIN
             DETAIL = format('It begins: %s.', coalesce(left($1::text, 60), 'NULL')),
             HINT = 'For example: [{"phone": "+15551234567", "text_body": "Hello"}].';
     END IF;
+    SELECT p.proargnames INTO v_keys FROM pg_catalog.pg_proc p WHERE p.oid = 'enqueue_wa_message'::regproc;
     -- A savepoint a row, so that a bad one does not take the good ones with it; plain INSERT is the fast way.
     FOR n, v_message IN
         SELECT m.n::integer, m.message FROM jsonb_array_elements($1) WITH ORDINALITY m (message, n)
@@ -69,6 +72,16 @@ BEGIN
         error := NULL;
         hint := NULL;
         BEGIN
+            -- A misspelt scheduled_at must not be sent at once.
+            SELECT k INTO v_stray
+            FROM jsonb_object_keys(CASE jsonb_typeof(v_message) WHEN 'object' THEN v_message ELSE '{}' END) k
+            WHERE k <> ALL (v_keys) LIMIT 1;
+            IF FOUND THEN
+                RAISE EXCEPTION USING ERRCODE = '22023',
+                    MESSAGE = format('a message has no %I', v_stray),
+                    DETAIL = format('Its value is %s.', left((v_message -> v_stray)::text, 60)),
+                    HINT = format('It may have %s.', array_to_string(v_keys, ', '));
+            END IF;
             v_row := jsonb_populate_record(NULL::wa_outbound_queue, v_message);
             SELECT e.* INTO v_row FROM enqueue_wa_message(
                 v_row.phone, v_row.text_body, v_row.template_name, v_row.template_params,

@@ -9,22 +9,14 @@
 -- organization through one would be taken for cheaper.
 
 CREATE OR REPLACE FUNCTION _wa_start_sending(
-    p_org uuid, p_number_id bigint, p_dispatcher_id uuid, p_ids uuid[], p_contact_ids bigint[],
+    p_org uuid, p_number_id bigint, p_dispatcher_id uuid, p_ids uuid[], p_due tid[], p_contact_ids bigint[],
     p_template_ids uuid[], p_classes smallint[], p_open boolean[], p_now timestamptz
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
-    v_due tid[];
     v_rows record;
 BEGIN
-    v_due := ARRAY(
-        SELECT k.place FROM unnest(p_ids) u (id)
-        CROSS JOIN LATERAL (
-            SELECT x.ctid AS place FROM wa_queue_due x
-            WHERE x.organization_id = p_org AND x.queue_id = u.id LIMIT 1 FOR UPDATE
-        ) k
-    );
     SELECT array_agg(q.place) AS places, array_agg(u.contact_id) AS contact_ids,
         array_agg(u.template_id) AS template_ids, array_agg(u.class) AS classes,
         array_agg(u.is_open) AS open
@@ -36,17 +28,17 @@ BEGIN
         WHERE x.organization_id = p_org AND x.id = u.id LIMIT 1 FOR NO KEY UPDATE
     ) q;
     PERFORM _wa_start_sending_at(
-        p_org, p_number_id, p_dispatcher_id, v_due, v_rows.places, v_rows.contact_ids, v_rows.template_ids,
+        p_org, p_number_id, p_dispatcher_id, p_due, v_rows.places, v_rows.contact_ids, v_rows.template_ids,
         v_rows.classes, v_rows.open, p_now
     );
 END
 $$;
 
 COMMENT ON FUNCTION _wa_start_sending(
-    uuid, bigint, uuid, uuid[], bigint[], uuid[], smallint[], boolean[], timestamptz
+    uuid, bigint, uuid, uuid[], tid[], bigint[], uuid[], smallint[], boolean[], timestamptz
 ) IS
 'Internal: moves rows that wait into flight, for one dispatcher, with their next attempt and a lease. The '
-'caller has locked their rows of the queue.';
+'caller has locked their rows of the queue, and those that wait, whose places it gives.';
 
 CREATE OR REPLACE FUNCTION _wa_start_sending_at(
     p_org uuid, p_number_id bigint, p_dispatcher_id uuid, p_due tid[], p_places tid[], p_contact_ids bigint[],
@@ -127,6 +119,8 @@ BEGIN
             SELECT x.organization_id, x.queue_id, x.hold_reason FROM wa_queue_due x
             WHERE x.organization_id = p_org AND x.contact_id = c.id AND x.class > 0
             OFFSET 0
+            -- Neither a webhook nor a claim waits for what somebody else is changing.
+            FOR NO KEY UPDATE SKIP LOCKED
         ) w
         WHERE w.hold_reason = p_kind
     ) f

@@ -62,7 +62,8 @@ CREATE OR REPLACE FUNCTION _wa_lane_state(p_org uuid, p_number_id bigint) RETURN
 LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT s.organization_id, s.number_id, s.version, s.cursor_due, s.cursor_id, s.shares, s.share_clock,
-        s.look_again_at, s.served_at, s.held_until, s.hold_reason, s.next_slot_at, s.is_skipping
+        s.look_again_at, s.served_at, s.held_until, s.hold_reason, s.next_slot_at, s.is_skipping,
+        s.look_due, s.look_id
     FROM wa_lane_states s
     WHERE s.organization_id = p_org AND s.number_id = p_number_id
     ORDER BY s.version DESC

@@ -183,9 +183,9 @@ END
 $$;
 
 COMMENT ON FUNCTION get_wa_next_due() IS
-'When the next row becomes due, expired ones are ended, or a held lane is free (NULL: never, by itself); '
-'is_contended: a lane has due rows that another dispatcher may be claiming at this moment, so ask again soon; '
-'is_sifting: claims are setting aside rows that cannot go, so ask again at once.';
+'When the next row becomes due, expired ones are ended, or a held lane is free (NULL: never, by itself). '
+'is_contended: a lane has due rows that another dispatcher may be claiming at this moment, so ask again '
+'soon; is_sifting: claims are setting aside rows that cannot go, so ask again at once.';
 
 -- A claim whose answer was lost with the connection had committed all the same: what the dispatcher does not
 -- hold was never started.

@@ -83,6 +83,8 @@ BEGIN
                     coalesce(n.pause_reason, ''))
                 FROM wa_phone_numbers n WHERE n.organization_id = v_org.id AND n.id = v_due.number_id) END;
         hint := CASE v_block.hold_reason WHEN 'panic' THEN 'resolve_wa_panic() ends it.'
+            WHEN 'number_state' THEN 'When Meta shows the number as connected again: UPDATE wa_phone_numbers '
+                'SET status = ''CONNECTED'' WHERE phone_number_id = ...;'
             ELSE 'Settle the cause, then resume_wa_number().' END;
     ELSIF p_message.scheduled_at > v_now THEN
         reason := 'scheduled';
@@ -153,15 +155,19 @@ DECLARE
     v_message wa_outbound_queue := _wa_visible_message($1);
 BEGIN
     RETURN QUERY SELECT v_message.status, e.reason, e.held_until,
-        e.explanation || coalesce('; ' || _wa_template_note(v_message), ''), e.hint
+        concat_ws('; ', e.explanation, CASE WHEN v_message.status = 'pending' AND e.held_until >= v_message.expires_at
+            THEN format('it expires before, at %s', v_message.expires_at) END, _wa_template_note(v_message)),
+        CASE WHEN v_message.status = 'pending' AND e.held_until >= v_message.expires_at
+            THEN 'UPDATE wa_outbound_queue SET expires_at = ... WHERE id = ...; lets it wait longer.'
+            ELSE e.hint END
     FROM _wa_explain(v_message) e;
 END
 $$;
 
 COMMENT ON FUNCTION explain_wa_message(uuid) IS
-'Why a message has not gone: a word, until when it is held, a sentence, which also says where a template '
-'goes in another language than the one asked for or was changed so that the values do not fit, and the way '
-'out.';
+'Why a message has not gone: a word, until when it is held, a sentence, which also says where it expires '
+'before, or a template goes in another language than the one asked for or was changed so that the values do '
+'not fit, and the way out.';
 
 CREATE OR REPLACE FUNCTION _wa_template_note(p_message wa_outbound_queue) RETURNS text
 LANGUAGE sql STABLE SET search_path FROM CURRENT
@@ -268,9 +274,10 @@ AS $$
         n.organization_id, n.id, n.phone_number_id, n.display_phone, coalesce(d.due, 0),
         coalesce(d.scheduled, 0),
         coalesce(d.held, 0), d.oldest_due_at, coalesce(f.in_flight, 0), coalesce(f.unknown, 0),
-        coalesce(b.hold_reason, CASE WHEN s.held_until > clock_timestamp() THEN s.hold_reason END,
-        d.hold_reason),
-        CASE WHEN b.hold_reason IS NOT NULL THEN b.held_until
+        CASE WHEN NOT i.is_sending_enabled THEN 'sending_disabled'
+            ELSE coalesce(b.hold_reason, CASE WHEN s.held_until > clock_timestamp() THEN s.hold_reason END,
+            d.hold_reason) END,
+        CASE WHEN NOT i.is_sending_enabled THEN NULL WHEN b.hold_reason IS NOT NULL THEN b.held_until
             ELSE coalesce(CASE WHEN s.held_until > clock_timestamp() THEN s.held_until END, d.held_until) END,
         n.pause_reason, s.served_at,
         (SELECT count(*) FROM wa_dispatchers p
@@ -307,6 +314,7 @@ AS $$
             count(*) FILTER (WHERE i.is_unknown) AS unknown
         FROM wa_queue_inflight i WHERE i.organization_id = n.organization_id AND i.number_id = n.id
     ) f ON true
+    CROSS JOIN wa_installations i
     LEFT JOIN LATERAL _wa_lane_block(n.organization_id, n.id, clock_timestamp()) b ON true
     LEFT JOIN LATERAL _wa_lane_state(n.organization_id, n.id) s ON true
     WHERE n.organization_id = ANY (_wa_visible_organizations())

@@ -24,6 +24,14 @@ END;
 COMMENT ON FUNCTION _wa_hold_of(uuid, bigint, text, bigint) IS
 'Internal: the hold of a kind of a recipient, or with 0 of the whole lane, if there is one.';
 
+-- How many rows are set aside at a time while others go: a few milliseconds of a claim.
+CREATE OR REPLACE FUNCTION _wa_look_size() RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN 100;
+
+COMMENT ON FUNCTION _wa_look_size() IS
+'Internal: how many rows that were passed over a claim judges at a time.';
+
 CREATE OR REPLACE FUNCTION _wa_most_open_holds() RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN 200;
@@ -34,14 +42,16 @@ COMMENT ON FUNCTION _wa_most_open_holds() IS
 -- Open are those whose time has come, and those of a whole lane whose cause was ended by hand or by a
 -- webhook.
 CREATE OR REPLACE FUNCTION _wa_lane_holds(p_org uuid, p_number_id bigint, p_now timestamptz)
-RETURNS TABLE (id bigint, kind text, opens_at timestamptz, is_open boolean, room integer)
+RETURNS TABLE (
+    id bigint, kind text, opens_at timestamptz, is_open boolean, room integer, passed_id uuid
+)
 LANGUAGE sql STABLE
 BEGIN ATOMIC
     (SELECT h.id, h.kind, h.opens_at, true,
         -- A debt is paid off by one message after another, each in its time.
         least(_wa_pair_burst(), CASE h.reason WHEN 'recipient_rate' THEN 1 + floor(
             extract(EPOCH FROM p_now - h.opens_at) / extract(EPOCH FROM _wa_pair_interval())
-        )::integer END)
+        )::integer END), NULL::uuid
     FROM wa_queue_holds h
     WHERE h.number_id = p_number_id AND h.organization_id = p_org AND h.opens_at <= p_now
         AND h.opens_at > '-infinity' AND h.kind = 'recipient'
@@ -49,26 +59,35 @@ BEGIN ATOMIC
     LIMIT _wa_most_open_holds())
     UNION ALL
     -- No other waits longer than a second for an earlier message.
-    (SELECT h.id, h.kind, h.opens_at, true, _wa_pair_burst()
+    (SELECT h.id, h.kind, h.opens_at, true, _wa_pair_burst(), NULL
     FROM wa_organizations o
     JOIN wa_queue_holds h ON h.organization_id = o.id
     WHERE o.id = p_org AND o.order_mode <> 'delivered' AND h.number_id = p_number_id
         AND h.reason = 'in_order' AND h.opens_at > p_now + interval '2 seconds'
+    ORDER BY h.opens_at
     LIMIT _wa_most_open_holds())
     UNION ALL
     SELECT h.id, h.kind, h.opens_at,
         CASE
             WHEN h.opens_at <= p_now THEN true
-            WHEN h.kind = 'messaging_limit' THEN (f.tier_limit IS DISTINCT FROM h.tier_limit)
+            WHEN h.kind = 'messaging_limit' THEN (
+                (f.tier_limit IS DISTINCT FROM h.tier_limit)
+                OR (n.portfolio_id IS DISTINCT FROM h.portfolio_id)
+            )
             WHEN h.kind = 'replies' THEN coalesce(n.replies_blocked_until, p_now) <= p_now
             ELSE coalesce(n.templates_blocked_until, p_now) <= p_now
         END,
+        -- Where locked rows were met, their places are not to be missed by those behind them.
         CASE WHEN h.kind = 'messaging_limit' AND f.tier_limit IS NOT NULL
-            THEN greatest(1, f.tier_limit - coalesce((
-                SELECT r.taken[1] FROM wa_rate_limits r
-                WHERE r.organization_id = p_org AND r.scope = 'portfolio' AND r.scope_id = n.portfolio_id
-                ORDER BY r.version DESC LIMIT 1
-            ), 0)) END
+            THEN greatest(
+                CASE WHEN h.passed_id IS NULL THEN 1 ELSE _wa_look_size() END,
+                f.tier_limit - coalesce((
+                    SELECT r.taken[1] FROM wa_rate_limits r
+                    WHERE r.organization_id = p_org AND r.scope = 'portfolio' AND r.scope_id = n.portfolio_id
+                    ORDER BY r.version DESC LIMIT 1
+                ), 0)
+            ) END,
+        h.passed_id
     FROM (
         SELECT x.* FROM wa_queue_holds x WHERE x.contact_id = 0 AND x.number_id = p_number_id OFFSET 0
     ) h
@@ -79,43 +98,46 @@ END;
 
 COMMENT ON FUNCTION _wa_lane_holds(uuid, bigint, timestamptz) IS
 'Internal: the open holds of a lane''s recipients, and all those of the whole lane: whether they are open, '
-'and how many rows may be taken from each (NULL: any number).';
+'how many rows may be taken from each (NULL: any number), and behind which.';
 
 -- The latest of what is said of one cause counts: nothing goes before. What has to come after others of its
 -- recipient waits as long as they do.
 CREATE OR REPLACE FUNCTION _wa_hold_rows(
-    p_org uuid, p_number_id bigint, p_ids uuid[], p_kinds text[], p_contact_ids bigint[], p_reasons text[],
-    p_opens_at timestamptz[], p_tier_limit integer
+    p_org uuid, p_number wa_phone_numbers, p_ids uuid[], p_kinds text[], p_contact_ids bigint[],
+    p_reasons text[], p_opens_at timestamptz[], p_tier_limit integer
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 BEGIN
     INSERT INTO wa_queue_holds AS h (
-        organization_id, number_id, kind, contact_id, reason, opens_at, tier_limit
+        organization_id, number_id, kind, contact_id, reason, opens_at, tier_limit, portfolio_id
     )
-    SELECT p_org, p_number_id, u.kind, c.id, (array_agg(u.reason ORDER BY u.opens_at DESC))[1],
-        max(u.opens_at), CASE WHEN u.kind = 'messaging_limit' THEN p_tier_limit END
+    SELECT p_org, (p_number).id, u.kind, c.id, (array_agg(u.reason ORDER BY u.opens_at DESC))[1],
+        max(u.opens_at), CASE WHEN u.kind = 'messaging_limit' THEN p_tier_limit END,
+        CASE WHEN u.kind = 'messaging_limit' THEN (p_number).portfolio_id END
     FROM unnest(p_kinds, p_contact_ids, p_reasons, p_opens_at) u (kind, contact_id, reason, opens_at)
     CROSS JOIN LATERAL (SELECT CASE WHEN u.kind = 'recipient' THEN u.contact_id ELSE 0 END AS id) c
     GROUP BY u.kind, c.id
     ORDER BY c.id
     ON CONFLICT (contact_id, number_id, kind, organization_id) DO UPDATE SET
-        reason = excluded.reason, opens_at = excluded.opens_at, tier_limit = excluded.tier_limit
+        reason = excluded.reason, opens_at = excluded.opens_at, tier_limit = excluded.tier_limit,
+        portfolio_id = excluded.portfolio_id, passed_id = NULL
     WHERE excluded.reason <> 'in_order' OR excluded.opens_at > h.opens_at;
     PERFORM _wa_hold_due(p_org, array_agg(u.id), array_agg(h.id), array_agg(u.kind))
     FROM unnest(p_ids, p_kinds, p_contact_ids) u (id, kind, contact_id)
     CROSS JOIN LATERAL _wa_hold_of(
-        p_org, p_number_id, u.kind, CASE WHEN u.kind = 'recipient' THEN u.contact_id ELSE 0 END
+        p_org, (p_number).id, u.kind, CASE WHEN u.kind = 'recipient' THEN u.contact_id ELSE 0 END
     ) h;
 END
 $$;
 
 COMMENT ON FUNCTION _wa_hold_rows(
-    uuid, bigint, uuid[], text[], bigint[], text[], timestamptz[], integer
+    uuid, wa_phone_numbers, uuid[], text[], bigint[], text[], timestamptz[], integer
 ) IS 'Internal: puts picked rows of a lane, whose lock the caller holds, into the holds of their causes.';
 
 CREATE OR REPLACE FUNCTION _wa_settle_holds(
-    p_org wa_organizations, p_number_id bigint, p_ids bigint[], p_granted_contacts bigint[], p_now timestamptz
+    p_org wa_organizations, p_number_id bigint, p_ids bigint[], p_picked uuid[], p_picked_holds bigint[],
+    p_weighed uuid[], p_granted_contacts bigint[], p_held_kinds text[], p_now timestamptz
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -151,6 +173,25 @@ BEGIN
         LIMIT 1
     ) c
     WHERE h.organization_id = (p_org).id AND h.id = u.id;
+    -- What its owner has locked is passed by, and comes up again after the last. Nothing goes before it to the
+    -- same recipient.
+    IF cardinality(p_picked) > cardinality(p_weighed) THEN
+        UPDATE wa_queue_holds h
+        SET passed_id = CASE WHEN h.kind <> 'recipient' THEN m.last_id END,
+            opens_at = CASE WHEN h.kind = 'recipient' THEN p_now + interval '1 second' ELSE h.opens_at END
+        FROM (
+            SELECT u.hold_id, (array_agg(u.id ORDER BY u.id DESC))[1] AS last_id
+            FROM unnest(p_picked, p_picked_holds) u (id, hold_id)
+            WHERE u.hold_id IS NOT NULL AND u.id <> ALL (p_weighed)
+            GROUP BY u.hold_id
+        ) m
+        WHERE h.organization_id = (p_org).id AND h.id = m.hold_id
+            AND CASE WHEN h.kind = 'recipient' THEN h.opens_at <= p_now ELSE h.kind <> ALL (p_held_kinds) END;
+    END IF;
+    UPDATE wa_queue_holds h SET passed_id = NULL
+    FROM unnest(p_ids) u (id)
+    WHERE h.organization_id = (p_org).id AND h.id = u.id AND h.passed_id IS NOT NULL
+        AND u.id <> ALL (array_remove(p_picked_holds, NULL));
     -- Those that had nothing to give now must not hide the others.
     IF cardinality(p_ids) >= _wa_most_open_holds() THEN
         UPDATE wa_queue_holds h SET opens_at = p_now
@@ -160,7 +201,9 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION _wa_settle_holds(wa_organizations, bigint, bigint[], bigint[], timestamptz) IS
+COMMENT ON FUNCTION _wa_settle_holds(
+    wa_organizations, bigint, bigint[], uuid[], bigint[], uuid[], bigint[], text[], timestamptz
+) IS
 'Internal: after a claim took from open holds of its lane: those that are empty are deleted, those of '
 'recipients that it granted something are closed until the next message may go.';
 

@@ -26,16 +26,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_lane_block(uuid, bigint, timestamptz) IS
-'Internal: why a whole lane is stopped (panic, paused, number_state), and until when; NULL where somebody has '
-'to end it.';
-
--- How many rows are set aside at a time while others go: a few milliseconds of a claim.
-CREATE OR REPLACE FUNCTION _wa_look_size() RETURNS integer
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN 100;
-
-COMMENT ON FUNCTION _wa_look_size() IS
-'Internal: how many rows that were passed over a claim judges at a time.';
+'Internal: why a whole lane is stopped (panic, paused, number_state), and until when; NULL where somebody '
+'has to end it.';
 
 CREATE OR REPLACE FUNCTION _wa_look_time() RETURNS interval
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -43,6 +35,13 @@ RETURN interval '30 milliseconds';
 
 COMMENT ON FUNCTION _wa_look_time() IS
 'Internal: how long a claim that has nothing to send goes on setting aside what was passed over.';
+
+CREATE OR REPLACE FUNCTION _wa_is_worthwhile(p_picked integer, p_granted uuid[]) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(cardinality(p_granted), 0) * 2 >= p_picked;
+
+COMMENT ON FUNCTION _wa_is_worthwhile(integer, uuid[]) IS
+'Internal: whether of the rows that a round of a claim picked enough may go to read on like that.';
 
 -- A claim goes on until there is no room or nothing is due: rows that turn out to have to wait cost it a
 -- round, not the rest of the lane its turn.
@@ -68,6 +67,7 @@ DECLARE
     v_room integer;
     v_wanted integer;
     v_is_look boolean;
+    v_is_full boolean;
     v_is_idle boolean := false;
     v_ids uuid[] := '{}';
     v_contact_ids bigint[] := '{}';
@@ -124,21 +124,24 @@ BEGIN
             v_room := v_room - cardinality(v_round.ids);
         END IF;
         EXIT WHEN v_room <= 0;
+        v_is_full := v_round.picked >= v_wanted;
         IF v_is_look THEN
-            EXIT WHEN v_is_idle AND (NOT v_new.is_skipping OR clock_timestamp() > v_now + _wa_look_time());
-            v_is_look := v_is_idle;
-        ELSIF v_round.picked < v_wanted THEN
+            v_is_look := v_new.look_again_at <= v_now OR (
+                v_is_idle AND v_is_full AND v_new.is_skipping AND clock_timestamp() < v_now + _wa_look_time()
+            );
+            EXIT WHEN v_is_idle AND NOT v_is_look;
+        ELSIF NOT v_is_full THEN
             -- Nothing else is to be sent now.
             EXIT WHEN NOT v_new.is_skipping;
             v_is_idle := true;
             v_is_look := true;
-        ELSIF coalesce(cardinality(v_round.ids), 0) * 2 < v_wanted AND NOT v_new.is_skipping THEN
+        ELSIF NOT v_new.is_skipping AND NOT _wa_is_worthwhile(v_round.picked, v_round.ids) THEN
             v_new.is_skipping := true;
             v_new.look_again_at := v_now;
         END IF;
     END LOOP;
 
-    IF v_new.is_skipping AND v_is_idle THEN
+    IF v_new.is_skipping AND v_is_idle AND v_is_full THEN
         v_new.look_again_at := v_now;
     END IF;
     IF _wa_free_slots(v_new.next_slot_at, v_pace, v_now) = 0 THEN
@@ -160,8 +163,8 @@ COMMENT ON FUNCTION _wa_claim_lane(uuid, bigint, uuid, integer, timestamptz) IS
 'Internal: claims up to so many rows of one lane, whose lock the caller holds.';
 
 -- Behind the cursor lies what was passed over, handed back or committed late. Looking there, and at what is
--- dead there, takes a twentieth of the time, at most once a second; setting aside what was passed over a
--- tenth.
+-- dead there, takes a twentieth of the time, at most once a second; setting aside what cannot go a tenth. What
+-- may go, goes at once.
 CREATE OR REPLACE FUNCTION _wa_claim_round(
     p_org wa_organizations, p_number wa_phone_numbers, p_dispatcher_id uuid, p_state wa_lane_states,
     p_wanted integer, p_is_look boolean, p_pace double precision, p_now timestamptz,
@@ -172,38 +175,37 @@ LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_began timestamptz := clock_timestamp();
-    v_from wa_lane_states := p_state;
+    v_took interval;
     v_holds record;
     v_pick record;
     v_verdict record;
-    v_is_behind_read boolean;
+    v_moved record;
+    v_weighed uuid[] := '{}';
+    v_held_kinds text[] := '{}';
 BEGIN
     state := p_state;
     metered_room := _wa_metered_room(p_org, p_now);
     SELECT array_agg(h.id) FILTER (WHERE h.is_open) AS ids,
         array_agg(coalesce(h.room, p_wanted)) FILTER (WHERE h.is_open) AS rooms,
+        array_agg(coalesce(h.passed_id, '00000000-0000-0000-0000-000000000000'))
+            FILTER (WHERE h.is_open) AS passed,
         coalesce(array_agg(h.kind) FILTER (WHERE NOT h.is_open), '{}') AS closed
     INTO v_holds
     FROM _wa_lane_holds((p_org).id, (p_number).id, p_now) h;
-    IF p_is_look THEN
-        v_from := _wa_first_lane_state((p_org).id, (p_number).id);
-    END IF;
     SELECT * INTO v_pick FROM _wa_pick_due(
         (p_org).id, (p_number).id, (p_number).portfolio_id, (p_org).window_margin,
         (p_org).order_mode = 'delivered', p_dispatcher_id, p_now,
-        v_from.cursor_due, v_from.cursor_id, p_state.shares, p_state.share_clock, p_wanted, metered_room,
-        v_holds.ids, v_holds.rooms, v_holds.closed, p_state.is_skipping AND NOT p_is_look
+        CASE WHEN p_is_look THEN p_state.look_due ELSE p_state.cursor_due END,
+        CASE WHEN p_is_look THEN p_state.look_id ELSE p_state.cursor_id END, p_state.shares, p_state.share_clock, p_wanted, metered_room,
+        v_holds.ids, v_holds.rooms, v_holds.passed, v_holds.closed, p_state.is_skipping AND NOT p_is_look
     );
     picked := coalesce(cardinality(v_pick.ids), 0);
     state.shares := v_pick.shares;
     state.share_clock := v_pick.share_clock;
     IF p_is_look THEN
-        SELECT m.cursor_due, m.cursor_id, m.is_read
-        INTO state.cursor_due, state.cursor_id, v_is_behind_read
-        FROM _wa_move_cursors(
-            p_state.cursor_due, p_state.cursor_id, v_pick.cursor_due, v_pick.cursor_id, v_pick.has_more,
-            p_state.is_skipping
-        ) m;
+        SELECT m.state, m.is_read INTO v_moved
+        FROM _wa_move_cursors(state, v_pick.cursor_due, v_pick.cursor_id, v_pick.has_more) m;
+        state := v_moved.state;
     ELSE
         state.cursor_due := v_pick.cursor_due;
         state.cursor_id := v_pick.cursor_id;
@@ -214,13 +216,15 @@ BEGIN
             p_org, p_number, p_dispatcher_id, v_pick.ids, v_pick.contact_ids, v_pick.template_ids,
             v_pick.classes, p_now
         );
+        v_weighed := v_verdict.weighed;
+        v_held_kinds := coalesce(v_verdict.held_kinds, '{}');
         IF num_nonnulls(v_verdict.failed, v_verdict.converted) > 0 THEN
             PERFORM _wa_set_aside(
                 p_org, p_number, v_verdict.failed, v_verdict.fail_codes, v_verdict.converted);
         END IF;
         IF v_verdict.held IS NOT NULL THEN
             PERFORM _wa_hold_rows(
-                (p_org).id, (p_number).id, v_verdict.held, v_verdict.held_kinds, v_verdict.held_contacts,
+                (p_org).id, p_number, v_verdict.held, v_verdict.held_kinds, v_verdict.held_contacts,
                 v_verdict.held_reasons, v_verdict.held_until, v_verdict.tier_limit
             );
         END IF;
@@ -239,8 +243,8 @@ BEGIN
             PERFORM _wa_charge_portfolio(
                 (p_org).id, (p_number).portfolio_id, contact_ids, template_ids, v_verdict.granted_open, p_now);
             PERFORM _wa_start_sending(
-                (p_org).id, (p_number).id, p_dispatcher_id, ids, contact_ids, template_ids, classes,
-                v_verdict.granted_open, p_now);
+                (p_org).id, (p_number).id, p_dispatcher_id, ids, v_verdict.granted_places, contact_ids,
+                template_ids, classes, v_verdict.granted_open, p_now);
         END IF;
         -- A new count is kept also where nothing is added to it.
         IF v_verdict.tier_taken > 0 OR v_verdict.tier_counted_at = p_now THEN
@@ -254,14 +258,24 @@ BEGIN
         state.served_at := p_now;
     END IF;
     IF v_holds.ids IS NOT NULL THEN
-        PERFORM _wa_settle_holds(p_org, (p_number).id, v_holds.ids, coalesce(contact_ids, '{}'), p_now);
+        PERFORM _wa_settle_holds(
+            p_org, (p_number).id, v_holds.ids, coalesce(v_pick.ids, '{}'), coalesce(v_pick.hold_ids, '{}'),
+            v_weighed, coalesce(contact_ids, '{}'), v_held_kinds, p_now
+        );
     END IF;
     IF p_is_look THEN
-        state.is_skipping := p_state.is_skipping AND NOT v_is_behind_read;
-        state.look_again_at := p_now + CASE
-            WHEN v_is_behind_read OR NOT p_state.is_skipping THEN least(
-                greatest(interval '1 second', (clock_timestamp() - v_began) * 20), interval '10 seconds')
-            ELSE (clock_timestamp() - v_began) * 10 END;
+        v_took := clock_timestamp() - v_began;
+        IF v_moved.is_read OR picked < p_wanted THEN
+            state.look_again_at := p_now
+                + least(greatest(interval '1 second', v_took * 20), interval '10 seconds');
+        ELSIF _wa_is_worthwhile(picked, ids) THEN
+            state.look_again_at := p_now;
+        ELSE
+            state.look_again_at := p_now + v_took * 10;
+        END IF;
+        state.is_skipping := NOT v_moved.is_read AND (
+            p_state.is_skipping OR (picked >= p_wanted AND NOT _wa_is_worthwhile(picked, ids))
+        );
     END IF;
 END
 $$;
@@ -278,40 +292,47 @@ RETURN row(
     p_org, p_number_id, 0, array_fill('-infinity'::timestamptz, ARRAY[_wa_last_class()]),
     array_fill('00000000-0000-0000-0000-000000000000'::uuid, ARRAY[_wa_last_class()]),
     array_fill(0::double precision, ARRAY[_wa_priority_of(_wa_last_class())]), 0, '-infinity', '-infinity',
-    NULL, NULL, '-infinity', false
+    NULL, NULL, '-infinity', false, array_fill('-infinity'::timestamptz, ARRAY[_wa_last_class()]),
+    array_fill('00000000-0000-0000-0000-000000000000'::uuid, ARRAY[_wa_last_class()])
 )::wa_lane_states;
 
 COMMENT ON FUNCTION _wa_first_lane_state(uuid, bigint) IS
 'Internal: the state of a lane before its first claim; its cursors stand before everything.';
 
--- Where a class was read to its end, its cursor need not fall behind the one it had before this look; while
--- rows are passed over, none falls behind.
+-- The cursors of the line never fall back. What lies behind them is looked at from its beginning to its end,
+-- however many claims that takes, and then anew; so rows that their owner has locked hide no others.
 CREATE OR REPLACE FUNCTION _wa_move_cursors(
-    p_old_due timestamptz[], p_old_id uuid[], p_new_due timestamptz[], p_new_id uuid[], p_has_more boolean[],
-    p_is_skipping boolean, OUT cursor_due timestamptz[], OUT cursor_id uuid[], OUT is_read boolean
+    p_state wa_lane_states, p_due timestamptz[], p_id uuid[], p_has_more boolean[],
+    OUT state wa_lane_states, OUT is_read boolean
 )
 LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
 AS $$
+DECLARE
+    v_first wa_lane_states;
 BEGIN
+    state := p_state;
     SELECT
-        array_agg(CASE WHEN k.keeps THEN p_old_due[k.c] ELSE p_new_due[k.c] END ORDER BY k.c),
-        array_agg(CASE WHEN k.keeps THEN p_old_id[k.c] ELSE p_new_id[k.c] END ORDER BY k.c),
-        bool_and(NOT p_has_more[k.c] OR NOT k.is_before)
-    INTO cursor_due, cursor_id, is_read
+        array_agg(CASE WHEN b.is_behind THEN p_state.cursor_due[b.c] ELSE p_due[b.c] END ORDER BY b.c),
+        array_agg(CASE WHEN b.is_behind THEN p_state.cursor_id[b.c] ELSE p_id[b.c] END ORDER BY b.c),
+        bool_and(NOT (b.is_behind AND p_has_more[b.c]))
+    INTO state.cursor_due, state.cursor_id, is_read
     FROM (
-        SELECT b.c, b.is_before, b.is_before AND (p_is_skipping OR NOT p_has_more[b.c]) AS keeps
-        FROM (
-            SELECT c, (p_old_due[c], p_old_id[c]) > (p_new_due[c], p_new_id[c]) AS is_before
-            FROM generate_series(1, _wa_last_class()) c
-        ) b
-    ) k;
+        SELECT c, (p_due[c], p_id[c]) < (p_state.cursor_due[c], p_state.cursor_id[c]) AS is_behind
+        FROM generate_series(1, _wa_last_class()) c
+    ) b;
+    state.look_due := p_due;
+    state.look_id := p_id;
+    IF is_read THEN
+        v_first := _wa_first_lane_state(p_state.organization_id, p_state.number_id);
+        state.look_due := v_first.look_due;
+        state.look_id := v_first.look_id;
+    END IF;
 END
 $$;
 
-COMMENT ON FUNCTION _wa_move_cursors(
-    timestamptz[], uuid[], timestamptz[], uuid[], boolean[], boolean
-) IS
-'Internal: the cursors of a lane after a look from the start, and whether it read all that lay behind them.';
+COMMENT ON FUNCTION _wa_move_cursors(wa_lane_states, timestamptz[], uuid[], boolean[]) IS
+'Internal: the state of a lane after a look that read so far, and whether all that lay behind the cursors is '
+'read now.';
 
 CREATE OR REPLACE FUNCTION _wa_write_lane_state(p_old wa_lane_states, p_new wa_lane_states) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT

@@ -239,9 +239,18 @@ AS $$
     UPDATE wa_pair_rates r
     SET clear_at = r.clear_at - _wa_pair_interval() * i.n, burst_count = greatest(0, r.burst_count - i.n)
     FROM (
-        SELECT f.number_id, f.contact_id, count(*)::integer AS n FROM wa_queue_inflight f
-        WHERE f.organization_id = p_org AND f.queue_id = ANY (p_ids)
-        GROUP BY f.number_id, f.contact_id
+        SELECT l.number_id, l.contact_id, c.n
+        FROM (
+            SELECT f.number_id, f.contact_id, count(*)::integer AS n FROM wa_queue_inflight f
+            WHERE f.organization_id = p_org AND f.queue_id = ANY (p_ids)
+            GROUP BY f.number_id, f.contact_id
+            ORDER BY f.contact_id, f.number_id
+        ) c
+        CROSS JOIN LATERAL (
+            SELECT x.number_id, x.contact_id FROM wa_pair_rates x
+            WHERE x.organization_id = p_org AND x.number_id = c.number_id AND x.contact_id = c.contact_id
+            LIMIT 1 FOR NO KEY UPDATE
+        ) l
     ) i
     WHERE r.organization_id = p_org AND r.number_id = i.number_id AND r.contact_id = i.contact_id
 $$;

@@ -5,14 +5,18 @@ LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 BEGIN
     INSERT INTO wa_pair_rates AS r (
-        organization_id, number_id, contact_id, burst_started_at, burst_count, clear_at, wait_until
+        organization_id, number_id, contact_id, burst_started_at, burst_count, clear_at, wait_until,
+        awaited_id
     )
-    SELECT p_org, f.number_id, p_into, f.burst_started_at, f.burst_count, f.clear_at, f.wait_until
+    SELECT p_org, f.number_id, p_into, f.burst_started_at, f.burst_count, f.clear_at, f.wait_until,
+        f.awaited_id
     FROM wa_pair_rates f WHERE f.organization_id = p_org AND f.contact_id = p_from
     ON CONFLICT (organization_id, number_id, contact_id) DO UPDATE SET
         burst_count = r.burst_count + excluded.burst_count,
         clear_at = greatest(r.clear_at, excluded.clear_at),
-        wait_until = greatest(r.wait_until, excluded.wait_until);
+        wait_until = greatest(r.wait_until, excluded.wait_until),
+        awaited_id = CASE WHEN coalesce(r.wait_until, '-infinity') < coalesce(excluded.wait_until, '-infinity')
+            THEN excluded.awaited_id ELSE r.awaited_id END;
     DELETE FROM wa_pair_rates WHERE organization_id = p_org AND contact_id = p_from;
     INSERT INTO wa_tier_usages AS u (organization_id, portfolio_id, contact_id, last_at)
     SELECT p_org, f.portfolio_id, p_into, f.last_at

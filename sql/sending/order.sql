@@ -62,10 +62,21 @@ DECLARE
 BEGIN
     SELECT o.order_wait INTO v_wait FROM wa_organizations o WHERE o.id = p_org AND o.order_mode = 'delivered';
     IF FOUND THEN
-        UPDATE wa_pair_rates r SET wait_until = p_now + v_wait
-        FROM _wa_messages_of(p_org, p_message_ids) m
-        WHERE m.state IN ('accepted', 'held', 'sent')
-            AND r.organization_id = p_org AND r.number_id = m.number_id AND r.contact_id = m.contact_id;
+        -- In the order in which all lock these rows: two batches that share recipients could deadlock.
+        UPDATE wa_pair_rates r SET wait_until = p_now + v_wait, awaited_id = l.message_id
+        FROM (
+            SELECT m.number_id, m.contact_id, max(m.id) AS message_id
+            FROM _wa_messages_of(p_org, p_message_ids) m
+            WHERE m.state IN ('accepted', 'held', 'sent')
+            GROUP BY m.number_id, m.contact_id
+            ORDER BY m.contact_id, m.number_id
+        ) m
+        CROSS JOIN LATERAL (
+            SELECT x.number_id, x.contact_id, m.message_id FROM wa_pair_rates x
+            WHERE x.organization_id = p_org AND x.number_id = m.number_id AND x.contact_id = m.contact_id
+            LIMIT 1 FOR NO KEY UPDATE
+        ) l
+        WHERE r.organization_id = p_org AND r.number_id = l.number_id AND r.contact_id = l.contact_id;
     END IF;
 END
 $$;
@@ -82,10 +93,20 @@ BEGIN
     IF NOT EXISTS (SELECT FROM wa_organizations o WHERE o.id = p_org AND o.order_mode = 'delivered') THEN
         RETURN;
     END IF;
+    -- An older message may be read while the newer one is on its way.
     UPDATE wa_pair_rates r SET wait_until = NULL
-    FROM _wa_messages_of(p_org, p_message_ids) m
-    WHERE m.state IN ('delivered', 'read', 'played', 'failed')
-        AND r.organization_id = p_org AND r.number_id = m.number_id AND r.contact_id = m.contact_id;
+    FROM (
+        SELECT m.number_id, m.contact_id, m.id FROM _wa_messages_of(p_org, p_message_ids) m
+        WHERE m.state IN ('delivered', 'read', 'played', 'failed')
+        ORDER BY m.contact_id, m.number_id
+    ) m
+    CROSS JOIN LATERAL (
+        SELECT x.number_id, x.contact_id FROM wa_pair_rates x
+        WHERE x.organization_id = p_org AND x.number_id = m.number_id AND x.contact_id = m.contact_id
+            AND x.awaited_id = m.id
+        LIMIT 1 FOR NO KEY UPDATE
+    ) l
+    WHERE r.organization_id = p_org AND r.number_id = l.number_id AND r.contact_id = l.contact_id;
     PERFORM _wa_release_in_order(p_org, array_agg(m.contact_id))
     FROM _wa_messages_of(p_org, p_message_ids) m;
     PERFORM _wa_notify_dispatchers();

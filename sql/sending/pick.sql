@@ -13,8 +13,9 @@ CREATE OR REPLACE FUNCTION _wa_pick_due(
     p_dispatcher_id uuid,
     p_now timestamptz, p_cursor_due timestamptz[], p_cursor_id uuid[], p_shares double precision[],
     p_share_clock double precision, p_limit integer, p_metered_limit integer, p_holds bigint[],
-    p_rooms integer[], p_closed text[], p_is_skipping boolean,
-    OUT ids uuid[], OUT contact_ids bigint[], OUT template_ids uuid[], OUT classes smallint[],
+    p_rooms integer[], p_passed uuid[], p_closed text[], p_is_skipping boolean,
+    OUT ids uuid[], OUT hold_ids bigint[], OUT contact_ids bigint[], OUT template_ids uuid[],
+    OUT classes smallint[],
     OUT cursor_due timestamptz[], OUT cursor_id uuid[], OUT shares double precision[],
     OUT share_clock double precision, OUT has_more boolean[]
 )
@@ -74,7 +75,7 @@ BEGIN
     ),
     held AS MATERIALIZED (
         SELECT h.id AS hold_id, d.*
-        FROM unnest(p_holds, p_rooms) h (id, room)
+        FROM unnest(p_holds, p_rooms, p_passed) h (id, room, passed_id)
         CROSS JOIN LATERAL (
             SELECT d.* FROM generate_series(1, _wa_last_class()) c (class)
             CROSS JOIN LATERAL (
@@ -82,7 +83,7 @@ BEGIN
                 FROM (
                     -- OFFSET keeps the other conditions outside, so that only the hold's index can serve.
                     SELECT x.* FROM wa_queue_due x
-                    WHERE x.hold_id = h.id AND x.class = c.class
+                    WHERE x.hold_id = h.id AND x.class = c.class AND x.queue_id > h.passed_id
                     ORDER BY x.queue_id
                     OFFSET 0
                 ) o
@@ -168,20 +169,20 @@ BEGIN
         ) s ON true
     )
     SELECT
-        k.ids, k.contact_ids, k.template_ids, k.classes, m.cursor_due, m.cursor_id, s.shares, s.share_clock,
+        k.ids, k.hold_ids, k.contact_ids, k.template_ids, k.classes, m.cursor_due, m.cursor_id, s.shares, s.share_clock,
         m.has_more
-    INTO ids, contact_ids, template_ids, classes, cursor_due, cursor_id, shares, share_clock, has_more
+    INTO ids, hold_ids, contact_ids, template_ids, classes, cursor_due, cursor_id, shares, share_clock, has_more
     FROM moved m
     CROSS JOIN served s
     CROSS JOIN (
-        SELECT array_agg(k.queue_id ORDER BY k.place) AS ids,
+        SELECT array_agg(k.queue_id ORDER BY k.place) AS ids, array_agg(k.hold_id ORDER BY k.place) AS hold_ids,
             array_agg(k.contact_id ORDER BY k.place) AS contact_ids,
             array_agg(k.template_id ORDER BY k.place) AS template_ids,
             array_agg(k.class::smallint ORDER BY k.place) AS classes
         FROM (
             -- Of the places that a recipient has, the first is for the message that was queued first: one
             -- that waited for an earlier message became due again after those behind it.
-            SELECT o.queue_id, o.contact_id, o.template_id, o.class,
+            SELECT o.queue_id, o.hold_id, o.contact_id, o.template_id, o.class,
                 (array_agg(o.place) OVER (
                     PARTITION BY o.contact_id, _wa_priority_of(o.class) ORDER BY o.place
                     ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
@@ -198,6 +199,6 @@ $$;
 
 COMMENT ON FUNCTION _wa_pick_due(
     uuid, bigint, text, interval, boolean, uuid, timestamptz, timestamptz[], uuid[], double precision[],
-    double precision, integer, integer, bigint[], integer[], text[], boolean
+    double precision, integer, integer, bigint[], integer[], uuid[], text[], boolean
 ) IS
 'Internal: the next rows of a lane in order of sending, and where its cursors and shares stand after them.';

@@ -24,6 +24,8 @@ CREATE TABLE wa_lane_states (
     hold_reason text,
     next_slot_at timestamptz NOT NULL,
     is_skipping boolean NOT NULL,
+    look_due timestamptz[] NOT NULL,
+    look_id uuid[] NOT NULL,
     CONSTRAINT wa_lane_states_pkey PRIMARY KEY (organization_id, number_id, version)
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
 
@@ -39,6 +41,8 @@ CREATE TABLE wa_queue_holds (
     reason text NOT NULL,
     opens_at timestamptz NOT NULL,
     tier_limit integer,
+    portfolio_id text,
+    passed_id uuid,
     CONSTRAINT wa_queue_holds_pkey PRIMARY KEY (organization_id, id),
     CONSTRAINT wa_queue_holds_cause_key UNIQUE (contact_id, number_id, kind, organization_id),
     CONSTRAINT wa_queue_holds_kind_check CHECK (
@@ -81,6 +85,7 @@ CREATE TABLE wa_pair_rates (
     burst_count integer NOT NULL,
     clear_at timestamptz NOT NULL,
     wait_until timestamptz,
+    awaited_id bigint,
     CONSTRAINT wa_pair_rates_pkey PRIMARY KEY (organization_id, number_id, contact_id)
 ) WITH (fillfactor = 70);
 
@@ -125,6 +130,8 @@ COMMENT ON TABLE wa_lane_states IS 'Internal: where each lane''s claim stands. T
 COMMENT ON COLUMN wa_lane_states.next_slot_at IS 'When the next message may be sent, by the throughput.';
 COMMENT ON COLUMN wa_lane_states.is_skipping IS
 'Whether claims pass over rows that cannot go, and set them aside a few at a time.';
+COMMENT ON COLUMN wa_lane_states.look_due IS
+'With look_id: how far the rows that were passed over have been looked at, class by class.';
 COMMENT ON TABLE wa_queue_holds IS
 'Internal: what rows of a lane wait for; they stand aside until it opens, then go in their order.';
 COMMENT ON COLUMN wa_queue_holds.kind IS
@@ -133,6 +140,11 @@ COMMENT ON COLUMN wa_queue_holds.reason IS 'What explain_wa_message() says of it
 COMMENT ON COLUMN wa_queue_holds.opens_at IS 'From then on claims take its rows and judge them anew.';
 COMMENT ON COLUMN wa_queue_holds.tier_limit IS
 'The messaging limit when the hold was closed; another one opens it.';
+COMMENT ON COLUMN wa_queue_holds.portfolio_id IS
+'Whose messaging limit it was; a number that moves to another portfolio opens the hold.';
+COMMENT ON COLUMN wa_queue_holds.passed_id IS
+'The last row that its owner had locked when it was to be taken out; claims go on behind it, then begin '
+'anew.';
 COMMENT ON TABLE wa_lane_slowdowns IS
 'Internal: the share of its throughput that a lane took when the provider last said that it was too much; '
 'from then on it rises again.';
@@ -140,6 +152,9 @@ COMMENT ON TABLE wa_rate_limits IS
 'Internal: what was used of limits. The newest version counts. organization: messages of the last minute. '
 'portfolio: no fewer recipients of the last 24 hours than there are, and when they were counted.';
 COMMENT ON TABLE wa_pair_rates IS 'Internal: Meta''s pair rate of each business number and contact.';
+COMMENT ON COLUMN wa_pair_rates.wait_until IS
+'Where one message waits for the delivery of the one before: until when at most.';
+COMMENT ON COLUMN wa_pair_rates.awaited_id IS 'Whose delivery: a row of wa_messages.';
 COMMENT ON TABLE wa_tier_usages IS
 'Internal: recipients written to outside their window, per portfolio, for the rolling messaging limit.';
 COMMENT ON TABLE wa_dispatchers IS 'Dispatcher processes and when they were last seen.';

@@ -3,7 +3,8 @@
 CREATE OR REPLACE FUNCTION _wa_weigh_due(
     p_org wa_organizations, p_number wa_phone_numbers, p_dispatcher_id uuid, p_ids uuid[],
     p_contact_ids bigint[], p_template_ids uuid[], p_classes smallint[], p_now timestamptz,
-    OUT granted uuid[], OUT granted_contacts bigint[], OUT granted_templates uuid[],
+    OUT weighed uuid[], OUT granted uuid[], OUT granted_places tid[], OUT granted_contacts bigint[],
+    OUT granted_templates uuid[],
     OUT granted_classes smallint[], OUT granted_open boolean[], OUT metered integer, OUT failed uuid[],
     OUT fail_codes text[],
     OUT held uuid[], OUT held_kinds text[], OUT held_contacts bigint[], OUT held_reasons text[],
@@ -32,9 +33,9 @@ BEGIN
         FROM _wa_tier_usage((p_org).id, (p_number).portfolio_id, v_tier_limit - v_templates, p_now) u;
         v_tier_room := v_tier_limit - tier_used;
     END IF;
-    -- A row that its owner changes at this moment is skipped, never waited for; so is one moved since it was
-    -- picked. Judged is what the locked rows say.
-    SELECT array_agg(q.id) AS ids, array_agg(u.contact_id) AS contact_ids, array_agg(u.template_id) AS template_ids,
+    -- A row that its owner changes at this moment is skipped, never waited for; so is one that was moved, or
+    -- became another contact's, since it was picked. Judged is what the locked rows say.
+    SELECT array_agg(q.id) AS ids, array_agg(d.place) AS places, array_agg(u.contact_id) AS contact_ids, array_agg(u.template_id) AS template_ids,
         array_agg(u.class) AS classes, array_agg(q.expires_at <= p_now) AS expired,
         array_agg(q.fallback_template_name IS NOT NULL) AS fallbacks
     INTO v_locked
@@ -45,7 +46,16 @@ BEGIN
             AND x.scheduled_at <= p_now
         LIMIT 1
         FOR NO KEY UPDATE SKIP LOCKED
-    ) q;
+    ) q
+    CROSS JOIN LATERAL (
+        SELECT x.ctid AS place, x.number_id, x.contact_id, x.template_id, x.class FROM wa_queue_due x
+        WHERE x.organization_id = (p_org).id AND x.queue_id = u.id
+        LIMIT 1
+        FOR UPDATE SKIP LOCKED
+    ) d
+    WHERE d.number_id = (p_number).id AND d.contact_id = u.contact_id AND d.class = u.class
+        AND d.template_id IS NOT DISTINCT FROM u.template_id;
+    weighed := coalesce(v_locked.ids, '{}');
     IF v_locked.ids IS NULL THEN
         RETURN;
     END IF;
@@ -168,6 +178,7 @@ BEGIN
     )
     SELECT
         array_agg(f.queue_id ORDER BY f.place) FILTER (WHERE f.verdict = 'go'),
+        array_agg(v_locked.places[f.place] ORDER BY f.place) FILTER (WHERE f.verdict = 'go'),
         array_agg(f.contact_id ORDER BY f.place) FILTER (WHERE f.verdict = 'go'),
         array_agg(f.template_id ORDER BY f.place) FILTER (WHERE f.verdict = 'go'),
         array_agg(f.class::smallint ORDER BY f.place) FILTER (WHERE f.verdict = 'go'),
@@ -183,8 +194,8 @@ BEGIN
         array_agg(f.queue_id) FILTER (WHERE f.verdict = 'convert'),
         max(f.slot) FILTER (WHERE f.verdict = 'go'),
         array_agg(f.contact_id) FILTER (WHERE f.verdict = 'go' AND f.slot IS NOT NULL)
-    INTO granted, granted_contacts, granted_templates, granted_classes, granted_open, metered, failed,
-        fail_codes, held, held_kinds, held_contacts, held_reasons, held_until, converted, tier_taken, counted
+    INTO granted, granted_places, granted_contacts, granted_templates, granted_classes, granted_open, metered,
+        failed, fail_codes, held, held_kinds, held_contacts, held_reasons, held_until, converted, tier_taken, counted
     FROM final f;
     tier_limit := v_tier_limit;
 END

@@ -226,7 +226,9 @@ def test_a_drain_waits_for_no_resume_and_ends_what_expired(
 ) -> None:
     prepare(db)
     queue(db, 3)
-    db.query("UPDATE wa_phone_numbers SET paused_at = now(), pause_scope = 'number', pause_reason = 'by hand'")
+    db.query(
+        "UPDATE wa_phone_numbers SET paused_at = now(), pause_scope = 'number', pause_reason = 'by hand'"
+    )
     db.query(
         "UPDATE wa_outbound_queue SET expires_at = clock_timestamp() - interval '1 second'"
         " WHERE id = (SELECT id FROM wa_outbound_queue LIMIT 1)"

@@ -13,7 +13,7 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
-from harness import CHECKOUT, Database
+from harness import Database
 from sessions import Blocked, column
 from webhook_bodies import message
 
@@ -21,14 +21,6 @@ DISPATCHER = "00000000-0000-0000-0000-000000000001"
 CLAIM: LiteralString = "SELECT queue_id FROM world.claim()"
 CANCEL: LiteralString = "SELECT cancel_wa_messages(reference => '1')"
 OUTCOME: LiteralString = "SELECT world.outcome(id) FROM wa_outbound_queue"
-
-
-@pytest.fixture
-def world(db: Database) -> Database:
-    """A database with the number, templates and shorthands of the pgTAP tests."""
-    with db.connect() as connection:
-        connection.execute((CHECKOUT / "tests/pgtap/world.psql").read_bytes())
-    return db
 
 
 def queue_one(world: Database) -> None:

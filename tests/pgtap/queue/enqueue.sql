@@ -1,6 +1,6 @@
 -- Tests sql/queue/enqueue.sql.
 BEGIN;
-SELECT plan(21);
+SELECT plan(22);
 \ir ../world.psql
 CREATE ROLE wa_enqueue_app IN ROLE wa_app;
 GRANT USAGE ON SCHEMA world TO PUBLIC;
@@ -63,6 +63,11 @@ SELECT is((SELECT count(*) FROM verdicts WHERE status = 'refused' AND error_sqls
     AND hint <> ''), 3::bigint, 'each of ours has a hint');
 SELECT matches(error, '24 hours', 'a recorded one its reason') FROM verdicts WHERE n = 5;
 SELECT is((SELECT count(*) FROM enqueue_wa_messages('[]')), 0::bigint, 'none are none');
+SELECT results_eq(
+    $$ SELECT status, error_sqlstate, error, hint LIKE '%scheduled_at%' FROM enqueue_wa_messages('[
+        {"phone": "+5491140000001", "template_name": "hello", "shedule_at": "2030-01-01"}]') $$,
+    $$ VALUES ('refused', '22023', 'a message has no shedule_at', true) $$,
+    'a misspelt key is no message that goes at once');
 SELECT throws_ok($$ SELECT * FROM enqueue_wa_messages('{"phone": "+5491140000001"}') $$, '22023', NULL,
     'it takes an array');
 SELECT throws_ok($$ SELECT * FROM enqueue_wa_messages(NULL) $$, '22023', NULL, 'not nothing');

@@ -1,7 +1,7 @@
 -- Tests sql/sending/holds.sql.
 -- What rows wait for stands aside, costs those that can go nothing, and goes on when the cause is gone.
 BEGIN;
-SELECT plan(54);
+SELECT plan(62);
 \ir ../world.psql
 
 -- What a claim hands out, and how many rows of the line it has left to look at.
@@ -61,6 +61,27 @@ SELECT is(pg_temp.goes(), (SELECT string_agg(n::text, ' ') FROM generate_series(
     'without a limit all of them');
 SELECT is(pg_temp.goes(), '', 'and the claim after');
 SELECT is((SELECT count(*) FROM wa_queue_holds), 0::bigint, 'leaves no hold behind');
+SELECT pg_temp.clear();
+
+-- what ends the wait for the limit besides
+UPDATE wa_portfolios SET tier_limit = 1;
+SELECT count(world.queue(n)) FROM generate_series(41, 45) n;
+SELECT is(pg_temp.goes(), '41', 'one place');
+SELECT world.wrote(942);
+SELECT _wa_merge_contacts(current_wa_organization(), world.contact(world.customer(942)),
+    world.contact(world.customer(42)));
+SELECT is(pg_temp.goes(), '42', 'who turns out to be somebody with an open window needs none');
+INSERT INTO wa_portfolios (portfolio_id, tier_limit) VALUES ('other', 1);
+UPDATE wa_phone_numbers SET portfolio_id = 'other';
+SELECT is(pg_temp.goes(), '43', 'a number that moves to another portfolio has its places');
+SELECT is(pg_temp.goes(), '', 'and no more');
+SELECT is((
+    SELECT w.weighed FROM wa_organizations o, wa_phone_numbers n, wa_queue_due d, _wa_weigh_due(
+        o, n, '00000000-0000-0000-0000-000000000001', ARRAY[d.queue_id], ARRAY[d.contact_id + 1],
+        ARRAY[d.template_id], ARRAY[d.class], clock_timestamp()) w
+    WHERE d.contact_id = world.contact(world.customer(44))
+), '{}'::uuid[], 'a row that became another contact''s since it was picked is not judged');
+UPDATE wa_portfolios SET tier_limit = NULL;
 SELECT pg_temp.clear();
 
 -- a recipient
@@ -158,8 +179,23 @@ SELECT world.accept_all();
 SELECT pg_temp.delivered();
 SELECT is((SELECT body #>> '{text,body}' FROM world.claim()), '3', 'and so on, at once each time');
 SELECT world.accept_all();
+CREATE FUNCTION pg_temp.read(p_text text) RETURNS void LANGUAGE sql AS $$
+    WITH told AS (
+        UPDATE wa_messages SET state = 'read' WHERE id = (
+            SELECT max(m.id) FROM wa_messages m WHERE m.content_text = p_text
+        ) RETURNING organization_id, id
+    )
+    SELECT _wa_release_after_status(t.organization_id, array_agg(t.id)) FROM told t GROUP BY t.organization_id;
+$$;
+SELECT pg_temp.read('2');
+SELECT is((SELECT string_agg(state, ' ' ORDER BY id) FROM wa_messages WHERE id > (SELECT max(id) - 2 FROM wa_messages)),
+    'read accepted', 'an older message is read');
+SELECT is(pg_temp.goes(), '', 'which is no delivery of the last');
+SELECT pg_temp.read('3');
+SELECT is((SELECT body #>> '{text,body}' FROM world.claim()), '4', 'its own reading is');
+SELECT world.accept_all();
 UPDATE wa_organizations SET order_mode = 'accepted';
-SELECT is((SELECT count(*) FROM world.claim()), 42::bigint,
+SELECT is((SELECT count(*) FROM world.claim()), 41::bigint,
     'when that is not wanted any more, as many go as the pair rate allows');
 SELECT pg_temp.clear();
 
