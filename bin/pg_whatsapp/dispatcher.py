@@ -104,6 +104,7 @@ class Dispatcher:
             self._recorder.add,
             concurrency=self._concurrency,
             start_within_s=float(settings["start_within_ms"]) / 1000,
+            late_within_s=float(settings["late_within_ms"]) / 1000,
         )
         self._gate = Gate(self._listens, settings["wake_channel"], self._work.set)
         await self._credentials.refresh(self._records)
@@ -223,7 +224,9 @@ class Dispatcher:
         """After a claim that came back short: wait for more. False when all is drained."""
         try:
             rows = await self._claims.fetch(_NEXT_DUE)
-        except (psycopg.Error, errors.UnavailableError):
+        except (psycopg.Error, errors.UnavailableError) as error:
+            _logger.warning("cannot tell what is due next, trying again", **log.describe(error))
+            await self._wait(self._poll_s)
             return True
         due_in, contended, sifting = rows[0] if rows else (None, False, False)
         if self._drain and self._is_drained(claimed, due_in, contended):

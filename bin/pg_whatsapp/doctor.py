@@ -167,7 +167,8 @@ async def _numbers(patient: Patient) -> Finding:
         "SELECT count(*), count(*) FILTER (WHERE pause_scope IS NOT NULL"
         " AND coalesce(paused_until, 'infinity') > clock_timestamp()),"
         " count(*) FILTER (WHERE status <> 'CONNECTED'),"
-        " count(*) FILTER (WHERE greatest(templates_blocked_until, replies_blocked_until) > clock_timestamp())"
+        " count(*) FILTER (WHERE"
+        " greatest(templates_blocked_until, replies_blocked_until) > clock_timestamp())"
         " FROM wa_phone_numbers"
     )
     if not known:

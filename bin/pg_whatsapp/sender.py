@@ -14,10 +14,6 @@ import httpx
 from pg_whatsapp.credentials import Credentials
 from pg_whatsapp.transport import NOT_STARTED, Outcome, Reply, post
 
-# A request that this process would start too late, because something else kept it busy, goes back for another
-# time: with those that are on time it would exceed the number's throughput at the provider.
-LATE_S = 0.05
-
 
 class Claim(NamedTuple):
     """One request that claim_wa_messages() granted; body is the JSON text to POST.
@@ -40,7 +36,9 @@ class Claim(NamedTuple):
 class Sender:
     """A fixed number of workers that take claims from a local buffer.
 
-    record gets one result per claim, in the form that complete_wa_messages() takes.
+    record gets one result per claim, in the form that complete_wa_messages() takes. A request that this
+    process would start more than late_within_s after its time, because something else kept it busy, goes back
+    for another: with those that are on time it would exceed the number's throughput at the provider.
     """
 
     def __init__(
@@ -51,12 +49,14 @@ class Sender:
         *,
         concurrency: int,
         start_within_s: float,
+        late_within_s: float,
     ) -> None:
         self._http = http
         self._credentials = credentials
         self._record = record
         self._concurrency = concurrency
         self._start_within_s = start_within_s
+        self._late_within_s = late_within_s
         self._ready: asyncio.Queue[str] = asyncio.Queue()
         # Waiting claims by order key, each with the moment when its claim was asked for; for chains whose
         # first may not start yet, the timer that makes them ready.
@@ -136,7 +136,7 @@ class Sender:
 
     def _start(self, key: str, start_at: float) -> None:
         """The time of a chain has come, or was missed: what was slept through must not go in a burst."""
-        if monotonic() - start_at <= LATE_S:
+        if monotonic() - start_at <= self._late_within_s:
             self._make_ready(key)
             return
         del self._timers[key]

@@ -61,6 +61,8 @@ FROM (
         'Cancel the message and insert it anew; times, priority and status = ''cancelled'' may be changed.'),
     ('WA203', 'state', 'a state that a conversation may not take after the one it has',
         'HINT lists those that may follow.'),
+    ('WA204', 'state', 'a business number whose messages wait or are being sent cannot be deleted',
+        'Cancel what waits, let end what is being sent, then delete it.'),
 
     ('WA301', 'tenant', 'the role may work for several organizations and none is chosen',
         'SET wa.organization_id = ''<uuid>''; in a transaction SET LOCAL.'),

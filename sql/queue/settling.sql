@@ -119,7 +119,7 @@ COMMENT ON FUNCTION _wa_fail_messages(uuid, uuid[], text, text) IS
 -- became of the answer.
 CREATE OR REPLACE FUNCTION _wa_settle_from_callback(
     p_org uuid, p_queue_ids uuid[], p_attempts integer[], p_wamids text[]
-) RETURNS void
+) RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
@@ -142,18 +142,20 @@ BEGIN
         ORDER BY q.id
         FOR NO KEY UPDATE OF q
     ) x;
-    IF v_ids IS NOT NULL THEN
-        PERFORM _wa_finish_messages(
-            p_org, v_ids, v_wamids, array_fill('accepted'::text, ARRAY[cardinality(v_ids)]),
-            array_fill(NULL::text, ARRAY[cardinality(v_ids)]),
-            array_fill(NULL::text, ARRAY[cardinality(v_ids)])
-        );
+    IF v_ids IS NULL THEN
+        RETURN '{}';
     END IF;
+    RETURN _wa_finish_messages(
+        p_org, v_ids, v_wamids, array_fill('accepted'::text, ARRAY[cardinality(v_ids)]),
+        array_fill(NULL::text, ARRAY[cardinality(v_ids)]),
+        array_fill(NULL::text, ARRAY[cardinality(v_ids)])
+    );
 END
 $$;
 
 COMMENT ON FUNCTION _wa_settle_from_callback(uuid, uuid[], integer[], text[]) IS
-'Internal: settles rows in flight, or of unknown outcome, whose callback data a status webhook brought back.';
+'Internal: settles rows in flight, or of unknown outcome, whose callback data a status webhook brought back; '
+'returns their ids in wa_messages.';
 
 -- Whatever they wait for, and whether their number may send at all. Those that are being claimed or changed
 -- at this moment are left for the next call.
@@ -165,21 +167,25 @@ DECLARE
     v_expired integer := 0;
 BEGIN
     FOR v_org IN
-        SELECT q.organization_id AS id, array_agg(q.id) AS ids
+        SELECT r.organization_id AS id, array_agg(r.id) AS ids
         FROM (
-            SELECT d.organization_id, d.queue_id FROM wa_queue_due d
-            WHERE d.expires_at <= p_now AND d.expires_at < 'infinity'
-            ORDER BY d.expires_at
+            -- Those that are locked take nobody's place.
+            SELECT q.organization_id, q.id
+            FROM (
+                SELECT d.organization_id, d.queue_id FROM wa_queue_due d
+                WHERE d.expires_at <= p_now AND d.expires_at < 'infinity'
+                ORDER BY d.expires_at
+            ) e
+            CROSS JOIN LATERAL (
+                SELECT x.organization_id, x.id FROM wa_outbound_queue x
+                WHERE x.organization_id = e.organization_id AND x.id = e.queue_id AND x.status = 'pending'
+                    AND x.expires_at <= p_now
+                LIMIT 1
+                FOR NO KEY UPDATE SKIP LOCKED
+            ) q
             LIMIT p_limit
-        ) e
-        CROSS JOIN LATERAL (
-            SELECT x.organization_id, x.id FROM wa_outbound_queue x
-            WHERE x.organization_id = e.organization_id AND x.id = e.queue_id AND x.status = 'pending'
-                AND x.expires_at <= p_now
-            LIMIT 1
-            FOR NO KEY UPDATE SKIP LOCKED
-        ) q
-        GROUP BY q.organization_id
+        ) r
+        GROUP BY r.organization_id
     LOOP
         PERFORM _wa_fail_messages(v_org.id, v_org.ids, 'expired', _wa_refusal_text('expired'));
         v_expired := v_expired + cardinality(v_org.ids);

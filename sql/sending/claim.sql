@@ -20,6 +20,8 @@ DECLARE
     v_rows bigint;
     -- A variable: with a volatile argument the function could not be inlined.
     v_now timestamptz := clock_timestamp();
+    -- What is granted first must leave while it may still start.
+    c_time CONSTANT interval := '150 milliseconds';
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION USING ERRCODE = '25001',
@@ -38,7 +40,7 @@ BEGIN
         WHERE l.held_until IS NULL AND (SELECT i.is_sending_enabled FROM wa_installations i)
         ORDER BY l.served_at
     LOOP
-        EXIT WHEN v_left <= 0;
+        EXIT WHEN v_left <= 0 OR clock_timestamp() > v_now + c_time;
         PERFORM FROM wa_lanes l
         WHERE l.organization_id = v_lane.organization_id AND l.number_id = v_lane.number_id
         FOR UPDATE SKIP LOCKED;
@@ -86,7 +88,15 @@ BEGIN ATOMIC
         CASE WHEN s.held_until > p_now AND CASE WHEN s.hold_reason = 'organization_rate'
                 THEN f.is_metered AND (
                     SELECT _wa_metered_room(o, p_now) FROM wa_organizations o WHERE o.id = l.organization_id
-                ) = 0
+                ) = 0 AND NOT EXISTS (
+                    SELECT FROM _wa_lane_holds(l.organization_id, l.number_id, p_now) h
+                    CROSS JOIN generate_series(1, _wa_last_class()) c (class)
+                    CROSS JOIN LATERAL (
+                        SELECT x.organization_id FROM wa_queue_due x
+                        WHERE x.hold_id = h.id AND x.class = c.class LIMIT 1
+                    ) d
+                    WHERE h.is_open AND h.kind = 'recipient' AND NOT _wa_is_metered_class(c.class)
+                )
                 ELSE true END
             THEN s.held_until END,
         s.hold_reason, coalesce(s.served_at, '-infinity'), coalesce(s.is_skipping, false)
@@ -110,7 +120,8 @@ BEGIN ATOMIC
                 LIMIT 1
             ) d
             UNION ALL
-            SELECT least(h.opens_at, p_now), h.kind IN ('messaging_limit', 'templates')
+            SELECT least(h.opens_at, p_now), CASE h.kind WHEN 'replies' THEN false WHEN 'recipient' THEN NULL
+                ELSE true END
             FROM _wa_lane_holds(l.organization_id, l.number_id, p_now) h
             WHERE h.is_open
         ) d

@@ -13,7 +13,9 @@ BEGIN
     INSERT INTO wa_dispatchers (id, host, pid, version) VALUES (p_dispatcher_id, p_host, p_pid, p_version)
     ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), stopped_at = NULL;
     DELETE FROM wa_dispatchers WHERE seen_at < clock_timestamp() - interval '7 days';
-    RETURN jsonb_build_object('poll_ms', 1000, 'start_within_ms', 800, 'wake_channel', 'wa_queue');
+    RETURN jsonb_build_object(
+        'poll_ms', 1000, 'start_within_ms', 800, 'late_within_ms', 50, 'wake_channel', 'wa_queue'
+    );
 END
 $$;
 
@@ -66,7 +68,7 @@ BEGIN
         ORDER BY q.id
         FOR NO KEY UPDATE;
         SELECT array_agg(i.queue_id) FILTER (WHERE NOT i.is_unknown) AS lost,
-            array_agg(i.queue_id) FILTER (WHERE i.is_unknown) AS unknown
+            array_agg(i.queue_id) FILTER (WHERE i.is_unknown) AS unknown, array_agg(i.contact_id) AS contact_ids
         INTO v_late
         FROM wa_queue_inflight i
         WHERE i.organization_id = v_org.id AND i.queue_id = ANY (v_org.queue_ids)
@@ -80,6 +82,7 @@ BEGIN
         IF v_late.unknown IS NOT NULL THEN
             v_settled := v_settled + _wa_give_up_waiting(v_org.id, v_late.unknown, clock_timestamp());
         END IF;
+        PERFORM _wa_release_in_order(v_org.id, v_late.contact_ids);
     END LOOP;
     v_expired := _wa_expire_queued(c_expired_at_once, clock_timestamp());
     PERFORM _wa_expire_panics(clock_timestamp());
@@ -124,13 +127,13 @@ COMMENT ON FUNCTION sleep_wa_dispatcher() IS
 
 CREATE OR REPLACE FUNCTION get_wa_next_due()
 RETURNS TABLE (next_due_at timestamptz, is_contended boolean, is_sifting boolean)
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT SET jit = off
 AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
 BEGIN
     RETURN QUERY SELECT
-        least(
+        nullif(least(
             min(CASE WHEN k.hold_reason IS NULL THEN b.held_until ELSE k.held_until END),
             -- The next heartbeat ends them.
             (
@@ -173,7 +176,7 @@ BEGIN
                     ORDER BY x.opens_at LIMIT 1
                 ) h ON true
             )
-        ),
+        ), 'infinity'),
         coalesce(bool_or(b.held_until IS NULL), false),
         coalesce(bool_or(b.held_until IS NULL AND b.is_skipping), false)
     FROM _wa_busy_lanes(v_now) b

@@ -44,7 +44,9 @@ BEGIN
         explanation := 'handed to a dispatcher at ' || v_flight.claimed_at;
         hint := 'SELECT * FROM wa_dispatchers; shows which are alive.';
         RETURN;
-    ELSIF v_due.number_id IS NULL THEN
+    ELSIF NOT EXISTS (
+        SELECT FROM wa_phone_numbers n WHERE n.organization_id = v_org.id AND n.id = v_due.number_id
+    ) THEN
         reason := 'no_number';
         explanation := 'no business number to send from';
         hint := 'SELECT register_wa_phone_number(phone_number_id, display_phone, waba_id);';

@@ -82,6 +82,10 @@ BEGIN
     LEFT JOIN LATERAL _wa_lane_state(o.id, n.id) s ON true
     LEFT JOIN wa_lane_slowdowns d ON d.organization_id = o.id AND d.number_id = n.id
     WHERE o.id = p_org;
+    IF NOT FOUND THEN
+        -- The number was deleted just now.
+        RETURN;
+    END IF;
     IF (v_lane.org).rate_limit_per_minute IS NOT NULL THEN
         PERFORM FROM wa_organizations o WHERE o.id = p_org FOR NO KEY UPDATE;
     END IF;
@@ -163,8 +167,8 @@ COMMENT ON FUNCTION _wa_claim_lane(uuid, bigint, uuid, integer, timestamptz) IS
 'Internal: claims up to so many rows of one lane, whose lock the caller holds.';
 
 -- Behind the cursor lies what was passed over, handed back or committed late. Looking there, and at what is
--- dead there, takes a twentieth of the time, at most once a second; setting aside what cannot go a tenth. What
--- may go, goes at once.
+-- dead there, takes a twentieth of the time, at most once a second; setting aside what cannot go a tenth.
+-- What may go, goes at once.
 CREATE OR REPLACE FUNCTION _wa_claim_round(
     p_org wa_organizations, p_number wa_phone_numbers, p_dispatcher_id uuid, p_state wa_lane_states,
     p_wanted integer, p_is_look boolean, p_pace double precision, p_now timestamptz,
@@ -367,3 +371,36 @@ COMMENT ON FUNCTION tg_wa_phone_numbers__add_lane() IS 'Gives a new business num
 
 CREATE OR REPLACE TRIGGER add_lane AFTER INSERT ON wa_phone_numbers
 FOR EACH ROW EXECUTE FUNCTION tg_wa_phone_numbers__add_lane();
+
+-- What waits is never left without a number, nor an answer without one to be recorded for.
+CREATE OR REPLACE FUNCTION tg_wa_phone_numbers__end_lane() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+BEGIN
+    -- A claim that has the lane's lock is waited for; later ones find no lane.
+    DELETE FROM wa_lanes l WHERE l.organization_id = OLD.organization_id AND l.number_id = OLD.id;
+    IF EXISTS (
+        SELECT FROM wa_queue_inflight i WHERE i.organization_id = OLD.organization_id AND i.number_id = OLD.id
+        UNION ALL
+        SELECT FROM wa_queue_due d
+        WHERE d.organization_id = OLD.organization_id AND d.number_id = OLD.id AND d.hold_id IS NULL
+        UNION ALL
+        SELECT FROM wa_queue_holds h
+        JOIN wa_queue_due d ON d.organization_id = h.organization_id AND d.hold_id = h.id
+        WHERE h.organization_id = OLD.organization_id AND h.number_id = OLD.id
+    ) THEN
+        RAISE EXCEPTION USING ERRCODE = 'WA204',
+            MESSAGE = format('messages of the business number %s wait or are being sent', OLD.phone_number_id),
+            DETAIL = 'Deleting its organization deletes a number, too.',
+            HINT = format('SELECT cancel_wa_messages(ids => ARRAY(SELECT d.queue_id FROM wa_queue_due d '
+                'WHERE d.number_id = %s)); what is being sent ends within minutes.', OLD.id);
+    END IF;
+    RETURN OLD;
+END
+$$;
+
+COMMENT ON FUNCTION tg_wa_phone_numbers__end_lane() IS
+'Refuses to delete a business number while messages of it wait or are being sent (WA204); ends its lane.';
+
+CREATE OR REPLACE TRIGGER end_lane BEFORE DELETE ON wa_phone_numbers
+FOR EACH ROW EXECUTE FUNCTION tg_wa_phone_numbers__end_lane();

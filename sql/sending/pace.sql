@@ -20,13 +20,17 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN date_bin('250 ms', p_now, timestamptz '2020-01-01 00:00:00+00') + interval '250 ms';
 
 -- A hundredth of the limit is won back each second.
+CREATE OR REPLACE FUNCTION _wa_regained_share(
+    p_share double precision, p_slowed_at timestamptz, p_now timestamptz
+) RETURNS double precision
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN least(1, coalesce(p_share + extract(EPOCH FROM p_now - p_slowed_at)::double precision / 100, 1));
+
 CREATE OR REPLACE FUNCTION _wa_pace_of(
     p_throughput integer, p_share double precision, p_slowed_at timestamptz, p_now timestamptz
 ) RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN p_throughput * _wa_pace_share() * least(
-    1, coalesce(p_share + extract(EPOCH FROM p_now - p_slowed_at)::double precision / 100, 1)
-);
+RETURN p_throughput * _wa_pace_share() * _wa_regained_share(p_share, p_slowed_at, p_now);
 
 CREATE OR REPLACE FUNCTION _wa_free_slots(
     p_next_slot_at timestamptz, p_pace double precision, p_now timestamptz
@@ -40,6 +44,8 @@ COMMENT ON FUNCTION _wa_pace_share() IS 'Internal: the share of a number''s thro
 COMMENT ON FUNCTION _wa_pace_horizon() IS 'Internal: how far ahead of its slot a message may be claimed.';
 COMMENT ON FUNCTION _wa_pace_beat(timestamptz) IS
 'Internal: when a lane that is held for its throughput is looked at again.';
+COMMENT ON FUNCTION _wa_regained_share(double precision, timestamptz, timestamptz) IS
+'Internal: the share of its throughput that a lane has after a slow-down; 1 without one.';
 COMMENT ON FUNCTION _wa_pace_of(integer, double precision, timestamptz, timestamptz) IS
 'Internal: messages a second that a lane sends: its throughput, less where the provider refused it of late.';
 COMMENT ON FUNCTION _wa_free_slots(timestamptz, double precision, timestamptz) IS
@@ -52,9 +58,7 @@ AS $$
     INSERT INTO wa_lane_slowdowns AS s (organization_id, number_id, share, slowed_at)
     SELECT DISTINCT p_org, u.id, 0.8, p_now FROM unnest(p_number_ids) u (id) ORDER BY 2
     ON CONFLICT (organization_id, number_id) DO UPDATE SET
-        share = greatest(0.05, 0.8 * least(
-            1, s.share + extract(EPOCH FROM p_now - s.slowed_at)::double precision / 100
-        )),
+        share = greatest(0.05, 0.8 * _wa_regained_share(s.share, s.slowed_at, p_now)),
         slowed_at = p_now
     WHERE s.slowed_at < p_now - interval '1 second'
 $$;

@@ -19,6 +19,7 @@ DECLARE
     v_tier_limit integer;
     v_tier_room integer;
     v_tier_free_at timestamptz;
+    v_told bigint[] := '{}';
 BEGIN
     -- Only templates open conversations.
     IF v_templates > 0 THEN
@@ -59,6 +60,23 @@ BEGIN
     IF v_locked.ids IS NULL THEN
         RETURN;
     END IF;
+    -- A status that tells of a delivery comes before this lock, and is seen below, or after this claim, and
+    -- finds what it held. Those that are being told of one at this moment are left for the next claim.
+    IF (p_org).order_mode = 'delivered' THEN
+        SELECT coalesce(array_agg(c.id) FILTER (WHERE l.is_mine IS NULL), '{}') INTO v_told
+        FROM (SELECT DISTINCT u.id FROM unnest(v_locked.contact_ids) u (id) ORDER BY u.id) c
+        CROSS JOIN LATERAL (
+            SELECT FROM wa_pair_rates x
+            WHERE x.organization_id = (p_org).id AND x.number_id = (p_number).id AND x.contact_id = c.id
+            LIMIT 1
+        ) r
+        LEFT JOIN LATERAL (
+            SELECT true AS is_mine FROM wa_pair_rates x
+            WHERE x.organization_id = (p_org).id AND x.number_id = (p_number).id AND x.contact_id = c.id
+            LIMIT 1
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) l ON true;
+    END IF;
     WITH judged AS MATERIALIZED (
         SELECT j.*, v_locked.classes[j.place]::integer AS class, v_locked.expired[j.place] AS is_expired,
             v_locked.fallbacks[j.place] AS has_fallback
@@ -70,6 +88,7 @@ BEGIN
     by_policy AS (
         SELECT j.*,
             CASE
+                WHEN j.contact_id = ANY (v_told) THEN 'leave'
                 WHEN j.is_expired THEN 'fail'
                 WHEN j.refusal = 'window_closed' AND j.has_fallback THEN 'convert'
                 WHEN j.refusal IS NOT NULL THEN 'fail'

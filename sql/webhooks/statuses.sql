@@ -28,7 +28,10 @@ BEGIN
         '^q:([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):([0-9]{1,9})$'
     ) c (parts)
     WHERE c.parts IS NOT NULL;
-    PERFORM _wa_settle_from_callback(p_org, v_callback.queue_ids, v_callback.attempts, v_callback.wamids);
+    PERFORM _wa_hold_for_delivery(
+        p_org, _wa_settle_from_callback(p_org, v_callback.queue_ids, v_callback.attempts, v_callback.wamids),
+        clock_timestamp()
+    );
 END
 $$;
 

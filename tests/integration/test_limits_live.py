@@ -137,7 +137,7 @@ def test_throughput_and_pair_rate_never_meet_a_refusal(db: Database, simulator: 
         # More to each than may be borrowed: the rest has to wait until the debt is paid.
         queue(db, number, 240, 4, first=4000000)
     with dispatchers(db, simulator, 4):
-        wait_until(lambda: accepted(simulator) == len(NUMBERS) * (400 + 4 * 45), 90)
+        wait_until(lambda: accepted(simulator) == len(NUMBERS) * (400 + 4 * 45), 240)
         reasons = (
             "SELECT DISTINCT e.reason FROM wa_outbound_queue q, explain_wa_message(q.id) e"
             " WHERE q.status = 'pending' AND e.held_until > clock_timestamp() + interval '1 minute'"

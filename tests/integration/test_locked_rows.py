@@ -10,7 +10,7 @@ from typing import Any, LiteralString
 
 import psycopg
 from harness import Database
-from sessions import column
+from sessions import Blocked, column
 from simulated import wait_until
 
 LOCK: LiteralString = "SELECT 1 FROM wa_outbound_queue WHERE reference::integer BETWEEN %s AND %s FOR UPDATE"
@@ -109,3 +109,61 @@ def test_one_locked_message_to_a_recipient_keeps_its_order_and_nobody_busy(
     wait_until(lambda: world.query("SELECT count(*) FROM world.claim()")[0]["count"] > 0)
     bodies = world.query("SELECT text_body AS b FROM wa_outbound_queue WHERE status = 'sending' ORDER BY id")
     assert [row["b"] for row in bodies] == ["46", "behind"]
+
+
+def test_an_open_cancel_of_a_row_in_a_hold_stops_no_claim(world: Database, session: Session) -> None:
+    world.query("UPDATE wa_portfolios SET tier_limit = 1")
+    world.query("SELECT world.queue(9)")
+    claim_until(world, 100, [9])
+    ids = world.query("SELECT world.queue(1) AS id, world.queue(1) AS other")[0]
+    claim_until(world, 100, [9])
+    canceller = session()
+    canceller.execute("UPDATE wa_outbound_queue SET status = 'cancelled' WHERE id = %s", (ids["other"],))
+    with world.connect(options="-c lock_timeout=5s") as claimer:
+        claimer.execute("UPDATE wa_portfolios SET tier_limit = 100")
+        assert column(claimer, "SELECT queue_id FROM world.claim()") == [ids["id"]]
+    canceller.rollback()
+    wait_until(lambda: world.query("SELECT * FROM world.claim()") != [])
+
+
+def test_locked_expired_rows_let_others_expire(world: Database, session: Session) -> None:
+    world.query("SELECT count(world.queue(n)) FROM generate_series(1, 230) n")
+    world.query(
+        "UPDATE wa_outbound_queue"
+        " SET expires_at = clock_timestamp() - interval '1 minute' * (300 - reference::int)"
+    )
+    locker = session()
+    column(locker, LOCK, 1, 210)
+    assert world.query("SELECT world.maintain() ->> 'expired' AS n")[0]["n"] == "20"
+    assert sent(world) == [*range(211, 231)]
+
+
+def test_a_delivery_that_is_told_while_the_next_message_is_claimed_lets_go_of_it(
+    world: Database, session: Session
+) -> None:
+    world.query("UPDATE wa_organizations SET order_mode = 'delivered', order_wait = '10 minutes'")
+    world.query("SELECT world.wrote(1), world.say(1, 'first')")
+    world.query("SELECT world.claim(), world.accept_all()")
+    world.query("SELECT world.accept_all()")
+    world.query("SELECT world.say(1, 'second')")
+    told: LiteralString = (
+        "WITH m AS (UPDATE wa_messages SET state = 'delivered' RETURNING organization_id, id)"
+        " SELECT _wa_release_after_status(m.organization_id, array_agg(m.id)) FROM m"
+        " GROUP BY m.organization_id"
+    )
+    # The claim comes first: the status waits for it, and finds what it held.
+    claimer = session()
+    assert column(claimer, "SELECT queue_id FROM world.claim()") == []
+    status = session()
+    waiting = Blocked(world, status, told)
+    claimer.commit()
+    waiting.finish()
+    status.commit()
+    assert world.query("SELECT count(*) FROM world.claim()")[0]["count"] == 1
+    # The status comes first: the claim leaves the recipient alone, and the next one sees it.
+    world.query("SELECT world.accept_all(), world.say(1, 'third')")
+    status = session()
+    status.execute(told)
+    assert world.query("SELECT count(*) FROM world.claim()")[0]["count"] == 0
+    status.commit()
+    wait_until(lambda: world.query("SELECT count(*) FROM world.claim()")[0]["count"] == 1)

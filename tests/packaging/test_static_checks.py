@@ -26,6 +26,10 @@ ACCEPTED_FINDINGS = {
         "double precision,timestamp with time zone)",
         'composite OUT variable "state" is not single argument',
     ),
+    (
+        "_wa_move_cursors(wa_lane_states,timestamp with time zone[],uuid[],boolean[])",
+        'composite OUT variable "state" is not single argument',
+    ),
 }
 # Bodies that pgspot 0.9.4 cannot read. What it says of a function's header and path stands all the same.
 UNREADABLE = (

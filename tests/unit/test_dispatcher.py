@@ -19,6 +19,8 @@ from pg_whatsapp.sender import Claim, Sender
 ORGANIZATION = "0192f0c1-1111-7222-8333-444455556666"
 NUMBER = "106540352242922"
 
+LATE_S = 0.05
+
 
 def claim(
     name: str,
@@ -84,7 +86,14 @@ def run(
 
     async def work() -> None:
         http = httpx.MockTransport(provider)
-        sender = Sender(http, credentials, results.append, concurrency=concurrency, start_within_s=0.8)
+        sender = Sender(
+            http,
+            credentials,
+            results.append,
+            concurrency=concurrency,
+            start_within_s=0.8,
+            late_within_s=LATE_S,
+        )
         sender.start()
         sender.offer(claims, monotonic() - age_s)
         if meanwhile is not None:
@@ -152,7 +161,12 @@ def test_a_later_claim_of_a_key_that_is_busy_waits_its_turn(credentials: Credent
 
     async def work() -> None:
         sender = Sender(
-            httpx.MockTransport(provider), credentials, results.append, concurrency=10, start_within_s=10
+            httpx.MockTransport(provider),
+            credentials,
+            results.append,
+            concurrency=10,
+            start_within_s=10,
+            late_within_s=LATE_S,
         )
         sender.start()
         sender.offer([claim("first", "key")], monotonic())
@@ -279,7 +293,12 @@ def test_room_is_announced_when_enough_is_free(credentials: Credentials) -> None
 
     async def work() -> None:
         sender = Sender(
-            httpx.MockTransport(Provider(wait)), credentials, lambda _: None, concurrency=4, start_within_s=10
+            httpx.MockTransport(Provider(wait)),
+            credentials,
+            lambda _: None,
+            concurrency=4,
+            start_within_s=10,
+            late_within_s=LATE_S,
         )
         sender.start()
         sender.offer([claim(str(n)) for n in range(6)], monotonic())

@@ -1,7 +1,7 @@
 -- Tests sql/sending/holds.sql.
 -- What rows wait for stands aside, costs those that can go nothing, and goes on when the cause is gone.
 BEGIN;
-SELECT plan(62);
+SELECT plan(70);
 \ir ../world.psql
 
 -- What a claim hands out, and how many rows of the line it has left to look at.
@@ -197,6 +197,32 @@ SELECT world.accept_all();
 UPDATE wa_organizations SET order_mode = 'accepted';
 SELECT is((SELECT count(*) FROM world.claim()), 41::bigint,
     'when that is not wanted any more, as many go as the pair rate allows');
+SELECT pg_temp.clear();
+
+-- a status may bring the callback data before the answer, and a dispatcher may die
+UPDATE wa_organizations SET order_mode = 'delivered', order_wait = '1 hour';
+SELECT world.wrote(921), world.wrote(922);
+SELECT world.say(n, 'first') FROM generate_series(921, 922) n;
+SELECT world.say(n, 'second') FROM generate_series(921, 922) n;
+SELECT is(world.claimed(), 2, 'the first go');
+SELECT _wa_settle_callbacks(organization_id, ARRAY[jsonb_populate_record(
+    NULL::_wa_webhook_atoms, jsonb_build_object('kind', 'status', 'payload', jsonb_build_object('id', 'wamid.921',
+    'status', 'sent', 'biz_opaque_callback_data', 'q:' || id || ':1')))])
+FROM wa_outbound_queue WHERE reference = '921' AND text_body = 'first';
+SELECT is(world.claimed(), 0, 'what a callback settled is not delivered yet');
+SELECT pg_temp.delivered();
+SELECT is(pg_temp.goes(), '921', 'then the next goes');
+UPDATE wa_queue_inflight SET deadline_at = clock_timestamp() WHERE contact_id = world.contact(world.customer(922));
+SELECT is(world.maintain() ->> 'lost', '1', 'a dispatcher died');
+SELECT is(pg_temp.goes(), '922', 'and keeps the next for no longer than its lease');
+UPDATE wa_organizations SET order_mode = 'accepted';
+SELECT pg_temp.clear();
+
+-- a number that is deleted takes nothing with it
+SELECT world.queue(1);
+SELECT throws_ok($$ DELETE FROM wa_phone_numbers $$, 'WA204', NULL, 'not while messages wait');
+SELECT is(pg_temp.goes(), '1', 'they go');
+SELECT throws_ok($$ DELETE FROM wa_phone_numbers $$, 'WA204', NULL, 'nor while one is being sent');
 SELECT pg_temp.clear();
 
 -- a claim closes only the holds that it took from
