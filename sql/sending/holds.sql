@@ -32,6 +32,16 @@ RETURN 100;
 COMMENT ON FUNCTION _wa_look_size() IS
 'Internal: how many rows that were passed over a claim judges at a time.';
 
+-- Messages to a recipient go one after the other, each after the answer to the one before. Where slots are
+-- scarce, more than these at a time would take those that others could use, only to be handed back: an answer
+-- may take a third of a second.
+CREATE OR REPLACE FUNCTION _wa_most_turns() RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN 3;
+
+COMMENT ON FUNCTION _wa_most_turns() IS
+'Internal: how many messages to one recipient may be in flight at a time where others wait, too.';
+
 CREATE OR REPLACE FUNCTION _wa_most_open_holds() RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN 200;
@@ -100,7 +110,7 @@ COMMENT ON FUNCTION _wa_lane_holds(uuid, bigint, timestamptz) IS
 'Internal: the open holds of a lane''s recipients, and all those of the whole lane: whether they are open, '
 'how many rows may be taken from each (NULL: any number), and behind which.';
 
--- The latest of what is said of one cause counts: nothing goes before. What has to come after others of its
+-- What is said of the first row of a cause counts: nothing goes before it. What has to come after others of its
 -- recipient waits as long as they do.
 CREATE OR REPLACE FUNCTION _wa_hold_rows(
     p_org uuid, p_number wa_phone_numbers, p_ids uuid[], p_kinds text[], p_contact_ids bigint[],
@@ -112,10 +122,11 @@ BEGIN
     INSERT INTO wa_queue_holds AS h (
         organization_id, number_id, kind, contact_id, reason, opens_at, tier_limit, portfolio_id
     )
-    SELECT p_org, (p_number).id, u.kind, c.id, (array_agg(u.reason ORDER BY u.opens_at DESC))[1],
-        max(u.opens_at), CASE WHEN u.kind = 'messaging_limit' THEN p_tier_limit END,
+    SELECT p_org, (p_number).id, u.kind, c.id, (array_agg(u.reason ORDER BY u.n))[1],
+        (array_agg(u.opens_at ORDER BY u.n))[1], CASE WHEN u.kind = 'messaging_limit' THEN p_tier_limit END,
         CASE WHEN u.kind = 'messaging_limit' THEN (p_number).portfolio_id END
-    FROM unnest(p_kinds, p_contact_ids, p_reasons, p_opens_at) u (kind, contact_id, reason, opens_at)
+    FROM unnest(p_kinds, p_contact_ids, p_reasons, p_opens_at)
+        WITH ORDINALITY u (kind, contact_id, reason, opens_at, n)
     CROSS JOIN LATERAL (SELECT CASE WHEN u.kind = 'recipient' THEN u.contact_id ELSE 0 END AS id) c
     GROUP BY u.kind, c.id
     ORDER BY c.id
@@ -149,11 +160,12 @@ BEGIN
             SELECT FROM (SELECT d.organization_id FROM wa_queue_due d WHERE d.hold_id = h.id OFFSET 0) d
             WHERE d.organization_id = (p_org).id
         );
-    -- The rest of a recipient's rows waits for the delivery, or the time, of what was granted just now.
+    -- The rest of a recipient's rows waits for the answer to, the delivery, or the time of what was granted now.
     UPDATE wa_queue_holds h SET opens_at = c.opens_at, reason = c.reason
     FROM unnest(p_ids) u (id)
     CROSS JOIN LATERAL (
         SELECT x.contact_id, x.reason = 'in_order' AND (p_org).order_mode = 'delivered' AS awaits_delivery,
+            x.reason = 'in_order' AND (p_org).order_mode <> 'delivered' AS awaits_answer,
             x.reason = 'recipient_rate' AS is_debt
         FROM wa_queue_holds x
         WHERE x.organization_id = (p_org).id AND x.id = u.id AND x.kind = 'recipient' AND x.opens_at <= p_now
@@ -162,14 +174,16 @@ BEGIN
     ) x
     CROSS JOIN LATERAL (
         SELECT CASE WHEN x.awaits_delivery THEN p_now + (p_org).order_wait
+                WHEN x.awaits_answer AND r.room > 0 THEN p_now + interval '1 second'
                 ELSE p.clear_at + _wa_pair_slack() END AS opens_at,
-            CASE WHEN x.awaits_delivery THEN 'in_order' ELSE 'recipient_rate' END AS reason
+            CASE WHEN x.awaits_delivery OR (x.awaits_answer AND r.room > 0) THEN 'in_order'
+                ELSE 'recipient_rate' END AS reason
         FROM wa_pair_rates p
+        CROSS JOIN LATERAL (
+            SELECT _wa_pair_room(p.burst_started_at, p.burst_count, p.clear_at, p_now) AS room
+        ) r
         WHERE p.organization_id = (p_org).id AND p.number_id = p_number_id AND p.contact_id = x.contact_id
-            AND p.clear_at > p_now AND (
-                x.awaits_delivery OR x.is_debt
-                OR _wa_pair_room(p.burst_started_at, p.burst_count, p.clear_at, p_now) <= 0
-            )
+            AND p.clear_at > p_now AND (x.awaits_delivery OR x.awaits_answer OR x.is_debt OR r.room <= 0)
         LIMIT 1
     ) c
     WHERE h.organization_id = (p_org).id AND h.id = u.id;

@@ -218,7 +218,7 @@ BEGIN
     IF picked > 0 THEN
         SELECT * INTO v_verdict FROM _wa_weigh_due(
             p_org, p_number, p_dispatcher_id, v_pick.ids, v_pick.contact_ids, v_pick.template_ids,
-            v_pick.classes, p_now
+            v_pick.classes, CASE WHEN picked < p_wanted THEN _wa_pair_burst() ELSE _wa_most_turns() END, p_now
         );
         v_weighed := v_verdict.weighed;
         v_held_kinds := coalesce(v_verdict.held_kinds, '{}');

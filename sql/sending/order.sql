@@ -1,23 +1,24 @@
 -- Where an organization wants it, the next message to a recipient waits until the one before is delivered.
 
--- Both in FROM, where queries take them in. What this dispatcher was granted just now is no obstacle: it
--- sends the messages to a recipient one after the other.
-CREATE OR REPLACE FUNCTION _wa_awaited_of(
+-- Both in FROM, where queries take them in. What this dispatcher was granted just now is no obstacle, but takes
+-- a turn.
+CREATE OR REPLACE FUNCTION _wa_turns_of(
     p_org uuid, p_number_id bigint, p_contact_id bigint, p_class integer, p_dispatcher_id uuid,
-    p_now timestamptz
-) RETURNS TABLE (is_awaited boolean)
+    p_most integer, p_now timestamptz
+) RETURNS TABLE (turns integer)
 LANGUAGE sql STABLE
 BEGIN ATOMIC
-    SELECT true FROM wa_queue_inflight i
+    SELECT CASE WHEN bool_or(
+        i.dispatcher_id <> p_dispatcher_id OR i.claimed_at < p_now - interval '500 milliseconds'
+    ) THEN 0 ELSE greatest(0, p_most - count(*)::integer) END
+    FROM wa_queue_inflight i
     WHERE i.contact_id = p_contact_id AND i.number_id = p_number_id AND i.organization_id = p_org
-        AND _wa_priority_of(i.class) = _wa_priority_of(p_class) AND NOT i.is_unknown
-        AND (i.dispatcher_id <> p_dispatcher_id OR i.claimed_at < p_now - interval '500 milliseconds')
-    LIMIT 1;
+        AND _wa_priority_of(i.class) = _wa_priority_of(p_class) AND NOT i.is_unknown;
 END;
 
-COMMENT ON FUNCTION _wa_awaited_of(uuid, bigint, bigint, integer, uuid, timestamptz) IS
-'Internal: a row where an earlier message of this priority to the recipient is in flight, and must be '
-'recorded first.';
+COMMENT ON FUNCTION _wa_turns_of(uuid, bigint, bigint, integer, uuid, integer, timestamptz) IS
+'Internal: how many messages of a priority a dispatcher may be handed out for a recipient, of at most so many '
+'in flight: none while an earlier one is in flight that must be recorded first.';
 
 -- It was handed back, committed late, or waits itself for its turn. One that waits for something of its own
 -- (a limit, a time) holds up nobody, one that waits for the organization's minute only its like.

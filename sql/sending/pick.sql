@@ -45,9 +45,10 @@ BEGIN
                         SELECT true FROM _wa_hold_of(p_org, p_number_id, 'recipient', d.contact_id)
                     ) IS NULL
                     AND (
-                        SELECT true FROM _wa_awaited_of(
-                            p_org, p_number_id, d.contact_id, c.class, p_dispatcher_id, p_now)
-                    ) IS NULL
+                        SELECT t.turns FROM _wa_turns_of(
+                            p_org, p_number_id, d.contact_id, c.class, p_dispatcher_id, _wa_most_turns(),
+                            p_now) t
+                    ) > 0
                     AND CASE WHEN d.template_id IS NULL THEN 'replies' <> ALL (p_closed)
                         ELSE 'templates' <> ALL (p_closed) AND (
                             SELECT true FROM wa_templates t

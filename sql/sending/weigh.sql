@@ -2,7 +2,8 @@
 
 CREATE OR REPLACE FUNCTION _wa_weigh_due(
     p_org wa_organizations, p_number wa_phone_numbers, p_dispatcher_id uuid, p_ids uuid[],
-    p_contact_ids bigint[], p_template_ids uuid[], p_classes smallint[], p_now timestamptz,
+    p_contact_ids bigint[], p_template_ids uuid[], p_classes smallint[], p_most_turns integer,
+    p_now timestamptz,
     OUT weighed uuid[], OUT granted uuid[], OUT granted_places tid[], OUT granted_contacts bigint[],
     OUT granted_templates uuid[],
     OUT granted_classes smallint[], OUT granted_open boolean[], OUT metered integer, OUT failed uuid[],
@@ -106,7 +107,7 @@ BEGIN
         FROM by_policy p
     ),
     looked_up AS (
-        SELECT r.*, w.clear_at, w.wait_until, w.room, f.is_awaited, e.queue_id AS earlier_id
+        SELECT r.*, w.clear_at, w.wait_until, w.room, f.turns, e.queue_id AS earlier_id
         FROM (
             SELECT b.*, CASE WHEN b.nth = 1 THEN b.contact_id END AS first_of FROM by_recipient b OFFSET 0
         ) r
@@ -118,8 +119,8 @@ BEGIN
                 AND x.contact_id = r.first_of
             LIMIT 1
         ) w ON true
-        LEFT JOIN LATERAL _wa_awaited_of(
-            (p_org).id, (p_number).id, r.first_of, r.class, p_dispatcher_id, p_now
+        LEFT JOIN LATERAL _wa_turns_of(
+            (p_org).id, (p_number).id, r.first_of, r.class, p_dispatcher_id, p_most_turns, p_now
         ) f ON true
         LEFT JOIN LATERAL _wa_earlier_of(
             (p_org).id, (p_number).id, r.first_of, r.class,
@@ -134,8 +135,8 @@ BEGIN
             (p_org).order_mode = 'delivered' AND first_value(l.wait_until) OVER same > p_now
                 AS is_undelivered,
             first_value(l.wait_until) OVER same AS wait_until,
-            coalesce(first_value(l.is_awaited) OVER same, false)
-                OR coalesce(first_value(l.earlier_id) OVER same < l.queue_id, false) AS is_out_of_order,
+            first_value(l.turns) OVER same AS turns,
+            coalesce(first_value(l.earlier_id) OVER same < l.queue_id, false) AS is_out_of_order,
             least(
                 coalesce(first_value(l.room) OVER same, _wa_pair_burst()),
                 CASE WHEN (p_org).order_mode = 'delivered' THEN 1 END
@@ -150,7 +151,8 @@ BEGIN
                 -- Its completion opens the hold; the second is for one that was being recorded meanwhile.
                 WHEN t.is_out_of_order THEN p_now + interval '1 second'
                 WHEN t.is_undelivered THEN t.wait_until
-                WHEN t.k <= t.room THEN NULL
+                WHEN t.k <= least(t.room, t.turns) THEN NULL
+                WHEN t.k <= t.room THEN p_now + interval '1 second'
                 WHEN (p_org).order_mode = 'delivered' AND t.room > 0 THEN p_now + (p_org).order_wait
                 ELSE greatest(t.clear_at, p_now) + _wa_pair_slack()
                     + _wa_pair_interval() * greatest(t.room, 0)
@@ -183,7 +185,7 @@ BEGIN
             END AS kind,
             CASE
                 WHEN t.verdict = 'hold' THEN t.hold_reason
-                WHEN t.is_out_of_order OR t.is_undelivered
+                WHEN t.is_out_of_order OR t.is_undelivered OR (t.turn_at IS NOT NULL AND t.k <= t.room)
                     OR ((p_org).order_mode = 'delivered' AND t.room > 0 AND t.turn_at IS NOT NULL)
                     THEN 'in_order'
                 WHEN t.turn_at IS NOT NULL THEN 'recipient_rate'
@@ -205,11 +207,11 @@ BEGIN
         count(*) FILTER (WHERE f.verdict = 'go' AND _wa_is_metered_class(f.class)),
         array_agg(f.queue_id) FILTER (WHERE f.verdict = 'fail'),
         array_agg(f.fail_code) FILTER (WHERE f.verdict = 'fail'),
-        array_agg(f.queue_id) FILTER (WHERE f.verdict = 'hold'),
-        array_agg(f.kind) FILTER (WHERE f.verdict = 'hold'),
-        array_agg(f.contact_id) FILTER (WHERE f.verdict = 'hold'),
-        array_agg(f.reason) FILTER (WHERE f.verdict = 'hold'),
-        array_agg(f.opens_at) FILTER (WHERE f.verdict = 'hold'),
+        array_agg(f.queue_id ORDER BY f.place) FILTER (WHERE f.verdict = 'hold'),
+        array_agg(f.kind ORDER BY f.place) FILTER (WHERE f.verdict = 'hold'),
+        array_agg(f.contact_id ORDER BY f.place) FILTER (WHERE f.verdict = 'hold'),
+        array_agg(f.reason ORDER BY f.place) FILTER (WHERE f.verdict = 'hold'),
+        array_agg(f.opens_at ORDER BY f.place) FILTER (WHERE f.verdict = 'hold'),
         array_agg(f.queue_id) FILTER (WHERE f.verdict = 'convert'),
         max(f.slot) FILTER (WHERE f.verdict = 'go'),
         array_agg(f.contact_id) FILTER (WHERE f.verdict = 'go' AND f.slot IS NOT NULL)
@@ -221,7 +223,7 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_weigh_due(
-    wa_organizations, wa_phone_numbers, uuid, uuid[], bigint[], uuid[], smallint[], timestamptz
+    wa_organizations, wa_phone_numbers, uuid, uuid[], bigint[], uuid[], smallint[], integer, timestamptz
 ) IS
 'Internal: divides picked rows into granted, failed (expired or refused), held (with reason and time) and '
 'those to be turned into their fall-back template. Locks the queue rows.';

@@ -1,7 +1,7 @@
 -- Tests sql/sending/claim.sql, sql/sending/lane.sql, sql/sending/pick.sql, sql/sending/weigh.sql,
 -- sql/sending/grant.sql, sql/sending/providers.sql, sql/queue/moves.sql, sql/queue/classes.sql.
 BEGIN;
-SELECT plan(58);
+SELECT plan(61);
 \ir ../world.psql
 
 -- the request
@@ -118,9 +118,9 @@ SELECT world.wrote(10);
 SELECT world.later('2 seconds');
 CREATE TEMPORARY TABLE said AS
 SELECT n, world.say(10, 'part ' || n) AS id FROM generate_series(1, 9) n;
-CREATE TEMPORARY TABLE got AS SELECT * FROM world.claim(4);
+CREATE TEMPORARY TABLE got AS SELECT * FROM world.claim(3);
 SELECT results_eq('SELECT body #>> ''{text,body}'' FROM got ORDER BY n',
-    'SELECT ''part '' || n FROM generate_series(1, 4) n',
+    'SELECT ''part '' || n FROM generate_series(1, 3) n',
     'messages to a recipient come in the order in which they were queued');
 SELECT is((SELECT count(DISTINCT order_key) FROM got), 1::bigint, 'under one key');
 SELECT world.later('2 seconds');
@@ -171,6 +171,23 @@ SELECT results_eq('SELECT body #>> ''{text,body}'' FROM world.claim()', $$ VALUE
     'but not for ever');
 UPDATE wa_organizations SET order_mode = 'accepted';
 SELECT world.accept_all();
+
+-- where places are scarce, a recipient takes three: they go one after the other
+SELECT world.later('10 minutes');
+SELECT world.wrote(n) FROM generate_series(20, 80) n;
+SELECT world.say(r, 'part ' || n) FROM generate_series(20, 24) r, generate_series(1, 40) n;
+SELECT world.say(r) FROM generate_series(31, 80) r;
+CREATE TEMPORARY TABLE scarce AS SELECT c.n, q.reference::integer AS r
+FROM world.claim(60) c JOIN wa_outbound_queue q ON q.id = c.queue_id;
+SELECT results_eq('SELECT count(*) FILTER (WHERE r < 30), count(*) FILTER (WHERE r > 30) FROM scarce',
+    $$ VALUES (15::bigint, 45::bigint) $$, 'behind five recipients with forty each most of a claim goes to others');
+SELECT is((SELECT count(*) FROM world.claim(5)), 5::bigint, 'the rest of them');
+SELECT world.accept(i.queue_id) FROM wa_queue_inflight i JOIN wa_outbound_queue q ON q.id = i.queue_id
+WHERE q.reference = '20' ORDER BY q.id LIMIT 1;
+SELECT results_eq('SELECT body #>> ''{text,body}'' FROM world.claim(1)', $$ VALUES ('part 4') $$,
+    'an answer lets the next go');
+SELECT world.accept_all();
+DELETE FROM wa_outbound_queue WHERE status = 'pending';
 
 -- shares
 SELECT world.later('1 minute');

@@ -78,7 +78,7 @@ SELECT is(pg_temp.goes(), '', 'and no more');
 SELECT is((
     SELECT w.weighed FROM wa_organizations o, wa_phone_numbers n, wa_queue_due d, _wa_weigh_due(
         o, n, '00000000-0000-0000-0000-000000000001', ARRAY[d.queue_id], ARRAY[d.contact_id + 1],
-        ARRAY[d.template_id], ARRAY[d.class], clock_timestamp()) w
+        ARRAY[d.template_id], ARRAY[d.class], 3, clock_timestamp()) w
     WHERE d.contact_id = world.contact(world.customer(44))
 ), '{}'::uuid[], 'a row that became another contact''s since it was picked is not judged');
 UPDATE wa_portfolios SET tier_limit = NULL;
