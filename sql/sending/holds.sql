@@ -110,8 +110,8 @@ COMMENT ON FUNCTION _wa_lane_holds(uuid, bigint, timestamptz) IS
 'Internal: the open holds of a lane''s recipients, and all those of the whole lane: whether they are open, '
 'how many rows may be taken from each (NULL: any number), and behind which.';
 
--- What is said of the first row of a cause counts: nothing goes before it. What has to come after others of its
--- recipient waits as long as they do.
+-- What is said of the first row of a cause counts: nothing goes before it. What has to come after others of
+-- its recipient waits as long as they do.
 CREATE OR REPLACE FUNCTION _wa_hold_rows(
     p_org uuid, p_number wa_phone_numbers, p_ids uuid[], p_kinds text[], p_contact_ids bigint[],
     p_reasons text[], p_opens_at timestamptz[], p_tier_limit integer

@@ -1,7 +1,7 @@
 -- Where an organization wants it, the next message to a recipient waits until the one before is delivered.
 
--- Both in FROM, where queries take them in. What this dispatcher was granted just now is no obstacle, but takes
--- a turn.
+-- Both in FROM, where queries take them in. What this dispatcher was granted just now is no obstacle, but
+-- takes a turn.
 CREATE OR REPLACE FUNCTION _wa_turns_of(
     p_org uuid, p_number_id bigint, p_contact_id bigint, p_class integer, p_dispatcher_id uuid,
     p_most integer, p_now timestamptz
@@ -17,8 +17,8 @@ BEGIN ATOMIC
 END;
 
 COMMENT ON FUNCTION _wa_turns_of(uuid, bigint, bigint, integer, uuid, integer, timestamptz) IS
-'Internal: how many messages of a priority a dispatcher may be handed out for a recipient, of at most so many '
-'in flight: none while an earlier one is in flight that must be recorded first.';
+'Internal: how many messages of a priority a dispatcher may be handed out for a recipient, of at most so '
+'many in flight: none while an earlier one is in flight that must be recorded first.';
 
 -- It was handed back, committed late, or waits itself for its turn. One that waits for something of its own
 -- (a limit, a time) holds up nobody, one that waits for the organization's minute only its like.
