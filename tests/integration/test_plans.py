@@ -15,8 +15,8 @@ pytestmark = pytest.mark.slow
 
 BATCHES, BATCH = 60, 50
 # Rows that an index hands out for each message: a few look-ups by key, never the whole table, which would be
-# 1,500. Every world.later() leaves a version of each row that waits, 30 a message on average: a look-up meets all
-# of them where an old snapshot (of autovacuum, say) keeps dead entries from being marked as such.
+# 1,500. Every world.later() leaves a version of each row that waits, 30 a message on average: a look-up meets
+# all of them where an old snapshot (of autovacuum, say) keeps dead entries from being marked as such.
 MOST_READ = 150
 READ = """
 SELECT indexrelname, idx_tup_read FROM pg_stat_user_indexes
