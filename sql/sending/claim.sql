@@ -40,7 +40,7 @@ BEGIN
         WHERE l.held_until IS NULL AND (SELECT i.is_sending_enabled FROM wa_installations i)
         ORDER BY l.served_at
     LOOP
-        EXIT WHEN v_left <= 0 OR clock_timestamp() > v_now + c_time;
+        EXIT WHEN v_left <= 0 OR (v_left < p_limit AND clock_timestamp() > v_now + c_time);
         PERFORM FROM wa_lanes l
         WHERE l.organization_id = v_lane.organization_id AND l.number_id = v_lane.number_id
         FOR UPDATE SKIP LOCKED;
