@@ -285,15 +285,15 @@ CREATE INDEX wa_messages_created_at_idx ON wa_messages (created_at, organization
 
 -- New tables.
 
--- A cause that rows of a lane wait for: their recipient (contact_id), or, with contact_id 0, what stops one
--- kind of row of the whole lane. Written by claims under the lane's lock; rows name it in
--- wa_queue_due.hold_id.
 -- Only its own delivery ends the wait for a message.
 ALTER TABLE wa_pair_rates ADD COLUMN awaited_id bigint;
 COMMENT ON COLUMN wa_pair_rates.wait_until IS
 'Where one message waits for the delivery of the one before: until when at most.';
 COMMENT ON COLUMN wa_pair_rates.awaited_id IS 'Whose delivery: a row of wa_messages.';
 
+-- A cause that rows of a lane wait for: their recipient (contact_id), or, with contact_id 0, what stops one
+-- kind of row of the whole lane. Written by claims under the lane's lock; rows name it in
+-- wa_queue_due.hold_id.
 CREATE TABLE wa_queue_holds (
     organization_id uuid NOT NULL,
     id bigint GENERATED ALWAYS AS IDENTITY,

@@ -200,7 +200,8 @@ BEGIN
         (p_org).id, (p_number).id, (p_number).portfolio_id, (p_org).window_margin,
         (p_org).order_mode = 'delivered', p_dispatcher_id, p_now,
         CASE WHEN p_is_look THEN p_state.look_due ELSE p_state.cursor_due END,
-        CASE WHEN p_is_look THEN p_state.look_id ELSE p_state.cursor_id END, p_state.shares, p_state.share_clock, p_wanted, metered_room,
+        CASE WHEN p_is_look THEN p_state.look_id ELSE p_state.cursor_id END,
+        p_state.shares, p_state.share_clock, p_wanted, metered_room,
         v_holds.ids, v_holds.rooms, v_holds.passed, v_holds.closed, p_state.is_skipping AND NOT p_is_look
     );
     picked := coalesce(cardinality(v_pick.ids), 0);

@@ -170,8 +170,8 @@ BEGIN
         ) s ON true
     )
     SELECT
-        k.ids, k.hold_ids, k.contact_ids, k.template_ids, k.classes, m.cursor_due, m.cursor_id, s.shares, s.share_clock,
-        m.has_more
+        k.ids, k.hold_ids, k.contact_ids, k.template_ids, k.classes, m.cursor_due, m.cursor_id, s.shares,
+        s.share_clock, m.has_more
     INTO ids, hold_ids, contact_ids, template_ids, classes, cursor_due, cursor_id, shares, share_clock, has_more
     FROM moved m
     CROSS JOIN served s
