@@ -216,6 +216,10 @@ DROP FUNCTION _wa_advance_messages(uuid, bigint[]);
 DROP FUNCTION _wa_attach_early_statuses(uuid, bigint[]);
 DROP FUNCTION _wa_refresh_entry_points(uuid, bigint[]);
 DROP FUNCTION _wa_template_button(text, integer, jsonb);
+DROP FUNCTION _wa_apply_atoms_safely(uuid, _wa_webhook_atoms[]);
+DROP FUNCTION ingest_wa_webhooks(bytea[], text[], text);
+DROP VIEW wa_queue_health;
+DROP FUNCTION _wa_queue_health();
 DROP FUNCTION _wa_check_queue_row(
     uuid, text, text, bigint, text, text, jsonb, text, text, text, jsonb, uuid
 );
@@ -283,7 +287,110 @@ COMMENT ON COLUMN wa_organizations.time_zone IS
 DROP INDEX wa_messages_created_at_idx;
 CREATE INDEX wa_messages_created_at_idx ON wa_messages (created_at, organization_id);
 
+-- Figures that nobody means. What has them gets the default.
+UPDATE wa_organizations SET order_wait = DEFAULT
+WHERE order_wait < interval '0' OR order_wait > interval '1 day';
+UPDATE wa_organizations SET unknown_grace = DEFAULT
+WHERE unknown_grace < interval '0' OR unknown_grace > interval '30 days';
+UPDATE wa_organizations SET unknown_grace_silent = DEFAULT
+WHERE unknown_grace_silent < interval '0' OR unknown_grace_silent > interval '30 days';
+UPDATE wa_portfolios SET tier_limit = NULL WHERE tier_limit < 0;
+UPDATE wa_phone_numbers SET throughput = 100000 WHERE throughput > 100000;
+ALTER TABLE wa_organizations
+ADD CONSTRAINT wa_organizations_order_wait_check CHECK (
+    order_wait >= interval '0' AND order_wait <= interval '1 day'
+),
+ADD CONSTRAINT wa_organizations_grace_check CHECK (
+    unknown_grace >= interval '0' AND unknown_grace <= interval '30 days'
+    AND unknown_grace_silent >= interval '0' AND unknown_grace_silent <= interval '30 days'
+);
+ALTER TABLE wa_portfolios ADD CONSTRAINT wa_portfolios_tier_limit_check CHECK (tier_limit >= 0);
+ALTER TABLE wa_phone_numbers DROP CONSTRAINT wa_phone_numbers_throughput_check;
+ALTER TABLE wa_phone_numbers
+ADD CONSTRAINT wa_phone_numbers_throughput_check CHECK (throughput BETWEEN 1 AND 100000);
+
+-- What somebody's lock stopped is looked for at each call.
+CREATE INDEX wa_webhook_errors_locked_idx ON wa_webhook_errors (occurred_at)
+WHERE sqlstate = '55P03' AND resolved_at IS NULL;
+
 -- New tables.
+
+-- Who may speak for whom, where organizations share a Meta app.
+CREATE TABLE wa_app_shares (
+    organization_id uuid NOT NULL,
+    with_id uuid,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created_by text NOT NULL DEFAULT session_user,
+    CONSTRAINT wa_app_shares_organization_fkey FOREIGN KEY (organization_id)
+    REFERENCES wa_organizations (id) ON DELETE CASCADE
+);
+
+CREATE UNIQUE INDEX wa_app_shares_key ON wa_app_shares (organization_id, with_id) NULLS NOT DISTINCT;
+
+ALTER TABLE wa_webhook_logs ADD COLUMN signed_by uuid[];
+
+COMMENT ON COLUMN wa_webhook_logs.signed_by IS
+'Whose secrets signed it (ids of wa_secrets, zeros for the environment''s): it is believed of their numbers '
+'only. NULL where nobody looked: stored by hand, by 360dialog''s way in, or before 0.2.0; taken at its word.';
+COMMENT ON TABLE wa_app_shares IS
+'Organizations whose Meta app serves others, too: see share_wa_app(). with_id NULL: all.';
+
+-- One row for each kind of work and what it was about, so that a fault that comes back every second is one
+-- row, not a flood. It references nothing: noting a fault must wait for nobody's lock.
+CREATE TABLE wa_faults (
+    organization_id uuid NOT NULL,
+    work text NOT NULL,
+    subject text NOT NULL,
+    sqlstate text NOT NULL,
+    error text NOT NULL,
+    first_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    last_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    times integer NOT NULL DEFAULT 1,
+    CONSTRAINT wa_faults_pkey PRIMARY KEY (organization_id, work, subject)
+);
+
+CREATE INDEX wa_faults_last_at_idx ON wa_faults (last_at);
+
+-- Rows, not advisory locks: the key of those could be guessed, and any role may take them.
+CREATE TABLE wa_locks (
+    name text NOT NULL,
+    CONSTRAINT wa_locks_pkey PRIMARY KEY (name)
+);
+
+INSERT INTO wa_locks (name) VALUES ('maintenance'), ('rollups'), ('webhooks');
+
+COMMENT ON TABLE wa_faults IS
+'What failed inside and was set aside so that the rest could go on, by kind of work; the last time counts.';
+COMMENT ON COLUMN wa_faults.work IS
+'claim, result, maintenance, or webhook where it met a lock: wa_webhook_errors and wa_job_runs have the '
+'rest.';
+COMMENT ON COLUMN wa_faults.subject IS
+'What it was about: a business number for a claim, a queue id for a result, else empty.';
+COMMENT ON COLUMN wa_faults.times IS 'How often it failed in a row, with less than a minute in between.';
+COMMENT ON TABLE wa_locks IS
+'Internal: one row for what is done by one session at a time; locked, never changed.';
+
+-- Answers that could not be recorded when they came, most of them because somebody had the row locked. The
+-- row stays in flight meanwhile: what was sent is never taken for lost.
+CREATE TABLE wa_late_results (
+    organization_id uuid NOT NULL,
+    queue_id uuid NOT NULL,
+    attempt integer NOT NULL,
+    result jsonb NOT NULL,
+    sqlstate text NOT NULL,
+    error text,
+    tries integer NOT NULL DEFAULT 1,
+    came_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    try_at timestamptz NOT NULL,
+    CONSTRAINT wa_late_results_pkey PRIMARY KEY (organization_id, queue_id, attempt)
+);
+
+CREATE INDEX wa_late_results_try_at_idx ON wa_late_results (try_at);
+
+COMMENT ON TABLE wa_late_results IS
+'Answers of the provider that could not be recorded at once; dispatchers try again until they can.';
+COMMENT ON COLUMN wa_late_results.sqlstate IS
+'55P03: somebody has the row, or something else of the organization, locked. Else the error.';
 
 -- Only its own delivery ends the wait for a message.
 ALTER TABLE wa_pair_rates ADD COLUMN awaited_id bigint;
@@ -808,7 +915,8 @@ BEGIN
         'wa_automation_flows', 'siren_templates', 'siren_events', 'timeline_entries', 'wa_broadcast_lists',
         'wa_broadcast_members', 'wa_media', 'wa_media_contents', 'wa_media_signatures',
         'wa_message_rollups', 'wa_response_rollups', 'wa_rollup_marks', 'wa_rollup_horizons', 'wa_rates',
-        'wa_lane_states', 'wa_queue_holds', 'wa_lane_slowdowns'
+        'wa_lane_states', 'wa_queue_holds', 'wa_lane_slowdowns', 'wa_faults', 'wa_late_results',
+        'wa_app_shares'
     ] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', v_table);
         EXECUTE format(

@@ -55,7 +55,18 @@ def make_tenants(db: Database, make_role: Callable[..., str]) -> tuple[Tenant, T
         a.id, b.id = row
     for tenant in (a, b):
         _fill(db, tenant, services)
+        _fail(db, tenant)
     return a, b, services.__getitem__
+
+
+def _fail(db: Database, tenant: Tenant) -> None:
+    """What went wrong inside: a fault, and an answer that could not be recorded."""
+    result = {"id": tenant.id, "org": tenant.id, "attempt": 1, "outcome": "unknown", "error": tenant.secret}
+    db.query("SELECT _wa_note_fault(%s, 'claim', '', '22003', %s)", tenant.id, tenant.secret)
+    db.query(
+        "SELECT _wa_keep_results(%s, %s::jsonb, '22003', %s)", tenant.id, json.dumps([result]), tenant.secret
+    )
+    db.query("SELECT share_wa_app(%s, %s)", tenant.id, tenant.id)
 
 
 def _fill(db: Database, tenant: Tenant, services: dict[str, str]) -> None:

@@ -124,7 +124,10 @@ def serve(host: str, port: int) -> None:
     """Receive webhooks at /api/whatsapp/webhook, until stopped.
 
     Answers 200 once the body is stored durably. Secrets come from `wa secrets set` and from
-    WHATSAPP_APP_SECRET and WHATSAPP_VERIFY_TOKEN. Put a TLS proxy in front.
+    WHATSAPP_APP_SECRET and WHATSAPP_VERIFY_TOKEN. Put a TLS proxy in front: where WA_TRUSTED_PROXIES names
+    its address (or network, several with commas), the X-Forwarded-For that it sets tells the source.
+    WA_MOST_PER_SOURCE bounds the requests that a source has under way; unset, nothing does, for all of
+    Meta's may come through one proxy.
     """
     from pg_whatsapp.numbers import register_from_environment
     from pg_whatsapp.receiver import Receiver

@@ -34,6 +34,8 @@ class Settings(BaseSettings):
     verify_token: SecretStr | None = Field(
         default=None, validation_alias=AliasChoices("WHATSAPP_VERIFY_TOKEN", "WHATSAPP_WEBHOOK_VERIFY_TOKEN")
     )
+    trusted_proxies: str | None = Field(default=None, validation_alias="WA_TRUSTED_PROXIES")
+    most_per_source: int | None = Field(default=None, validation_alias="WA_MOST_PER_SOURCE", ge=1)
     secret_key: SecretStr | None = Field(default=None, validation_alias="WA_SECRET_KEY")
     secret_key_file: Path | None = Field(default=None, validation_alias="WA_SECRET_KEY_FILE")
 

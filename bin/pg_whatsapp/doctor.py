@@ -187,6 +187,18 @@ async def _numbers(patient: Patient) -> Finding:
             f"{len(deaf)} of 360dialog whose webhooks no stored secret lets in",
             f"bin/wa secrets set webhook_header --number {deaf[0][0]}, with the header told to 360dialog.",
         )
+    has_secret = patient.settings.app_secret is not None
+    unheard = await patient.list("SELECT phone_number_id FROM get_wa_unheard_numbers(%s)", has_secret)
+    [of_meta] = await patient.ask("SELECT count(*) FROM wa_phone_numbers WHERE provider = 'meta'")
+    # Without any secret at all the webhooks' line says so.
+    if unheard and len(unheard) < of_meta:
+        return Finding(
+            "numbers",
+            False,
+            f"{len(unheard)} whose webhooks no secret may sign, the first is {unheard[0][0]}",
+            f"bin/wa secrets set app_secret --number {unheard[0][0]}, or SELECT share_wa_app(owner) where one"
+            " Meta app serves several organizations; then replay_wa_webhooks().",
+        )
     return Finding(
         "numbers",
         not (paused or off or restricted),
@@ -341,6 +353,24 @@ async def _queue(patient: Patient) -> Finding:
     return Finding("queue", False, text, hint)
 
 
+async def _faults(patient: Patient) -> Finding:
+    rows = await patient.list(
+        "SELECT work, sqlstate, error FROM wa_faults WHERE last_at > clock_timestamp() - interval '1 hour'"
+        " ORDER BY last_at DESC"
+    )
+    [late] = await patient.ask("SELECT count(*) FROM wa_late_results")
+    if not rows and not late:
+        return Finding("faults", True, "none within an hour")
+    text = f"{len(rows)} kinds within an hour"
+    if rows:
+        work, sqlstate, error = rows[0]
+        text += f", the last in {work}: {sqlstate} {error}"
+    if late:
+        text += f"; {late} answers wait to be recorded"
+    hint = "SELECT * FROM wa_faults; 55P03 is a lock that somebody holds: pg_locks says who."
+    return Finding("faults", False, text, hint)
+
+
 async def _dispatcher(patient: Patient) -> Finding:
     [alive] = await patient.ask(
         "SELECT count(*) FROM wa_dispatchers"
@@ -368,6 +398,7 @@ CHECKS: tuple[Check, ...] = (
     _clocks,
     _standbys,
     _queue,
+    _faults,
     _dispatcher,
 )
 

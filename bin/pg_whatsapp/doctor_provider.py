@@ -13,7 +13,7 @@ from pg_whatsapp.config import Settings
 from pg_whatsapp.credentials import Credentials, Endpoint
 from pg_whatsapp.db import Link
 from pg_whatsapp.secrets import SecretBox
-from pg_whatsapp.transport import open_transport, parse_answer
+from pg_whatsapp.transport import open_transport, parse_answer, read_body
 
 TIMEOUT_S = 10.0
 AT_ONCE = 10
@@ -82,7 +82,7 @@ async def _ask_one(http: httpx.AsyncBaseTransport, number: Number, endpoint: End
         response = await http.handle_async_request(request)
         skew_s = measure_skew(response.headers.get("date"), before, time.time())
         try:
-            content = await response.aread()
+            content = await read_body(response)
         finally:
             await response.aclose()
     except Exception as error:

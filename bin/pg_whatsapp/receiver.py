@@ -6,8 +6,10 @@ import asyncio
 import hmac
 import signal
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import LiteralString
 
 import psycopg
 import uvicorn
@@ -21,6 +23,7 @@ from pg_whatsapp import errors, log
 from pg_whatsapp.config import Settings
 from pg_whatsapp.db import Link
 from pg_whatsapp.garbage import collect_rarely
+from pg_whatsapp.http_guard import Guard, allow_connections
 from pg_whatsapp.secrets import SecretBox
 from pg_whatsapp.signature import load_verify
 from pg_whatsapp.vouching import find_vouchers
@@ -31,7 +34,14 @@ PATH = "/api/whatsapp/webhook"
 HEALTH_PATH = "/healthz"
 LARGEST_BODY = 10 * 1024 * 1024
 HEALTH_TIMEOUT_S = 5.0
+# A wrong verify token is answered after so long, and so many wait for that at most.
+GUESS_S = 1.0
+MOST_GUESSES = 10
 BACKLOG = 2048
+_MAY_RECEIVE: LiteralString = (
+    "SELECT has_function_privilege('ingest_wa_webhooks(bytea[], text[], text, text[])', 'EXECUTE')"
+    " AND has_function_privilege('process_wa_webhooks(integer)', 'EXECUTE'), pg_is_in_recovery()"
+)
 _logger = log.get("receiver")
 _STORED = Response(status_code=200)
 _GONE = Response(status_code=400)
@@ -39,6 +49,7 @@ _UNSIGNED = PlainTextResponse("signature missing", 401)
 _FORGED = PlainTextResponse("signature wrong", 401)
 _OVERREACHING = PlainTextResponse("not the secret of this number", 401)
 _TOO_LARGE = PlainTextResponse("body too large", 413)
+_LATER = PlainTextResponse("too many at once", 429, headers={"retry-after": "10"})
 _REPEAT = PlainTextResponse("not stored, please repeat", 503, headers={"retry-after": "5"})
 
 
@@ -57,6 +68,13 @@ class Receiver:
         self._batcher = WebhookBatcher(self._store_link, self._processor.wake)
         self._rejections = Rejections(self._other_link)
         self._secrets = WebhookSecrets(settings, box, self._other_link)
+        #: Bounds what clients cost before anything is known of them.
+        self.guard = Guard()
+        self.trusted_proxies = settings.trusted_proxies
+        self._most_per_source = settings.most_per_source
+        self._per_source: Counter[str] = Counter()
+        self._guessing = 0
+        self._one_guess = asyncio.Lock()
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -80,7 +98,7 @@ class Receiver:
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         batcher = self._batcher
         parts = (self._processor, self._rejections, self._secrets)
-        work = (batcher.run(), batcher.give_up(), *(part.run() for part in parts))
+        work = (batcher.run(), batcher.give_up(), self.guard.run(), *(part.run() for part in parts))
         tasks = [asyncio.create_task(one) for one in work]
         for task in tasks:
             task.add_done_callback(self._ended)
@@ -108,11 +126,34 @@ class Receiver:
         if is_asked and (self._is_token(given) or (await self._refresh_secrets() and self._is_token(given))):
             return PlainTextResponse(query.get("hub.challenge", ""))
         self._rejections.add(_source(request), "verify_token")
+        if self._guessing >= MOST_GUESSES:
+            return _LATER
+        # One after the other: what tries tokens gets through one a second, however many it sends.
+        self._guessing += 1
+        try:
+            async with self._one_guess:
+                await asyncio.sleep(GUESS_S)
+        finally:
+            self._guessing -= 1
         return PlainTextResponse("wrong verify token", 403)
 
     def _is_token(self, given: bytes) -> bool:
-        matches = [hmac.compare_digest(given, token.encode()) for token in self._secrets.get("verify_token")]
+        matches = [hmac.compare_digest(given, token.encode()) for token in self._secrets.verify_tokens]
         return any(matches)
+
+    async def take_of(self, headers: dict[bytes, bytes], source: str, receive: Receive) -> Response:
+        """One webhook, unless its source has too many under way."""
+        if self._most_per_source is None:
+            return await self.take(headers, source, receive)
+        if self._per_source[source] >= self._most_per_source:
+            return _LATER
+        self._per_source[source] += 1
+        try:
+            return await self.take(headers, source, receive)
+        finally:
+            self._per_source[source] -= 1
+            if not self._per_source[source]:
+                del self._per_source[source]
 
     async def take(self, headers: dict[bytes, bytes], source: str, receive: Receive) -> Response:
         """One webhook: 200 only after its body is committed."""
@@ -125,13 +166,13 @@ class Receiver:
             return _GONE
         if body is None:
             return _TOO_LARGE
-        is_signed, vouchers = self._vouch(headers, body)
-        if not is_signed and not vouchers and await self._refresh_secrets():
-            is_signed, vouchers = self._vouch(headers, body)
-        if not is_signed and not vouchers:
+        is_signed, secrets = self._vouch(headers, body)
+        if not secrets and await self._refresh_secrets():
+            is_signed, secrets = self._vouch(headers, body)
+        if not secrets:
             return self._refuse(headers, source)
         try:
-            await self._batcher.store(body, source, None if is_signed else vouchers)
+            await self._batcher.store(body, source, secrets, is_signed=is_signed)
         except NotStoredError:
             return _REPEAT
         except OverreachError:
@@ -140,19 +181,25 @@ class Receiver:
         return _STORED
 
     def _vouch(self, headers: dict[bytes, bytes], body: bytes) -> tuple[bool, list[str]]:
-        """Whether Meta signed it; if not, the ids of the secrets that 360dialog shows."""
+        """Whether Meta signed it, and the ids of the secrets that it did so with, or that 360dialog shows."""
         signature = headers.get(b"x-hub-signature-256")
-        if signature is not None and self._verify(
-            body, signature.decode("latin-1"), self._secrets.get("app_secret")
-        ):
-            return True, []
+        if signature is not None:
+            given = signature.decode("latin-1")
+            signers = [
+                secret_id
+                for value, ids in self._secrets.app_secrets.items()
+                if self._verify(body, given, (value,))
+                for secret_id in ids
+            ]
+            if signers:
+                return True, signers
         return False, find_vouchers(self._secrets.vouchers, headers, body)
 
     def _refuse(self, headers: dict[bytes, bytes], source: str) -> Response:
         if b"x-hub-signature-256" not in headers:
             self._rejections.add(source, "signature missing")
             return _UNSIGNED
-        has_secret = bool(self._secrets.get("app_secret"))
+        has_secret = bool(self._secrets.app_secrets)
         self._rejections.add(source, "signature wrong" if has_secret else "no app secret known")
         return _FORGED
 
@@ -163,13 +210,17 @@ class Receiver:
             return False
 
     async def health(self, _request: Request) -> Response:
-        """200 while the database answers, 503 otherwise."""
+        """200 while webhooks can be stored and processed, 503 and why otherwise."""
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT_S):
-                await self._other_link.fetch("SELECT 1")
+                [[may, is_standby]] = await self._other_link.fetch(_MAY_RECEIVE)
+        except psycopg.errors.UndefinedFunction:
+            return PlainTextResponse("database not migrated: bin/wa migrate", 503)
         except (psycopg.Error, errors.WaError, TimeoutError):
             return PlainTextResponse("database away", 503)
-        return PlainTextResponse("ok")
+        if is_standby:
+            return PlainTextResponse("database is a standby", 503)
+        return PlainTextResponse("ok") if may else PlainTextResponse("role may not receive webhooks", 503)
 
 
 class _Webhook:
@@ -181,7 +232,7 @@ class _Webhook:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = scope.get("client")
         source = client[0] if client else "unknown"
-        response = await self._receiver.take(dict(scope["headers"]), source, receive)
+        response = await self._receiver.take_of(dict(scope["headers"]), source, receive)
         await response(scope, receive, send)
 
 
@@ -230,7 +281,7 @@ def serve(receiver: Receiver, host: str, port: int) -> None:
     config = uvicorn.Config(
         receiver.app(),
         loop="uvloop",
-        http="httptools",
+        http=receiver.guard.protocol(),
         ws="none",
         lifespan="on",
         # Its access log would hold the verify token.
@@ -238,6 +289,9 @@ def serve(receiver: Receiver, host: str, port: int) -> None:
         log_config=None,
         server_header=False,
         date_header=False,
+        # An address that a client names itself counts only where a proxy of ours says so.
+        proxy_headers=bool(receiver.trusted_proxies),
+        forwarded_allow_ips=receiver.trusted_proxies or [],
         timeout_graceful_shutdown=10,
     )
     # uvicorn shuts down in order on a signal and then raises it again for whoever had it before: that would
@@ -245,6 +299,7 @@ def serve(receiver: Receiver, host: str, port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     collect_rarely()
+    allow_connections()
     with listener:
         Server(config).run(sockets=[listener])
     if receiver.failure is not None:

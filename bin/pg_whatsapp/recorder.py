@@ -90,7 +90,7 @@ class Recorder:
         """Record a batch; one result that the database cannot take does not hold up the others."""
         try:
             await self._call(batch)
-        except psycopg.Error as error:
+        except (psycopg.Error, orjson.JSONEncodeError) as error:
             if len(batch) > 1:
                 middle = len(batch) // 2
                 await self._record(batch[:middle])

@@ -15,7 +15,7 @@ from pg_whatsapp.config import Settings
 from pg_whatsapp.errors import ProviderError, SealError, WaError
 from pg_whatsapp.providers import PROVIDERS
 from pg_whatsapp.secrets import SecretBox
-from pg_whatsapp.transport import parse_answer
+from pg_whatsapp.transport import parse_answer, read_body
 
 _logger = log.get("templates")
 FIELDS = (
@@ -23,6 +23,7 @@ FIELDS = (
     "previous_category,correct_category,message_send_ttl_seconds"
 )
 PAGE = 100
+LARGEST_PAGE = 16 << 20
 TIMEOUT_S = 30.0
 TRIES = 4
 FIRST_WAIT_S = 1.0
@@ -340,7 +341,7 @@ async def _call(
         try:
             response = await http.handle_async_request(request)
             try:
-                content = await response.aread()
+                content = await read_body(response, LARGEST_PAGE)
             finally:
                 await response.aclose()
         except Exception as error:

@@ -7,10 +7,11 @@ client (cookies, redirects, authentication flows) is wanted here.
 
 from __future__ import annotations
 
+import zlib
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import httpx
 import orjson
@@ -23,7 +24,12 @@ CONNECT_TIMEOUT_S = 5.0
 # Providers close idle connections after a minute or more; one that is closed while a request enters it costs
 # an unknown outcome, so ours go first.
 IDLE_TIMEOUT_S = 20.0
+# A send is answered in less than a kilobyte; nobody makes us hold what he likes.
 LARGEST_ANSWER = 1 << 20
+# Answers with no more brackets than these are not looked at twice.
+_DEEP = 100
+# By Content-Encoding (RFC 9110, section 8.4.1): zlib's window bits.
+_PACKINGS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 # hyper's name for a failure before a connection stood. pyreqwest's exception classes do not tell that: it
 # calls a socket cut after the request left a ConnectError, and any timeout before the answer's headers a
 # ConnectTimeoutError.
@@ -82,7 +88,7 @@ async def post(
     try:
         response = await http.handle_async_request(request)
         try:
-            content = await _read(response)
+            content = await read_body(response)
         finally:
             await response.aclose()
     except Exception as error:
@@ -97,11 +103,32 @@ async def post(
     )
 
 
-async def _read(response: httpx.Response) -> bytes:
-    """All of the body. httpx's own reader, which also decompresses, costs a tenth of sending a message."""
-    if "content-encoding" in response.headers or not isinstance(response.stream, httpx.AsyncByteStream):
-        return await response.aread()
-    return b"".join([part async for part in response.stream])
+async def read_body(response: httpx.Response, largest: int = LARGEST_ANSWER) -> bytes | None:
+    """All of the body; None if it is larger than so many bytes, of which no more is read, or packed oddly.
+
+    httpx's own reader costs a tenth of sending a message, and unpacks without end.
+    """
+    parts = []
+    size = 0
+    async for part in cast(httpx.AsyncByteStream, response.stream):
+        size += len(part)
+        if size > largest:
+            return None
+        parts.append(part)
+    content = b"".join(parts)
+    encoding = response.headers.get("content-encoding")
+    return content if encoding is None else _unpack(content, encoding.strip().lower(), largest)
+
+
+def _unpack(content: bytes, encoding: str, largest: int) -> bytes | None:
+    if encoding not in _PACKINGS:
+        return None
+    unpacker = zlib.decompressobj(_PACKINGS[encoding])
+    try:
+        plain = unpacker.decompress(content, largest)
+    except zlib.error:
+        return None
+    return plain if unpacker.eof else None
 
 
 def never_left(error: BaseException) -> bool:
@@ -111,19 +138,23 @@ def never_left(error: BaseException) -> bool:
     return any(cause.get("message") == _NOT_CONNECTED for cause in causes or ())
 
 
-def parse_answer(content: bytes) -> Any:
-    """The JSON value of an answer's body, None where it is no JSON or larger than 1 MiB.
+def parse_answer(content: bytes | None) -> Any:
+    """The JSON value of an answer's body; None where it is no JSON, or nested so deep that none of ours is.
 
     NUL, which PostgreSQL's jsonb cannot hold, becomes U+FFFD.
     """
-    if len(content) > LARGEST_ANSWER:
+    if content is None:
         return None
     try:
         if b"\\u0000" in content:
             content = content.replace(b"\\u0000", b"\\ufffd")
-        return orjson.loads(content)
-    except orjson.JSONDecodeError:
+        answer = orjson.loads(content)
+        if content.count(b"[") + content.count(b"{") > _DEEP:
+            # Reads deeper than it writes, and the database has to be written to.
+            orjson.dumps(answer)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return None
+    return answer
 
 
 def parse_retry_after(value: str | None) -> float | None:
@@ -135,9 +166,9 @@ def parse_retry_after(value: str | None) -> float | None:
     except ValueError:
         try:
             at = parsedate_to_datetime(value)
-        except ValueError:
+            if at.tzinfo is None:
+                at = at.replace(tzinfo=UTC)
+            seconds = (at - datetime.now(UTC)).total_seconds()
+        except (ValueError, OverflowError):
             return None
-        if at.tzinfo is None:
-            at = at.replace(tzinfo=UTC)
-        seconds = (at - datetime.now(UTC)).total_seconds()
     return seconds if 0 <= seconds < 1e6 else None

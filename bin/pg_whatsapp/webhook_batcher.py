@@ -16,6 +16,7 @@ _logger = log.get("receiver")
 LARGEST_BATCH = 500
 # What may wait in memory; beyond it the provider is told to come again.
 MOST_WAITING = 5000
+MOST_WAITING_BYTES = 64 * 1024 * 1024
 # A request waits this long for a database that is away, then the provider is told to come again.
 PATIENCE_S = 5.0
 # How often those are looked for: a timer for each request would cost as much as checking its signature.
@@ -35,7 +36,8 @@ class _Waiting(NamedTuple):
 
     body: bytes
     source: str | None
-    vouchers: list[str] | None
+    secrets: list[str]
+    is_signed: bool
     since: float
     stored: asyncio.Future[None]
 
@@ -48,20 +50,25 @@ class WebhookBatcher:
         self._on_stored = on_stored
         self._some = asyncio.Event()
         self._waiting: list[_Waiting] = []
+        self._bytes = 0
         self._storing: list[_Waiting] = []
 
-    async def store(self, body: bytes, source: str | None, vouchers: list[str] | None = None) -> None:
+    async def store(self, body: bytes, source: str | None, secrets: list[str], *, is_signed: bool) -> None:
         """Return once the body is committed; raises NotStoredError if that cannot be had now.
 
-        vouchers: ids of the secrets that the request showed, None where the body is signed. Raises
-        OverreachError if they are not for what the body speaks of.
+        secrets: ids of those that the body is signed with, which are remembered; else of those that the
+        request showed, and OverreachError is raised if they are not for what the body speaks of.
         """
-        if len(self._waiting) >= MOST_WAITING:
+        if len(self._waiting) >= MOST_WAITING or self._bytes > MOST_WAITING_BYTES:
             raise NotStoredError
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(body, source, vouchers, monotonic(), stored))
+        self._bytes += len(body)
+        self._waiting.append(_Waiting(body, source, secrets, is_signed, monotonic(), stored))
         self._some.set()
-        await stored
+        try:
+            await stored
+        finally:
+            self._bytes -= len(body)
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -71,8 +78,8 @@ class WebhookBatcher:
             del self._waiting[:LARGEST_BATCH]
             if not self._waiting:
                 self._some.clear()
-            signed = [one for one in self._storing if one.vouchers is None]
-            vouched = [one for one in self._storing if one.vouchers is not None]
+            signed = [one for one in self._storing if one.is_signed]
+            vouched = [one for one in self._storing if not one.is_signed]
             if signed:
                 await self._store(signed)
             if vouched:
@@ -93,18 +100,21 @@ class WebhookBatcher:
         ids: list[int | None] = []
         try:
             # %b: binary arrays, which need no escaping.
-            if batch[0].vouchers is None:
+            bodies, sources = [one.body for one in batch], [one.source for one in batch]
+            secrets = ["{" + ",".join(one.secrets) + "}" for one in batch]
+            if batch[0].is_signed:
                 await self._link.fetch(
-                    "SELECT ingest_wa_webhooks(%b::bytea[], %b::text[])",
-                    [one.body for one in batch],
-                    [one.source for one in batch],
+                    "SELECT ingest_wa_webhooks(%b::bytea[], %b::text[], 'meta', %b::text[])",
+                    bodies,
+                    sources,
+                    secrets,
                 )
             else:
                 [[ids]] = await self._link.fetch(
                     "SELECT ingest_wa_vouched_webhooks(%b::bytea[], %b::text[], %b::text[])",
-                    [one.body for one in batch],
-                    [one.source for one in batch],
-                    ["{" + ",".join(one.vouchers or ()) + "}" for one in batch],
+                    bodies,
+                    sources,
+                    secrets,
                 )
         except (psycopg.Error, errors.WaError) as error:
             _logger.error(

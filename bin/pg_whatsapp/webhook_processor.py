@@ -23,6 +23,8 @@ BATCH = 1000
 # After a batch that was not full, let more come together: a call costs as much as twenty bodies.
 GATHER_S = 0.05
 MOST_REJECTIONS = 1000
+# The id by which the database knows the secret of the environment (_wa_environment_signer).
+ENVIRONMENT = "00000000-0000-0000-0000-000000000000"
 REFRESH_SECRETS_EVERY_S = 5.0
 # A wrong signature may mean a new secret: look, but not for every forged request.
 REFRESH_SECRETS_AT_MOST_EVERY_S = 1.0
@@ -86,18 +88,21 @@ class WebhookSecrets:
     def __init__(self, settings: Settings, box: SecretBox | None, link: Link) -> None:
         self._box = box
         self._link = link
-        self._own = {
-            "app_secret": settings.app_secret.get_secret_value() if settings.app_secret else None,
-            "verify_token": settings.verify_token.get_secret_value() if settings.verify_token else None,
-        }
-        self._values: dict[str, list[str]] = {name: [value] for name, value in self._own.items() if value}
+        self._own_app_secret = settings.app_secret.get_secret_value() if settings.app_secret else None
+        self._own_token = settings.verify_token.get_secret_value() if settings.verify_token else None
+        #: The ids of each app secret: organizations may share an app, and so a secret.
+        self.app_secrets: dict[str, list[str]] = {}
+        self.verify_tokens: list[str] = []
         #: What requests of 360dialog may show.
         self.vouchers: list[Voucher] = []
+        self._forget()
         self._refreshed_at = 0.0
 
-    def get(self, name: str) -> list[str]:
-        """All values that count as `name` ('app_secret' or 'verify_token') now."""
-        return self._values.get(name, [])
+    def _forget(self) -> None:
+        """Only what the environment has."""
+        self.app_secrets = {self._own_app_secret: [ENVIRONMENT]} if self._own_app_secret else {}
+        self.verify_tokens = [self._own_token] if self._own_token else []
+        self.vouchers = []
 
     async def refresh(self) -> bool:
         """Read the stored secrets again unless that was just done; whether anything changed."""
@@ -108,8 +113,8 @@ class WebhookSecrets:
             "SELECT organization_id::text, name, ciphertext, key_id, phone_number_id, secret_id::text"
             " FROM get_wa_webhook_secrets()"
         )
-        values: dict[str, list[str]] = {name: [value] for name, value in self._own.items() if value}
-        vouchers: list[Voucher] = []
+        before = (self.app_secrets, self.verify_tokens, self.vouchers)
+        self._forget()
         for organization, name, ciphertext, key_id, number, secret_id in rows:
             if self._box is None:
                 _logger.error(
@@ -118,15 +123,18 @@ class WebhookSecrets:
                 break
             try:
                 sealed_for, value = self._box.open(organization, name, bytes(ciphertext), key_id)
-                if name not in (HEADER, PLATFORM):
-                    values.setdefault(name, []).append(value)
-                elif sealed_for == number:
-                    vouchers.append(read_voucher(secret_id, name, value))
+                if name == "verify_token":
+                    self.verify_tokens.append(value)
+                elif sealed_for != number:
+                    # Its row was changed: a secret speaks for the number that it was sealed for.
+                    _logger.error("a stored secret was sealed for another number", secret_id=secret_id)
+                elif name == "app_secret":
+                    self.app_secrets.setdefault(value, []).append(secret_id)
+                elif name in (HEADER, PLATFORM):
+                    self.vouchers.append(read_voucher(secret_id, name, value))
             except (SealError, ConfigError) as error:
                 _logger.error(str(error), hint=error.hint)
-        changed = (values, vouchers) != (self._values, self.vouchers)
-        self._values, self.vouchers = values, vouchers
-        return changed
+        return before != (self.app_secrets, self.verify_tokens, self.vouchers)
 
     async def run(self) -> None:
         """Keep the secrets fresh until cancelled."""

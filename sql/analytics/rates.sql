@@ -30,6 +30,7 @@ COMMENT ON FUNCTION _wa_rate_lines(text, text[]) IS
 
 CREATE OR REPLACE FUNCTION load_wa_rates(p_csv text) RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+SET standard_conforming_strings = on
 AS $$
 DECLARE
     v_names text[];

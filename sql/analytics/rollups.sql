@@ -173,11 +173,11 @@ COMMENT ON VIEW _wa_stale_answer_quarters IS
 COMMENT ON VIEW _wa_message_lines IS 'Internal: figures of stale quarter hours, from the ledger.';
 COMMENT ON VIEW _wa_answer_lines IS 'Internal: answers in stale quarter hours, from the ledger.';
 
--- Callers hold the advisory lock: two roll-ups of a quarter hour would both write it.
+-- Callers hold the lock: two roll-ups of a quarter hour would both write it.
 CREATE OR REPLACE FUNCTION _wa_lock_rollups() RETURNS void
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
-    SELECT pg_advisory_xact_lock(hashtextextended('wa_rollups', 0))
+    SELECT _wa_lock('rollups')
 $$;
 
 COMMENT ON FUNCTION _wa_lock_rollups() IS

@@ -22,6 +22,8 @@ COMMENT ON VIEW rate_limits IS
 CREATE OR REPLACE FUNCTION tg_rate_limits__charge() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
+DECLARE
+    c_most CONSTANT integer := 1000000;
 BEGIN
     PERFORM _wa_require_columns('rate_limits', to_jsonb(NEW), 'user_id', 'service', 'endpoint', 'count');
     PERFORM _wa_require_value('rate_limits', 'service', NEW.service, 'whatsapp');
@@ -31,10 +33,10 @@ BEGIN
             MESSAGE = 'only the organization that you work for can be charged',
             DETAIL = format('user_id is %s, you work for %s.', NEW.user_id, _wa_caller_organization()),
             HINT = 'SET wa.organization_id chooses among those that you belong to.';
-    ELSIF NEW.count < 1 THEN
+    ELSIF NEW.count NOT BETWEEN 1 AND c_most THEN
         RAISE EXCEPTION USING ERRCODE = '23514', TABLE = 'rate_limits', COLUMN = 'count',
-            MESSAGE = format('count must be positive, not %s', NEW.count),
-            DETAIL = 'count is the number of messages that somebody else sent.',
+            MESSAGE = format('count must be from 1 to %s, not %s', c_most, NEW.count),
+            DETAIL = 'count is the number of messages that somebody else sent within a minute.',
             HINT = 'A charge cannot be taken back; it is over after a minute.';
     END IF;
     -- The lock that a claim charges under: neither misses the other's charge.

@@ -205,6 +205,7 @@ COMMENT ON FUNCTION _wa_check_interactive(jsonb) IS
 -- cost.
 CREATE FUNCTION _wa_check_content(p_type text, p_content jsonb) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path FROM CURRENT
+SET standard_conforming_strings = on
 AS $$
 BEGIN
     IF p_type = 'contacts' THEN

@@ -83,6 +83,7 @@ RETURNS void
 LANGUAGE plpgsql
 VOLATILE
 SET search_path FROM CURRENT
+SET standard_conforming_strings = on
 AS $rights$
 DECLARE
     c_roles CONSTANT text [] := ARRAY['wa_admin', 'wa_app', 'wa_dispatcher', 'wa_receiver', 'wa_analyst'];
@@ -187,6 +188,7 @@ RETURNS TABLE (step text, action text, body text, checksum text, objects text []
 LANGUAGE plpgsql
 STABLE
 SET search_path FROM CURRENT
+SET standard_conforming_strings = on
 AS $plan$
 #variable_conflict use_column
 DECLARE

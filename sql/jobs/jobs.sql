@@ -109,6 +109,11 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 #variable_conflict use_column
 BEGIN
+    -- The clock was set back behind a run.
+    IF EXISTS (SELECT FROM wa_job_runs r WHERE r.started_at > clock_timestamp() + interval '5 seconds') THEN
+        UPDATE wa_jobs j SET next_run_at = _wa_next_job_time(j.schedule, clock_timestamp())
+        WHERE j.next_run_at > _wa_next_job_time(j.schedule, clock_timestamp());
+    END IF;
     SELECT j.name INTO job FROM wa_jobs j
     WHERE j.next_run_at <= clock_timestamp()
     ORDER BY j.next_run_at, j.name

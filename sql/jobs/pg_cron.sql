@@ -5,6 +5,7 @@ CREATE OR REPLACE FUNCTION _wa_cron_install(
     OUT is_here boolean, OUT other_database text, OUT has_seconds boolean, OUT problem text
 )
 LANGUAGE sql STABLE SET search_path FROM CURRENT
+SET standard_conforming_strings = on
 AS $$
     SELECT
         coalesce(has_schema_privilege(to_regnamespace('cron'), 'USAGE'), false) AND e.extversion IS NOT NULL,

@@ -12,6 +12,7 @@ CREATE OR REPLACE FUNCTION _wa_cron_values(
     p_field text, p_lowest integer, p_highest integer, p_names text[] DEFAULT '{}'
 ) RETURNS integer[]
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path FROM CURRENT
+SET standard_conforming_strings = on
 AS $$
 DECLARE
     v_part text;
@@ -49,6 +50,7 @@ COMMENT ON FUNCTION _wa_cron_values(text, integer, integer, text[]) IS
 
 CREATE OR REPLACE FUNCTION _wa_next_job_time(p_schedule text, p_after timestamptz) RETURNS timestamptz
 LANGUAGE plpgsql STABLE STRICT SET search_path FROM CURRENT
+SET standard_conforming_strings = on
 AS $$
 DECLARE
     v_seconds integer := substring(p_schedule FROM '^([1-9]|[1-5]\d) seconds?$')::integer;

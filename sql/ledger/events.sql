@@ -8,7 +8,7 @@ AS $$
 DECLARE
     v_last bigint;
 BEGIN
-    PERFORM pg_advisory_xact_lock(hashtextextended('wa_events ' || p_org, 0));
+    PERFORM _wa_lock('events ' || p_org);
     SELECT e.position INTO v_last FROM wa_events e
     WHERE e.organization_id = p_org AND e.position IS NOT NULL
     ORDER BY e.position DESC LIMIT 1;

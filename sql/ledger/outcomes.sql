@@ -5,6 +5,7 @@ CREATE OR REPLACE FUNCTION _wa_record_outcomes(
     p_within_24h boolean[], p_now timestamptz
 ) RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+SET standard_conforming_strings = on
 AS $$
 DECLARE
     v_messages bigint[];

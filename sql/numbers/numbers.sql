@@ -132,6 +132,19 @@ $$;
 COMMENT ON FUNCTION resume_wa_number(text) IS
 'Ends the pause of a business number, for example after a new token or a settled payment.';
 
+CREATE OR REPLACE FUNCTION _wa_bring_back_pauses(p_now timestamptz, p_by interval) RETURNS void
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    UPDATE wa_phone_numbers n SET
+        paused_until = CASE WHEN n.paused_at > p_now THEN n.paused_until - p_by ELSE n.paused_until END,
+        paused_at = least(n.paused_at, p_now), last_webhook_at = least(n.last_webhook_at, p_now)
+    WHERE n.paused_at > p_now OR n.last_webhook_at > p_now
+$$;
+
+COMMENT ON FUNCTION _wa_bring_back_pauses(timestamptz, interval) IS
+'Internal: pauses that began in what is the future, now that the clock was set back, end as soon as they '
+'would have.';
+
 CREATE OR REPLACE FUNCTION get_wa_phone_number_status(p_phone_number_id text)
 RETURNS TABLE (
     phone_number_id text, display_phone text, verified_name text, quality_rating text, messaging_limit text,

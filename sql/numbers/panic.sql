@@ -90,9 +90,17 @@ COMMENT ON FUNCTION resolve_wa_panic(uuid, text) IS
 CREATE OR REPLACE FUNCTION _wa_expire_panics(p_now timestamptz) RETURNS integer
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
-    WITH ended AS (
-        UPDATE wa_panic_modes SET active = false, resolved_at = auto_resolve_at, resolved_by = 'auto_resolve'
-        WHERE active AND auto_resolve_at <= p_now
+    -- One that somebody has locked stops nothing any more; its end is recorded later.
+    WITH ripe AS (
+        SELECT p.organization_id, p.id FROM wa_panic_modes p
+        WHERE p.active AND p.auto_resolve_at <= p_now
+        FOR NO KEY UPDATE SKIP LOCKED
+    ),
+    ended AS (
+        UPDATE wa_panic_modes p
+        SET active = false, resolved_at = p.auto_resolve_at, resolved_by = 'auto_resolve'
+        FROM ripe r
+        WHERE p.organization_id = r.organization_id AND p.id = r.id
         RETURNING 1
     )
     SELECT count(*)::integer FROM ended

@@ -7,6 +7,7 @@ CREATE TABLE wa_portfolios (
     tier_limit integer,
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT wa_portfolios_pkey PRIMARY KEY (organization_id, portfolio_id),
+    CONSTRAINT wa_portfolios_tier_limit_check CHECK (tier_limit >= 0),
     CONSTRAINT wa_portfolios_organization_fkey FOREIGN KEY (organization_id)
     REFERENCES wa_organizations (id) ON DELETE CASCADE
 );
@@ -43,7 +44,7 @@ CREATE TABLE wa_phone_numbers (
     CONSTRAINT wa_phone_numbers_portfolio_fkey FOREIGN KEY (organization_id, portfolio_id)
     REFERENCES wa_portfolios (organization_id, portfolio_id),
     CONSTRAINT wa_phone_numbers_provider_check CHECK (provider IN ('meta', '360dialog', 'twilio')),
-    CONSTRAINT wa_phone_numbers_throughput_check CHECK (throughput > 0),
+    CONSTRAINT wa_phone_numbers_throughput_check CHECK (throughput BETWEEN 1 AND 100000),
     CONSTRAINT wa_phone_numbers_pause_check CHECK (pause_scope IN ('number', 'account', 'token'))
 );
 

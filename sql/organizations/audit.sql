@@ -11,26 +11,49 @@ $$;
 COMMENT ON FUNCTION _wa_audit(uuid, text, text, text, jsonb) IS
 'Internal: leaves an audit row: what happened to what; who did it is the user of the session.';
 
+-- Invoker: what our own functions write comes as the owner, who alone could change the rows anyway.
+CREATE OR REPLACE FUNCTION tg_audit_log__sign() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    IF NOT pg_has_role((SELECT c.relowner FROM pg_class c WHERE c.oid = TG_RELID), 'USAGE') THEN
+        NEW.created_at := clock_timestamp();
+        IF NEW.actor <> session_user AND NOT pg_has_role('wa_admin', 'MEMBER') THEN
+            NEW.meta := NEW.meta || jsonb_build_object('actor', NEW.actor);
+            NEW.actor := session_user;
+        END IF;
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+COMMENT ON FUNCTION tg_audit_log__sign() IS
+'When an audit row was written is what it was, not what the row says, and so is who did, but for what a '
+'wa_admin writes on behalf of others: an actor that was given is kept in its meta.';
+
+CREATE OR REPLACE TRIGGER sign BEFORE INSERT ON audit_log
+FOR EACH ROW EXECUTE FUNCTION tg_audit_log__sign();
+
 -- Forged webhook requests are counted, one row per source and minute: a flood must not fill the log.
-CREATE OR REPLACE FUNCTION _wa_audit_rejection(p_source text, p_reason text) RETURNS void
+CREATE OR REPLACE FUNCTION _wa_audit_rejection(p_org uuid, p_source text, p_reason text, p_count integer)
+RETURNS void
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
     INSERT INTO audit_log AS a (organization_id, event, entity, entity_id, meta)
-    SELECT o.id, 'webhook_rejected', 'wa_webhook_logs',
+    VALUES (
+        p_org, 'webhook_rejected', 'wa_webhook_logs',
         concat_ws(' ', left(p_source, 200),
             to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI"Z"')),
-        jsonb_build_object('source', left(p_source, 200), 'reason', left(p_reason, 200), 'count', 1)
-    FROM wa_organizations o
-    ORDER BY o.is_default DESC, o.created_at, o.id
-    LIMIT 1
+        jsonb_build_object('source', left(p_source, 200), 'reason', left(p_reason, 200), 'count', p_count)
+    )
     ON CONFLICT (organization_id, entity_id) WHERE event = 'webhook_rejected' DO UPDATE SET
         meta = a.meta || jsonb_build_object(
-            'reason', excluded.meta -> 'reason', 'count', (a.meta ->> 'count')::integer + 1
+            'reason', excluded.meta -> 'reason', 'count', (a.meta ->> 'count')::bigint + p_count
         )
 $$;
 
-COMMENT ON FUNCTION _wa_audit_rejection(text, text) IS
-'Internal: counts a refused webhook request, in a row per source and minute of the default organization.';
+COMMENT ON FUNCTION _wa_audit_rejection(uuid, text, text, integer) IS
+'Internal: counts refused webhook requests, or parts of them, in a row per source and minute.';
 
 -- In a trigger, so that a row written by hand leaves the same trace as set_wa_sending().
 CREATE OR REPLACE FUNCTION tg_wa_installations__audit() RETURNS trigger

@@ -97,6 +97,7 @@ COMMENT ON FUNCTION set_wa_sending(boolean, text) IS
 
 CREATE OR REPLACE FUNCTION _wa_require_version(p_version text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+SET standard_conforming_strings = on
 AS $$
 DECLARE
     v_schema text := (SELECT v.schema_version FROM wa_version() v);

@@ -24,6 +24,8 @@ FROM (
         'Give text_body, or template_name, or type with content.'),
     ('WA010', 'input', 'no business number with that id',
         'SELECT phone_number_id FROM wa_phone_numbers; register_wa_phone_number() adds one.'),
+    ('WA011', 'input', 'a queued message with times that nobody means',
+        'scheduled_at and created_at are times, not infinity; expires_at lies after scheduled_at.'),
     ('WA020', 'input', 'a template whose structure is wrong',
         'The HINT shows the right form of the part that is named.'),
     ('WA021', 'input', 'a value of the template is not in the context',
@@ -90,6 +92,9 @@ FROM (
         'Only on test numbers, or where wa_organizations.allow_manual_window is set.'),
     ('WA502', 'rights', 'a token that was not sealed by our key',
         'bin/wa secrets set takes it; the value is never an argument.'),
+    ('WA503', 'rights', 'a webhook, in wa_webhook_errors: its signer may not speak for this number',
+        'Store the secret of the number''s own app (bin/wa secrets set app_secret), or share_wa_app(); then '
+        'replay_wa_webhooks().'),
     ('42501', 'rights', 'the role may not do this',
         'HINT names the group role, or the organization, that may.')
 ) AS e (sqlstate, error_group, cause, way_out);

@@ -34,6 +34,13 @@ CREATE TABLE wa_organizations (
     CONSTRAINT wa_organizations_refusal_check CHECK (on_refusal IN ('raise', 'record')),
     CONSTRAINT wa_organizations_unknown_check CHECK (on_unknown IN ('fail', 'retry')),
     CONSTRAINT wa_organizations_order_check CHECK (order_mode IN ('accepted', 'delivered')),
+    CONSTRAINT wa_organizations_order_wait_check CHECK (
+        order_wait >= interval '0' AND order_wait <= interval '1 day'
+    ),
+    CONSTRAINT wa_organizations_grace_check CHECK (
+        unknown_grace >= interval '0' AND unknown_grace <= interval '30 days'
+        AND unknown_grace_silent >= interval '0' AND unknown_grace_silent <= interval '30 days'
+    ),
     CONSTRAINT wa_organizations_message_retention_check CHECK (message_retention >= interval '2 days'),
     CONSTRAINT wa_organizations_audit_retention_check CHECK (audit_retention >= interval '1 day'),
     CONSTRAINT wa_organizations_language_check CHECK (default_language ~ '^[a-z]{2,3}(_[A-Z]{2,3})?$'),

@@ -10,10 +10,10 @@ BEGIN
     FOREACH v_table IN ARRAY ARRAY[
         'wa_portfolios', 'wa_phone_numbers', 'wa_number_routes', 'wa_lanes', 'wa_lane_states',
         'wa_queue_holds', 'wa_lane_slowdowns', 'wa_rate_limits',
-        'wa_pair_rates', 'wa_tier_usages', 'wa_contacts', 'wa_contact_identities', 'wa_conversation_windows',
+        'wa_pair_rates', 'wa_tier_usages', 'wa_faults', 'wa_late_results', 'wa_contacts', 'wa_contact_identities', 'wa_conversation_windows',
         'wa_opt_ins', 'wa_opt_outs', 'wa_panic_modes', 'wa_templates', 'wa_messages', 'wa_message_statuses',
         'wa_events', 'wa_event_consumers', 'wa_outbound_queue', 'wa_queue_due', 'wa_queue_inflight',
-        'wa_account_events', 'audit_log', 'wa_secrets', 'wa_template_syncs',
+        'wa_account_events', 'wa_app_shares', 'audit_log', 'wa_secrets', 'wa_template_syncs',
         'wa_automation_flows', 'siren_templates', 'siren_events', 'timeline_entries',
         'wa_broadcast_lists', 'wa_broadcast_members',
         'wa_media', 'wa_media_contents', 'wa_media_signatures',

@@ -13,7 +13,8 @@ BEGIN
     IF NEW.status IS DISTINCT FROM 'pending' OR NEW.priority NOT IN ('high', 'normal', 'low')
         OR (NEW.attempt = 0 AND NEW.retry_count = 0 AND NEW.change_no = 0) IS NOT TRUE
         OR num_nonnulls(NEW.error_code, NEW.wa_message_id, NEW.claimed_at, NEW.processed_at) > 0
-        OR num_nulls(NEW.scheduled_at, NEW.priority, NEW.metadata) > 0
+        OR num_nulls(NEW.scheduled_at, NEW.priority, NEW.metadata) > 0 OR NEW.expires_at <= NEW.scheduled_at
+        OR NOT (isfinite(NEW.scheduled_at) AND isfinite(NEW.created_at))
     THEN
         NEW.status := 'pending';
         NEW.attempt := 0;
@@ -26,6 +27,9 @@ BEGIN
         NEW.scheduled_at := coalesce(NEW.scheduled_at, clock_timestamp());
         NEW.priority := lower(coalesce(NEW.priority, 'normal'));
         NEW.metadata := coalesce(NEW.metadata, '{}');
+        IF _wa_time_problem(NEW.scheduled_at, NEW.expires_at, NEW.created_at) IS NOT NULL THEN
+            NEW.error_code := 'WA011';
+        END IF;
     END IF;
     NEW.type := coalesce(lower(NEW.type), CASE
         WHEN NEW.template_name IS NOT NULL THEN 'template'
@@ -179,6 +183,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_fixed text;
+    v_problem text[];
 BEGIN
     SELECT string_agg(o.key, ', ' ORDER BY o.key) INTO v_fixed
     FROM jsonb_each(to_jsonb(OLD)) o
@@ -193,6 +198,14 @@ BEGIN
                 coalesce(v_fixed, format('status to "%s"', NEW.status))),
             DETAIL = format('Message %s.', OLD.id),
             HINT = 'Times, priority and status = ''cancelled'' may be changed; else cancel it, insert anew.';
+    END IF;
+    -- One that expires before it is due is a way to end it.
+    v_problem := _wa_time_problem(NEW.scheduled_at, NULL, NEW.created_at);
+    IF v_problem IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = v_problem[1], TABLE = 'wa_outbound_queue',
+            MESSAGE = v_problem[2],
+            DETAIL = format('Message %s.', OLD.id),
+            HINT = v_problem[3];
     END IF;
     IF (OLD.status, OLD.scheduled_at, OLD.expires_at, OLD.priority, OLD.on_unknown)
         IS NOT DISTINCT FROM (NEW.status, NEW.scheduled_at, NEW.expires_at, NEW.priority, NEW.on_unknown)

@@ -4,6 +4,7 @@
 -- at the number.
 CREATE OR REPLACE FUNCTION _wa_recipient_problem(p_phone text) RETURNS text[]
 LANGUAGE sql STABLE SET search_path FROM CURRENT
+SET standard_conforming_strings = on
 AS $$
     SELECT CASE WHEN x.problem ~ '\ma program\M'
         THEN ARRAY['WA001', 'not a phone number: ' || x.problem, x.hint]
@@ -16,11 +17,33 @@ $$;
 COMMENT ON FUNCTION _wa_recipient_problem(text) IS
 'Internal: what is said of a recipient who is none: SQLSTATE, sentence and hint.';
 
+CREATE OR REPLACE FUNCTION _wa_time_problem(
+    p_scheduled_at timestamptz, p_expires_at timestamptz, p_created_at timestamptz
+) RETURNS text[]
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN CASE
+    WHEN NOT isfinite(p_scheduled_at) THEN ARRAY[
+        'WA011', format('scheduled_at is %s, which is no time to send at', p_scheduled_at),
+        'Leave it out to send at once. What shall wait for a decision is better inserted after it.'
+    ]
+    WHEN p_expires_at <= p_scheduled_at THEN ARRAY[
+        'WA011', format('it expires at %s, not after %s, when it is due', p_expires_at, p_scheduled_at),
+        'Set expires_at after scheduled_at, or leave it out.'
+    ]
+    WHEN NOT isfinite(p_created_at) THEN ARRAY[
+        'WA011', format('created_at is %s, which is no time', p_created_at), 'Leave it out.'
+    ]
+END;
+
+COMMENT ON FUNCTION _wa_time_problem(timestamptz, timestamptz, timestamptz) IS
+'Internal: what is wrong with the times of a row: SQLSTATE, sentence and hint; NULL when nothing is.';
+
 CREATE OR REPLACE FUNCTION _wa_check_queue_row(
     p_org uuid, p_phone_number_id text, p_number_id bigint, p_type text, p_text_body text,
     p_content jsonb, p_template_name text, p_template_language text, p_waba_id text, p_template_params jsonb
 ) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+SET standard_conforming_strings = on
 AS $$
 DECLARE
     v_types CONSTANT text[] := ARRAY[
@@ -216,7 +239,7 @@ COMMENT ON FUNCTION _wa_warn_of_wait(uuid, uuid[]) IS
 -- which may be recorded. Any other fault is the program's own; and without a recipient there is no contact.
 CREATE OR REPLACE FUNCTION _wa_is_fault_of_template(p_type text, p_bad text[]) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN p_type = 'template' AND p_bad[1] NOT IN ('WA001', 'WA009', 'WA010')
+RETURN p_type = 'template' AND p_bad[1] NOT IN ('WA001', 'WA009', 'WA010', 'WA011')
     OR p_bad[1] <> 'WA001' AND p_bad[2] LIKE 'fall-back: %';
 
 COMMENT ON FUNCTION _wa_is_fault_of_template(text, text[]) IS
@@ -250,6 +273,8 @@ BEGIN
         SELECT q.id, q.phone, q.priority, q.scheduled_at, q.expires_at, c.contact_id, r.number_id,
             t.id AS template_id, t.category,
             CASE
+                WHEN q.error_code = 'WA011'
+                    THEN _wa_time_problem(q.scheduled_at, q.expires_at, q.created_at)
                 WHEN q.error_code IS NOT NULL THEN _wa_recipient_problem(q.phone)
                 WHEN q.content IS NULL AND q.fallback_template_name IS NULL
                     AND (q.phone_number_id IS NULL OR r.named_id IS NOT NULL)

@@ -187,8 +187,15 @@ BEGIN
         ) r
         GROUP BY r.organization_id
     LOOP
-        PERFORM _wa_fail_messages(v_org.id, v_org.ids, 'expired', _wa_refusal_text('expired'));
-        v_expired := v_expired + cardinality(v_org.ids);
+        BEGIN
+            PERFORM _wa_fail_messages(v_org.id, v_org.ids, 'expired', _wa_refusal_text('expired'));
+            v_expired := v_expired + cardinality(v_org.ids);
+        EXCEPTION WHEN OTHERS THEN
+            IF _wa_is_passing_error(SQLSTATE) THEN
+                RAISE;
+            END IF;
+            PERFORM _wa_note_fault(v_org.id, 'maintenance', 'expired', SQLSTATE, SQLERRM);
+        END;
     END LOOP;
     RETURN v_expired;
 END

@@ -12,17 +12,11 @@ RETURNS TABLE (
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET lock_timeout = '1s'
 AS $$
-#variable_conflict use_column
 DECLARE
-    v_lane record;
-    v_left integer := p_limit;
-    v_rows bigint;
-    -- A variable: with a volatile argument the function could not be inlined.
-    v_now timestamptz := clock_timestamp();
-    -- What is granted first must leave while it may still start: a lane takes one to three milliseconds.
-    c_lanes CONSTANT integer := 100;
-    v_served integer := 0;
+    -- Before anything else: the caller reckons start_in_s from when it asked.
+    v_started_at timestamptz := clock_timestamp();
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION USING ERRCODE = '25001',
@@ -35,9 +29,48 @@ BEGIN
     IF current_setting('synchronous_commit') = 'off' THEN
         PERFORM set_config('synchronous_commit', 'local', true);
     END IF;
+    BEGIN
+        -- A set is handed on whole: nothing of one that fails is returned.
+        RETURN QUERY SELECT * FROM _wa_claim_lanes(p_dispatcher_id, p_limit, v_started_at, false);
+        RETURN;
+    EXCEPTION WHEN OTHERS THEN
+        IF _wa_is_passing_error(SQLSTATE) THEN
+            RAISE;
+        END IF;
+    END;
+    RETURN QUERY SELECT * FROM _wa_claim_lanes(p_dispatcher_id, p_limit, v_started_at, true);
+END
+$$;
+
+COMMENT ON FUNCTION claim_wa_messages(uuid, integer) IS
+'Hands up to so many due messages to a dispatcher, as requests ready to send. Every rule is checked and '
+'every limit charged here; commit before sending. Rows with one order_key go one after the other, each '
+'start_in_s seconds after the call at the earliest. A lane whose claim fails rests for some seconds (see '
+'wa_faults), the others go on.';
+
+-- A subtransaction a lane would cost each claim of many lanes dearly: only after a failure is it known to be
+-- worth it.
+CREATE OR REPLACE FUNCTION _wa_claim_lanes(
+    p_dispatcher_id uuid, p_limit integer, p_started_at timestamptz, p_is_guarded boolean
+)
+RETURNS TABLE (
+    organization_id uuid, queue_id uuid, attempt integer, order_key text, phone_number_id text, provider text,
+    path text, body text, timeout_s double precision, start_in_s double precision
+)
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_lane record;
+    v_left integer := p_limit;
+    v_rows bigint;
+    -- What is granted first must leave while it may still start: a lane takes one to three milliseconds.
+    c_lanes CONSTANT integer := 100;
+    v_served integer := 0;
+BEGIN
     FOR v_lane IN
         SELECT l.*, count(*) OVER () AS lanes
-        FROM _wa_busy_lanes(v_now) l
+        FROM _wa_busy_lanes(p_started_at) l
         WHERE l.held_until IS NULL AND (SELECT i.is_sending_enabled FROM wa_installations i)
         ORDER BY l.served_at
     LOOP
@@ -46,10 +79,17 @@ BEGIN
         WHERE l.organization_id = v_lane.organization_id AND l.number_id = v_lane.number_id
         FOR UPDATE SKIP LOCKED;
         CONTINUE WHEN NOT FOUND;
-        RETURN QUERY SELECT * FROM _wa_claim_lane(
-            v_lane.organization_id, v_lane.number_id, p_dispatcher_id,
-            least(v_left, greatest(ceil(p_limit::numeric / v_lane.lanes)::integer, 10)), v_now
-        );
+        IF p_is_guarded THEN
+            RETURN QUERY SELECT * FROM _wa_claim_lane_safely(
+                v_lane.organization_id, v_lane.number_id, p_dispatcher_id,
+                least(v_left, greatest(ceil(p_limit::numeric / v_lane.lanes)::integer, 10)), p_started_at
+            );
+        ELSE
+            RETURN QUERY SELECT * FROM _wa_claim_lane(
+                v_lane.organization_id, v_lane.number_id, p_dispatcher_id,
+                least(v_left, greatest(ceil(p_limit::numeric / v_lane.lanes)::integer, 10)), p_started_at
+            );
+        END IF;
         GET DIAGNOSTICS v_rows = ROW_COUNT;
         v_left := v_left - v_rows;
         v_served := v_served + (v_rows > 0)::integer;
@@ -57,10 +97,48 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION claim_wa_messages(uuid, integer) IS
-'Hands up to so many due messages to a dispatcher, as requests ready to send. Every rule is checked and '
-'every limit charged here; commit before sending. Rows with one order_key go one after the other, each '
-'start_in_s seconds after the call at the earliest.';
+COMMENT ON FUNCTION _wa_claim_lanes(uuid, integer, timestamptz, boolean) IS
+'Internal: claims from all lanes in turn; guarded: a lane that fails is set aside.';
+
+CREATE OR REPLACE FUNCTION _wa_claim_lane_safely(
+    p_org uuid, p_number_id bigint, p_dispatcher_id uuid, p_limit integer, p_started_at timestamptz
+)
+RETURNS TABLE (
+    organization_id uuid, queue_id uuid, attempt integer, order_key text, phone_number_id text, provider text,
+    path text, body text, timeout_s double precision, start_in_s double precision
+)
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    c_longest_rest CONSTANT interval := interval '10 seconds';
+    v_state wa_lane_states;
+    v_rested wa_lane_states;
+    v_times integer;
+BEGIN
+    BEGIN
+        RETURN QUERY SELECT * FROM _wa_claim_lane(p_org, p_number_id, p_dispatcher_id, p_limit, p_started_at);
+        RETURN;
+    EXCEPTION WHEN OTHERS THEN
+        IF _wa_is_passing_error(SQLSTATE) THEN
+            RAISE;
+        END IF;
+        v_times := _wa_note_fault(p_org, 'claim', p_number_id::text, SQLSTATE, SQLERRM);
+    END;
+    SELECT * INTO v_state FROM _wa_lane_state(p_org, p_number_id);
+    IF NOT FOUND THEN
+        v_state := _wa_first_lane_state(p_org, p_number_id);
+    END IF;
+    v_rested := v_state;
+    v_rested.hold_reason := 'fault';
+    v_rested.held_until := clock_timestamp()
+        + least(c_longest_rest, interval '1 second' * 2 ^ least(v_times - 1, 10));
+    PERFORM _wa_write_lane_state(v_state, v_rested);
+END
+$$;
+
+COMMENT ON FUNCTION _wa_claim_lane_safely(uuid, bigint, uuid, integer, timestamptz) IS
+'Internal: claims from a lane, or keeps what went wrong in wa_faults and lets the lane rest for a second, '
+'longer when it fails again.';
 
 CREATE OR REPLACE FUNCTION _wa_lane_state(p_org uuid, p_number_id bigint) RETURNS SETOF wa_lane_states
 LANGUAGE sql STABLE

@@ -5,24 +5,144 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
-DECLARE
-    v_org uuid;
-    v_recorded integer := 0;
 BEGIN
     -- Who reports is alive, also where its heartbeat is late.
     UPDATE wa_dispatchers SET seen_at = clock_timestamp()
     WHERE id = p_dispatcher_id AND seen_at < clock_timestamp() - interval '5 seconds';
-    FOR v_org IN SELECT DISTINCT (r ->> 'org')::uuid FROM jsonb_array_elements(p_results) r ORDER BY 1 LOOP
-        v_recorded := v_recorded + _wa_complete_organization(v_org, p_results);
-    END LOOP;
-    RETURN v_recorded;
+    RETURN _wa_complete_results(p_results);
 END
 $$;
 
 COMMENT ON FUNCTION complete_wa_messages(uuid, jsonb) IS
 'Records what became of claimed messages: [{"id", "org", "attempt", "outcome", "status", "answer", '
 '"retry_after", "error"}]. outcome: answered, not_sent, unknown or not_started. Results that '
-'were recorded before are passed over; returns how many were not.';
+'were recorded before are passed over; returns how many were not. What cannot be recorded now is kept in '
+'wa_late_results and tried again.';
+
+CREATE OR REPLACE FUNCTION _wa_complete_results(p_results jsonb) RETURNS integer
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_org record;
+    v_recorded integer := 0;
+BEGIN
+    BEGIN
+        FOR v_org IN SELECT DISTINCT (r ->> 'org')::uuid AS id FROM jsonb_array_elements(p_results) r ORDER BY 1
+        LOOP
+            v_recorded := v_recorded + CASE WHEN _wa_is_locked_out(v_org.id, 'result')
+                THEN _wa_keep_results(v_org.id, p_results, '55P03', 'somebody has locked rows of the organization')
+                ELSE _wa_complete_organization(v_org.id, p_results) END;
+        END LOOP;
+        RETURN v_recorded;
+    EXCEPTION WHEN OTHERS THEN
+        IF _wa_is_passing_error(SQLSTATE) THEN
+            RAISE;
+        END IF;
+    END;
+    -- One of them failed: each by itself.
+    v_recorded := 0;
+    FOR v_org IN
+        SELECT (r ->> 'org')::uuid AS id, jsonb_agg(r) AS results FROM jsonb_array_elements(p_results) r
+        GROUP BY 1 ORDER BY 1
+    LOOP
+        v_recorded := v_recorded + _wa_complete_safely(v_org.id, v_org.results);
+    END LOOP;
+    RETURN v_recorded;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_complete_results(jsonb) IS
+'Internal: records results, each organization by itself once one of them failed; returns how many.';
+
+-- A lock that somebody holds is waited for once: the organization's results are kept, and tried again later.
+-- Anything else is some result's fault, found by halving.
+CREATE OR REPLACE FUNCTION _wa_complete_safely(p_org uuid, p_results jsonb) RETURNS integer
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_half integer := jsonb_array_length(p_results) / 2;
+BEGIN
+    BEGIN
+        RETURN _wa_complete_organization(p_org, p_results);
+    EXCEPTION WHEN OTHERS THEN
+        IF _wa_is_passing_error(SQLSTATE) THEN
+            RAISE;
+        ELSIF v_half = 0 OR SQLSTATE = '55P03' THEN
+            PERFORM _wa_note_fault(p_org, 'result', '', SQLSTATE, SQLERRM);
+            RETURN _wa_keep_results(p_org, p_results, SQLSTATE, SQLERRM);
+        END IF;
+    END;
+    RETURN (
+        SELECT sum(_wa_complete_safely(p_org, h.results))
+        FROM (
+            SELECT jsonb_agg(r.value ORDER BY r.n) AS results
+            FROM jsonb_array_elements(p_results) WITH ORDINALITY r (value, n)
+            GROUP BY r.n <= v_half
+        ) h
+    );
+END
+$$;
+
+COMMENT ON FUNCTION _wa_complete_safely(uuid, jsonb) IS
+'Internal: records the results of one organization, or keeps those that cannot be; returns how many.';
+
+CREATE OR REPLACE FUNCTION _wa_keep_results(p_org uuid, p_results jsonb, p_sqlstate text, p_error text)
+RETURNS integer
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_kept integer;
+BEGIN
+    INSERT INTO wa_late_results AS l (organization_id, queue_id, attempt, result, sqlstate, error, try_at)
+    SELECT DISTINCT ON (id, attempt) p_org, (r ->> 'id')::uuid AS id, (r ->> 'attempt')::integer AS attempt, r,
+        p_sqlstate, left(p_error, 1000), clock_timestamp() + interval '1 second'
+    FROM jsonb_array_elements(p_results) r
+    WHERE (r ->> 'org')::uuid = p_org
+    ORDER BY id, attempt, _wa_accepted_wamid(r) IS NULL
+    ON CONFLICT (organization_id, queue_id, attempt) DO UPDATE SET
+        -- An acceptance is never forgotten.
+        result = CASE WHEN _wa_accepted_wamid(l.result) IS NULL THEN excluded.result ELSE l.result END,
+        sqlstate = excluded.sqlstate, error = excluded.error, tries = least(l.tries, 1000) + 1,
+        try_at = clock_timestamp() + least(interval '30 seconds', interval '1 second' * 2 ^ least(l.tries, 10));
+    GET DIAGNOSTICS v_kept = ROW_COUNT;
+    -- What has an answer is not lost, however long it takes to record it.
+    PERFORM _wa_extend_deadlines(
+        p_org, array_agg((r ->> 'id')::uuid), array_agg(timestamptz 'infinity'))
+    FROM jsonb_array_elements(p_results) r
+    WHERE (r ->> 'org')::uuid = p_org;
+    RETURN v_kept;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_keep_results(uuid, jsonb, text, text) IS
+'Internal: keeps results that cannot be recorded now, to be tried again in a second, later each time, half a '
+'minute at most; returns how many.';
+
+CREATE OR REPLACE FUNCTION _wa_settle_late_results(p_limit integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_now timestamptz := clock_timestamp();
+    v_org record;
+    v_settled integer := 0;
+BEGIN
+    FOR v_org IN
+        SELECT x.organization_id AS id, jsonb_agg(x.result) AS results, array_agg(x.queue_id) AS queue_ids
+        FROM (SELECT l.* FROM wa_late_results l WHERE l.try_at <= v_now ORDER BY l.try_at LIMIT p_limit) x
+        WHERE NOT _wa_is_locked_out(x.organization_id, 'result')
+        GROUP BY x.organization_id
+    LOOP
+        v_settled := v_settled + _wa_complete_safely(v_org.id, v_org.results);
+        -- What has to wait again has another time.
+        DELETE FROM wa_late_results l
+        WHERE l.organization_id = v_org.id AND l.queue_id = ANY (v_org.queue_ids) AND l.try_at <= v_now;
+    END LOOP;
+    RETURN v_settled;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_settle_late_results(integer) IS
+'Internal: tries kept results again, so many at most; returns how many were recorded, or kept once more.';
 
 -- The meaning of a result that is no acceptance, before anything is written. A 2xx answer without a message
 -- id may still be an accepted message.
@@ -66,19 +186,24 @@ $$;
 COMMENT ON FUNCTION _wa_read_result(jsonb) IS
 'Internal: what a result without acceptance means: not_started, unknown, or an action of wa_error_rules.';
 
+-- lock_timeout: an application may hold rows that are written to here for as long as it likes; its
+-- neighbours' results stand behind.
 CREATE OR REPLACE FUNCTION _wa_complete_organization(p_org uuid, p_results jsonb) RETURNS integer
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET lock_timeout = '200ms'
 AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
     v_done record;
     v_messages bigint[];
+    v_locked jsonb;
+    v_kept integer := 0;
 BEGIN
     -- The queue row's lock decides against callback data that settles the same row at this moment; the in-
     -- flight row tells whether this attempt is still open. An answer that comes after we gave up on it is
-    -- welcome too.
+    -- welcome too. A row that somebody has locked is not waited for.
     SELECT
         count(*)::integer AS recorded,
+        array_agg(x.id) AS ids,
         array_agg(x.id) FILTER (WHERE x.verdict = 'accepted') AS accepted,
         array_agg(x.wamid) FILTER (WHERE x.verdict = 'accepted') AS wamids,
         array_agg(x.state) FILTER (WHERE x.verdict = 'accepted') AS states,
@@ -117,7 +242,7 @@ BEGIN
             WHERE x.organization_id = p_org AND x.id = (e ->> 'id')::uuid
                 AND x.attempt = (e ->> 'attempt')::integer
             LIMIT 1
-            FOR NO KEY UPDATE
+            FOR NO KEY UPDATE SKIP LOCKED
         ) q
         LEFT JOIN LATERAL (
             SELECT x.* FROM wa_queue_inflight x
@@ -132,8 +257,23 @@ BEGIN
             AND ((i.queue_id IS NOT NULL AND q.status = 'sending')
                 OR (s.wamid IS NOT NULL AND q.wa_message_id IS NULL))
     ) x;
+    IF v_done.recorded < jsonb_array_length(p_results) THEN
+        SELECT jsonb_agg(r) INTO v_locked
+        FROM jsonb_array_elements(p_results) r
+        CROSS JOIN LATERAL (
+            SELECT x.status, x.wa_message_id FROM wa_outbound_queue x
+            WHERE x.organization_id = p_org AND x.id = (r ->> 'id')::uuid
+                AND x.attempt = (r ->> 'attempt')::integer
+            LIMIT 1
+        ) q
+        WHERE (r ->> 'org')::uuid = p_org AND (r ->> 'id')::uuid <> ALL (coalesce(v_done.ids, '{}'))
+            AND (q.status = 'sending' OR (q.wa_message_id IS NULL AND _wa_accepted_wamid(r) IS NOT NULL));
+        IF v_locked IS NOT NULL THEN
+            v_kept := _wa_keep_results(p_org, v_locked, '55P03', 'somebody has the row in the queue locked');
+        END IF;
+    END IF;
     IF v_done.recorded = 0 THEN
-        RETURN 0;
+        RETURN v_kept;
     END IF;
 
     -- Accepted and refused ones write to conversations one after the other: two batches that share recipients
@@ -164,9 +304,10 @@ BEGIN
         PERFORM _wa_answer_errors(p_org, v_done.refused, v_now);
     END IF;
     PERFORM _wa_release_in_order(p_org, v_done.contacts);
-    RETURN v_done.recorded;
+    RETURN v_done.recorded + v_kept;
 END
 $$;
 
 COMMENT ON FUNCTION _wa_complete_organization(uuid, jsonb) IS
-'Internal: records the results of one organization; those of others in the batch are passed over.';
+'Internal: records the results of one organization, or keeps those whose row is locked; those of others in '
+'the batch are passed over.';

@@ -32,7 +32,7 @@ $$;
 COMMENT ON FUNCTION stop_wa_dispatcher(uuid) IS 'Records that a dispatcher ended in order.';
 
 CREATE OR REPLACE FUNCTION maintain_wa_dispatch(p_dispatcher_id uuid) RETURNS jsonb
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '200ms'
 AS $$
 DECLARE
     v_org record;
@@ -40,14 +40,21 @@ DECLARE
     v_lost bigint := 0;
     v_settled bigint := 0;
     v_expired integer;
-    -- Some twenty milliseconds: results are recorded over the same connection.
+    v_recorded integer;
+    -- Some twenty milliseconds each: results are recorded over the same connection.
     c_expired_at_once CONSTANT integer := 200;
+    c_results_at_once CONSTANT integer := 200;
 BEGIN
+    IF EXISTS (SELECT FROM wa_dispatchers d WHERE d.seen_at > clock_timestamp() + interval '5 seconds')
+        AND _wa_try_lock('maintenance')
+    THEN
+        PERFORM _wa_follow_clock();
+    END IF;
     UPDATE wa_dispatchers SET seen_at = clock_timestamp(), stopped_at = NULL WHERE id = p_dispatcher_id;
     -- The schema may have been upgraded beneath a running process.
     PERFORM _wa_require_version(d.version) FROM wa_dispatchers d WHERE d.id = p_dispatcher_id;
     -- One process at a time is enough, and keeps two from settling the same rows.
-    IF NOT pg_try_advisory_xact_lock(_wa_gate() + 1) THEN
+    IF NOT _wa_try_lock('maintenance') THEN
         RETURN '{}';
     END IF;
     PERFORM _wa_require_installation();
@@ -56,41 +63,57 @@ BEGIN
         'wa_contact_identities', 'wa_conversation_windows', 'wa_message_statuses', 'wa_tier_usages',
         'wa_opt_outs'
     ]::regclass[]);
+    v_recorded := _wa_settle_late_results(c_results_at_once);
     FOR v_org IN
-        SELECT i.organization_id AS id, array_agg(i.queue_id) AS queue_ids
-        FROM (SELECT * FROM wa_queue_inflight i WHERE i.deadline_at <= clock_timestamp() LIMIT 1000) i
-        GROUP BY i.organization_id
+        -- Queue rows are locked first, as everywhere. One that an answer or callback data is being recorded
+        -- for at this moment, or that anybody else has, is left alone until the next time.
+        SELECT r.organization_id AS id, array_agg(r.id) AS queue_ids
+        FROM (
+            SELECT q.organization_id, q.id
+            FROM (
+                SELECT x.organization_id, x.queue_id FROM wa_queue_inflight x
+                WHERE x.deadline_at <= clock_timestamp()
+                ORDER BY x.deadline_at
+            ) i
+            CROSS JOIN LATERAL (
+                SELECT x.organization_id, x.id FROM wa_outbound_queue x
+                WHERE x.organization_id = i.organization_id AND x.id = i.queue_id
+                LIMIT 1
+                FOR NO KEY UPDATE SKIP LOCKED
+            ) q
+            LIMIT 1000
+        ) r
+        GROUP BY r.organization_id
     LOOP
-        -- Queue rows are locked first, as everywhere: an answer or callback data being recorded is waited
-        -- for, and what is read after the lock knows of it.
-        PERFORM FROM wa_outbound_queue q
-        WHERE q.organization_id = v_org.id AND q.id = ANY (v_org.queue_ids)
-        ORDER BY q.id
-        FOR NO KEY UPDATE;
-        SELECT array_agg(i.queue_id) FILTER (WHERE NOT i.is_unknown) AS lost,
-            array_agg(i.queue_id) FILTER (WHERE i.is_unknown) AS unknown, array_agg(i.contact_id) AS contact_ids
-        INTO v_late
-        FROM wa_queue_inflight i
-        WHERE i.organization_id = v_org.id AND i.queue_id = ANY (v_org.queue_ids)
-            AND i.deadline_at <= clock_timestamp();
-        IF v_late.lost IS NOT NULL THEN
-            -- Its dispatcher died or lost us: the request may have left.
-            PERFORM _wa_await_outcome(v_org.id, v_late.lost, array_fill(
-                'the dispatcher did not report'::text, ARRAY[cardinality(v_late.lost)]));
-            v_lost := v_lost + cardinality(v_late.lost);
-        END IF;
-        IF v_late.unknown IS NOT NULL THEN
-            v_settled := v_settled + _wa_give_up_waiting(v_org.id, v_late.unknown, clock_timestamp());
-        END IF;
-        PERFORM _wa_release_in_order(v_org.id, v_late.contact_ids);
+        BEGIN
+            SELECT m.lost, m.settled INTO v_late FROM _wa_end_leases(v_org.id, v_org.queue_ids) m;
+            v_lost := v_lost + v_late.lost;
+            v_settled := v_settled + v_late.settled;
+        EXCEPTION WHEN OTHERS THEN
+            IF _wa_is_passing_error(SQLSTATE) THEN
+                RAISE;
+            END IF;
+            PERFORM _wa_note_fault(v_org.id, 'maintenance', 'leases', SQLSTATE, SQLERRM);
+        END;
     END LOOP;
     v_expired := _wa_expire_queued(c_expired_at_once, clock_timestamp());
     PERFORM _wa_expire_panics(clock_timestamp());
-    PERFORM _wa_assign_numbers(o.organization_id)
-    FROM (SELECT DISTINCT d.organization_id FROM wa_queue_due d WHERE d.number_id IS NULL AND d.hold_id IS NULL) o;
+    FOR v_org IN
+        SELECT DISTINCT d.organization_id AS id FROM wa_queue_due d
+        WHERE d.number_id IS NULL AND d.hold_id IS NULL
+    LOOP
+        BEGIN
+            PERFORM _wa_assign_numbers(v_org.id);
+        EXCEPTION WHEN OTHERS THEN
+            IF _wa_is_passing_error(SQLSTATE) THEN
+                RAISE;
+            END IF;
+            PERFORM _wa_note_fault(v_org.id, 'maintenance', 'numbers', SQLSTATE, SQLERRM);
+        END;
+    END LOOP;
     RETURN jsonb_build_object(
         'lost', v_lost, 'settled', v_settled, 'expired', v_expired,
-        'has_more', v_expired >= c_expired_at_once
+        'has_more', v_expired >= c_expired_at_once OR v_recorded >= c_results_at_once
     );
 END
 $$;
@@ -99,6 +122,41 @@ COMMENT ON FUNCTION maintain_wa_dispatch(uuid) IS
 'A dispatcher''s heartbeat. Also: leases that ran out become outcome unknown, and unknown outcomes whose '
 'grace is over are failed or, where the row asks for it, sent again; messages that expired fail. has_more: '
 'call it again soon.';
+
+-- The caller has locked the rows in a statement before: what is read after the lock knows of an answer that
+-- was recorded meanwhile.
+CREATE OR REPLACE FUNCTION _wa_end_leases(p_org uuid, p_ids uuid[], OUT lost bigint, OUT settled bigint)
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_late record;
+BEGIN
+    lost := 0;
+    settled := 0;
+    SELECT array_agg(i.queue_id) FILTER (WHERE NOT i.is_unknown) AS lost,
+        array_agg(i.queue_id) FILTER (WHERE i.is_unknown) AS unknown, array_agg(i.contact_id) AS contact_ids
+    INTO v_late
+    FROM wa_queue_inflight i
+    WHERE i.organization_id = p_org AND i.queue_id = ANY (p_ids) AND i.deadline_at <= clock_timestamp()
+        AND NOT EXISTS (
+            SELECT FROM wa_late_results l
+            WHERE l.organization_id = i.organization_id AND l.queue_id = i.queue_id AND l.attempt = i.attempt
+        );
+    IF v_late.lost IS NOT NULL THEN
+        -- Its dispatcher died or lost us: the request may have left.
+        PERFORM _wa_await_outcome(p_org, v_late.lost, array_fill(
+            'the dispatcher did not report'::text, ARRAY[cardinality(v_late.lost)]));
+        lost := cardinality(v_late.lost);
+    END IF;
+    IF v_late.unknown IS NOT NULL THEN
+        settled := _wa_give_up_waiting(p_org, v_late.unknown, clock_timestamp());
+    END IF;
+    PERFORM _wa_release_in_order(p_org, v_late.contact_ids);
+END
+$$;
+
+COMMENT ON FUNCTION _wa_end_leases(uuid, uuid[]) IS
+'Internal: what becomes of rows in flight whose lease, or whose wait for a webhook, is over.';
 
 CREATE OR REPLACE FUNCTION wake_wa_dispatcher() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -197,27 +255,18 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_org record;
-    v_ids uuid[];
     v_released integer := 0;
 BEGIN
     FOR v_org IN
-        SELECT i.organization_id AS id, array_agg(i.queue_id ORDER BY i.queue_id) AS ids
+        SELECT i.organization_id AS id, jsonb_agg(jsonb_build_object(
+            'org', i.organization_id, 'id', i.queue_id, 'attempt', i.attempt, 'outcome', 'not_started'
+        )) AS results
         FROM wa_queue_inflight i
         WHERE i.dispatcher_id = p_dispatcher_id AND NOT i.is_unknown AND i.queue_id <> ALL (p_held)
         GROUP BY i.organization_id
         ORDER BY i.organization_id
     LOOP
-        PERFORM FROM wa_outbound_queue q
-        WHERE q.organization_id = v_org.id AND q.id = ANY (v_org.ids)
-        ORDER BY q.id FOR NO KEY UPDATE;
-        -- While the locks were waited for, a lease may have run out and the row gone to another dispatcher.
-        SELECT array_agg(i.queue_id ORDER BY i.queue_id) INTO v_ids FROM wa_queue_inflight i
-        WHERE i.organization_id = v_org.id AND i.queue_id = ANY (v_org.ids)
-            AND i.dispatcher_id = p_dispatcher_id AND NOT i.is_unknown;
-        CONTINUE WHEN v_ids IS NULL;
-        PERFORM _wa_refund_pairs(v_org.id, v_ids);
-        PERFORM _wa_requeue(v_org.id, v_ids, NULL, NULL, false);
-        v_released := v_released + cardinality(v_ids);
+        v_released := v_released + _wa_complete_safely(v_org.id, v_org.results);
     END LOOP;
     RETURN v_released;
 END

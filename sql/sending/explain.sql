@@ -15,6 +15,7 @@ DECLARE
     v_block record;
     v_state wa_lane_states;
     v_hold wa_queue_holds;
+    v_late text;
 BEGIN
     SELECT o.* INTO v_org FROM wa_organizations o WHERE o.id = p_message.organization_id;
     SELECT d.* INTO v_due FROM wa_queue_due d
@@ -41,8 +42,12 @@ BEGIN
     ELSIF v_flight.queue_id IS NOT NULL THEN
         reason := 'sending';
         held_until := v_flight.deadline_at;
-        explanation := 'handed to a dispatcher at ' || v_flight.claimed_at;
-        hint := 'SELECT * FROM wa_dispatchers; shows which are alive.';
+        SELECT l.error INTO v_late FROM wa_late_results l
+        WHERE l.organization_id = v_org.id AND l.queue_id = p_message.id AND l.attempt = p_message.attempt;
+        explanation := concat_ws('; ', 'handed to a dispatcher at ' || v_flight.claimed_at,
+            'the answer came and could not be recorded yet: ' || v_late);
+        hint := CASE WHEN v_late IS NULL THEN 'SELECT * FROM wa_dispatchers; shows which are alive.'
+            ELSE 'End the session that holds the lock (pg_locks, pg_stat_activity); it is tried again.' END;
         RETURN;
     ELSIF NOT EXISTS (
         SELECT FROM wa_phone_numbers n WHERE n.organization_id = v_org.id AND n.id = v_due.number_id
@@ -131,6 +136,13 @@ BEGIN
         explanation := format('the organization''s %s messages a minute are used up',
             v_org.rate_limit_per_minute);
         hint := 'wa_organizations.rate_limit_per_minute sets the limit; NULL switches it off.';
+    ELSIF v_state.held_until > v_now AND v_state.hold_reason = 'fault' THEN
+        reason := 'fault';
+        held_until := v_state.held_until;
+        explanation := 'claims of the business number fail: ' || coalesce((
+            SELECT f.sqlstate || ' ' || f.error FROM wa_faults f
+            WHERE f.organization_id = v_org.id AND f.work = 'claim' AND f.subject = v_due.number_id::text), '');
+        hint := 'SELECT * FROM wa_faults; 55P03 is somebody''s lock, see pg_locks. It is tried again.';
     ELSIF NOT EXISTS (
         SELECT FROM wa_dispatchers p WHERE p.stopped_at IS NULL AND p.seen_at > v_now - interval '30 seconds'
     ) THEN
@@ -268,7 +280,8 @@ CREATE OR REPLACE FUNCTION _wa_queue_health() RETURNS TABLE (
     organization_id uuid, number_id bigint, phone_number_id text, display_phone text, due bigint,
     scheduled bigint,
     held bigint, oldest_due_at timestamptz, in_flight bigint, outcome_unknown bigint, hold_reason text,
-    held_until timestamptz, pause_reason text, last_claim_at timestamptz, dispatchers bigint
+    held_until timestamptz, pause_reason text, last_claim_at timestamptz, dispatchers bigint,
+    late_results bigint, last_fault text
 )
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
@@ -283,7 +296,12 @@ AS $$
             ELSE coalesce(CASE WHEN s.held_until > clock_timestamp() THEN s.held_until END, d.held_until) END,
         n.pause_reason, s.served_at,
         (SELECT count(*) FROM wa_dispatchers p
-            WHERE p.stopped_at IS NULL AND p.seen_at > clock_timestamp() - interval '30 seconds')
+            WHERE p.stopped_at IS NULL AND p.seen_at > clock_timestamp() - interval '30 seconds'),
+        coalesce(f.late, 0),
+        (SELECT format('%s failed at %s: %s %s', u.work, u.last_at, u.sqlstate, u.error) FROM wa_faults u
+            WHERE u.organization_id = n.organization_id AND u.last_at > clock_timestamp() - interval '1 hour'
+                AND (u.work <> 'claim' OR u.subject = n.id::text)
+            ORDER BY u.last_at DESC LIMIT 1)
     FROM (
         SELECT p.organization_id, p.id, p.phone_number_id, p.display_phone,
         p.pause_reason FROM wa_phone_numbers p
@@ -313,8 +331,11 @@ AS $$
     ) d ON true
     LEFT JOIN LATERAL (
         SELECT count(*) FILTER (WHERE NOT i.is_unknown) AS in_flight,
-            count(*) FILTER (WHERE i.is_unknown) AS unknown
-        FROM wa_queue_inflight i WHERE i.organization_id = n.organization_id AND i.number_id = n.id
+            count(*) FILTER (WHERE i.is_unknown) AS unknown, count(l.attempt) AS late
+        FROM wa_queue_inflight i
+        LEFT JOIN wa_late_results l ON l.organization_id = i.organization_id AND l.queue_id = i.queue_id
+            AND l.attempt = i.attempt
+        WHERE i.organization_id = n.organization_id AND i.number_id = n.id
     ) f ON true
     CROSS JOIN wa_installations i
     LEFT JOIN LATERAL _wa_lane_block(n.organization_id, n.id, clock_timestamp()) b ON true
@@ -328,9 +349,10 @@ CREATE OR REPLACE VIEW wa_queue_health AS
 SELECT
     h.organization_id, h.number_id, h.phone_number_id, h.display_phone, h.due, h.scheduled, h.held,
     h.oldest_due_at, h.in_flight, h.outcome_unknown, h.hold_reason, h.held_until, h.pause_reason,
-    h.last_claim_at, h.dispatchers, (SELECT _wa_overdue_jobs()) AS overdue_jobs
+    h.last_claim_at, h.dispatchers, (SELECT _wa_overdue_jobs()) AS overdue_jobs, h.late_results, h.last_fault
 FROM _wa_queue_health() h;
 
 COMMENT ON VIEW wa_queue_health IS
 'One row per business number: what is due, scheduled, held (why and until when) and in flight, how many '
-'dispatchers run, and which jobs of the installation are overdue.';
+'dispatchers run, which jobs of the installation are overdue, how many answers could not be recorded yet, '
+'and what last failed within an hour.';

@@ -68,14 +68,17 @@ BEGIN ATOMIC
     ORDER BY h.opens_at
     LIMIT _wa_most_open_holds())
     UNION ALL
-    -- No other waits longer than a second for an earlier message.
+    -- No other waits longer than a second for an earlier message. Asked first, and once, how the organization
+    -- wants it: a join could ask for each hold.
     (SELECT h.id, h.kind, h.opens_at, true, _wa_pair_burst(), NULL
-    FROM wa_organizations o
-    JOIN wa_queue_holds h ON h.organization_id = o.id
-    WHERE o.id = p_org AND o.order_mode <> 'delivered' AND h.number_id = p_number_id
-        AND h.reason = 'in_order' AND h.opens_at > p_now + interval '2 seconds'
-    ORDER BY h.opens_at
-    LIMIT _wa_most_open_holds())
+    FROM (SELECT x.order_mode FROM wa_organizations x WHERE x.id = p_org OFFSET 0) o
+    CROSS JOIN LATERAL (
+        SELECT x.id, x.kind, x.opens_at FROM wa_queue_holds x
+        WHERE o.order_mode <> 'delivered' AND x.number_id = p_number_id AND x.organization_id = p_org
+            AND x.reason = 'in_order' AND x.opens_at > p_now + interval '2 seconds'
+        ORDER BY x.opens_at
+        LIMIT _wa_most_open_holds()
+    ) h)
     UNION ALL
     SELECT h.id, h.kind, h.opens_at,
         CASE

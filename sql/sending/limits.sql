@@ -67,7 +67,7 @@ LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
 AS $$
 BEGIN
     RETURN (
-        SELECT coalesce(sum(u.n), 0)::integer FROM unnest(p_taken_at, p_taken) u (t, n)
+        SELECT least(coalesce(sum(u.n), 0), 2147483647)::integer FROM unnest(p_taken_at, p_taken) u (t, n)
         WHERE u.t >= p_now - p_window
     );
 END
@@ -101,7 +101,7 @@ BEGIN
     INTO p_taken_at, p_taken
     FROM unnest(p_taken_at, p_taken) u (t, n) WHERE u.t >= p_now - p_window;
     IF p_taken_at[cardinality(p_taken_at)] > p_now - p_window / 100 THEN
-        p_taken[cardinality(p_taken)] := p_taken[cardinality(p_taken)] + p_n;
+        p_taken[cardinality(p_taken)] := least(p_taken[cardinality(p_taken)]::bigint + p_n, 2147483647);
         p_taken_at[cardinality(p_taken_at)] := p_now;
     ELSE
         p_taken := p_taken || p_n;

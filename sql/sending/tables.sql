@@ -99,6 +99,23 @@ CREATE TABLE wa_tier_usages (
 
 CREATE INDEX wa_tier_usages_last_at_idx ON wa_tier_usages (last_at, portfolio_id);
 
+-- Answers that could not be recorded when they came, most of them because somebody had the row locked. The
+-- row stays in flight meanwhile: what was sent is never taken for lost.
+CREATE TABLE wa_late_results (
+    organization_id uuid NOT NULL,
+    queue_id uuid NOT NULL,
+    attempt integer NOT NULL,
+    result jsonb NOT NULL,
+    sqlstate text NOT NULL,
+    error text,
+    tries integer NOT NULL DEFAULT 1,
+    came_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    try_at timestamptz NOT NULL,
+    CONSTRAINT wa_late_results_pkey PRIMARY KEY (organization_id, queue_id, attempt)
+);
+
+CREATE INDEX wa_late_results_try_at_idx ON wa_late_results (try_at);
+
 CREATE TABLE wa_dispatchers (
     id uuid NOT NULL,
     host text NOT NULL,
@@ -157,6 +174,10 @@ COMMENT ON COLUMN wa_pair_rates.wait_until IS
 COMMENT ON COLUMN wa_pair_rates.awaited_id IS 'Whose delivery: a row of wa_messages.';
 COMMENT ON TABLE wa_tier_usages IS
 'Internal: recipients written to outside their window, per portfolio, for the rolling messaging limit.';
+COMMENT ON TABLE wa_late_results IS
+'Answers of the provider that could not be recorded at once; dispatchers try again until they can.';
+COMMENT ON COLUMN wa_late_results.sqlstate IS
+'55P03: somebody has the row, or something else of the organization, locked. Else the error.';
 COMMENT ON TABLE wa_dispatchers IS 'Dispatcher processes and when they were last seen.';
 COMMENT ON TABLE wa_error_rules IS
 'What to do about each error code of the provider; change a row to change the behaviour.';

@@ -160,6 +160,7 @@ CREATE OR REPLACE FUNCTION _wa_template_parameter_problem(
     p_sub_type text, p_type text, p_parameter jsonb, p_what text
 ) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+SET standard_conforming_strings = on
 AS $$
 DECLARE
     v_text text := p_parameter ->> p_type;

@@ -18,6 +18,7 @@ COMMENT ON FUNCTION _wa_template_header_hint(text) IS
 -- The usual file is decided by one look: the checks below it take ten times as long.
 CREATE OR REPLACE FUNCTION _wa_template_header_object_problem(p_kind text, p_object jsonb) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path FROM CURRENT
+SET standard_conforming_strings = on
 AS $$
 BEGIN
     IF jsonb_typeof(p_object) IS DISTINCT FROM 'object' THEN

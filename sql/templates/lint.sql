@@ -33,6 +33,7 @@ COMMENT ON FUNCTION _wa_has_example_url(jsonb) IS
 CREATE OR REPLACE FUNCTION _wa_lint_template_text(p_template wa_templates)
 RETURNS TABLE (rule text, severity text, message text, hint text)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
+SET standard_conforming_strings = on
 AS $$
     WITH body AS (
         SELECT btrim((p_template).body_text, E' \t\r\n') AS text, v.variable, v.count,
@@ -123,6 +124,7 @@ COMMENT ON FUNCTION _wa_lint_template_lengths(wa_templates) IS
 CREATE OR REPLACE FUNCTION _wa_lint_template_buttons(p_template wa_templates)
 RETURNS TABLE (rule text, severity text, message text, hint text)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
+SET standard_conforming_strings = on
 AS $$
     WITH button AS (
         SELECT upper(b.value ->> 'type') AS type, b.value ->> 'text' AS text, b.value ->> 'url' AS url,
@@ -167,6 +169,7 @@ COMMENT ON FUNCTION _wa_lint_template_buttons(wa_templates) IS
 CREATE OR REPLACE FUNCTION _wa_lint_template_declaration(p_template wa_templates)
 RETURNS TABLE (rule text, severity text, message text, hint text)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
+SET standard_conforming_strings = on
 AS $$
     SELECT f.rule, f.severity, f.message, f.hint
     FROM (SELECT (p_template).*) t
@@ -227,6 +230,7 @@ COMMENT ON FUNCTION _wa_lint_template_declaration(wa_templates) IS
 CREATE OR REPLACE FUNCTION _wa_lint_authentication(p_template wa_templates)
 RETURNS TABLE (rule text, severity text, message text, hint text)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
+SET standard_conforming_strings = on
 AS $$
     WITH part AS (
         SELECT _wa_template_component((p_template).components, 'BODY') AS body,

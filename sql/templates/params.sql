@@ -3,6 +3,7 @@
 
 CREATE OR REPLACE FUNCTION _wa_template_value_problem(p_value jsonb, p_what text) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+SET standard_conforming_strings = on
 AS $$
 DECLARE
     v_type text := p_value ->> 'type';

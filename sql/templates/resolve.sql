@@ -226,6 +226,7 @@ COMMENT ON FUNCTION _wa_render_cards(wa_templates, jsonb) IS
 
 CREATE OR REPLACE FUNCTION _wa_render_template(p_template wa_templates, p_components jsonb) RETURNS text
 LANGUAGE sql STABLE SET search_path FROM CURRENT
+SET standard_conforming_strings = on
 AS $$
     SELECT concat_ws(E'\n\n',
         '[' || (_wa_template_component((p_template).components, 'LIMITED_TIME_OFFER')

@@ -2,6 +2,7 @@
 
 CREATE OR REPLACE FUNCTION _wa_template_structure_problem(p_template wa_templates) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+SET standard_conforming_strings = on
 AS $$
 DECLARE
     v_is_named boolean := p_template.parameter_format = 'NAMED';

@@ -43,6 +43,7 @@ COMMENT ON FUNCTION _wa_template_request_button(jsonb, text) IS
 
 CREATE OR REPLACE FUNCTION _wa_template_request(p_template wa_templates) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+SET standard_conforming_strings = on
 AS $$
 DECLARE
     v_is_named boolean := p_template.parameter_format = 'NAMED';

@@ -94,6 +94,17 @@ COMMENT ON FUNCTION finish_wa_template_sync(text) IS
 'Ends a fetch that saw every page: templates of the account that were not seen become MISSING and are not '
 'sent any more; drafts stay. Returns how many.';
 
+-- Definer: no role reaches the locks. It is that of the caller's own organization, or of all for wa_admin.
+CREATE OR REPLACE FUNCTION _wa_lock_template_sync(p_waba_id text) RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+    SELECT _wa_lock(format('templates %s %s', v.id, p_waba_id))
+    FROM (SELECT u.id FROM unnest(_wa_visible_organizations()) u (id) ORDER BY u.id) v
+$$;
+
+COMMENT ON FUNCTION _wa_lock_template_sync(text) IS
+'Internal: one at a time of what stores fetched templates of an account, until the end of the transaction.';
+
 CREATE OR REPLACE FUNCTION upsert_wa_templates(p_waba_id text, p_templates jsonb) RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -104,7 +115,7 @@ DECLARE
     v_stored integer := 0;
 BEGIN
     -- Two fetches at once would both find a template missing and both insert it.
-    PERFORM pg_advisory_xact_lock(hashtextextended('upsert_wa_templates ' || p_waba_id, 0));
+    PERFORM _wa_lock_template_sync(p_waba_id);
     FOREACH v_org IN ARRAY _wa_sync_organizations(p_waba_id) LOOP
         FOR v_row IN
             SELECT e.value ->> 'id' AS provider_id, e.value ->> 'name' AS name,

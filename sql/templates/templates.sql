@@ -281,6 +281,7 @@ CREATE OR REPLACE FUNCTION _wa_template_rank(
     p_language text, p_wanted text, p_default_language text, p_is_approved boolean, p_is_of_account boolean
 ) RETURNS integer
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path FROM CURRENT
+SET standard_conforming_strings = on
 AS $$
 DECLARE
     v_language CONSTANT text := lower(p_language);

@@ -209,43 +209,57 @@ COMMENT ON FUNCTION _wa_resolve_atoms(uuid, _wa_webhook_atoms[], text) IS
 'Internal: the contacts of messages, echoes or calls, in their order; made where there is none.';
 
 -- The whole batch at once; when something in it fails, its halves, so that one bad atom costs little and
--- harms no other.
-CREATE OR REPLACE FUNCTION _wa_apply_atoms_safely(p_org uuid, p_atoms _wa_webhook_atoms[]) RETURNS void
+-- harms no other. Each half that meets a lock waits for it a tenth of a second; when that has taken as long
+-- as p_until allows, it is not looked for any more which atom it was.
+CREATE OR REPLACE FUNCTION _wa_apply_atoms_safely(
+    p_org uuid, p_atoms _wa_webhook_atoms[], p_until timestamptz
+) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_count integer := cardinality(p_atoms);
-    v_state text;
-    v_message text;
 BEGIN
     BEGIN
         PERFORM _wa_apply_atoms(p_org, p_atoms);
         RETURN;
     EXCEPTION WHEN OTHERS THEN
         -- Stored for replay, except what has nothing to do with the atom: then the whole batch stays pending.
-        GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
-        IF left(v_state, 2) IN ('25', '40', '53', '55', '57', '58') THEN
+        IF _wa_is_passing_error(SQLSTATE) THEN
             RAISE;
+        ELSIF v_count = 1 OR (SQLSTATE = '55P03' AND clock_timestamp() > p_until) THEN
+            PERFORM _wa_keep_atoms(p_atoms, SQLSTATE, SQLERRM);
+            IF SQLSTATE = '55P03' THEN
+                PERFORM _wa_note_fault(p_org, 'webhook', '', SQLSTATE, SQLERRM);
+            END IF;
+            RETURN;
         END IF;
     END;
-    IF v_count = 1 THEN
-        INSERT INTO wa_webhook_errors (log_id, atom, kind, sqlstate, error, payload)
-        VALUES (p_atoms[1].log_id, p_atoms[1].atom, p_atoms[1].kind, v_state, v_message, p_atoms[1].payload)
-        ON CONFLICT (log_id, atom) DO UPDATE SET
-            error = excluded.error, sqlstate = excluded.sqlstate, occurred_at = clock_timestamp(),
-            resolved_at = NULL;
-    ELSE
-        PERFORM _wa_apply_atoms_safely(p_org, p_atoms[1:v_count / 2]);
-        PERFORM _wa_apply_atoms_safely(p_org, p_atoms[v_count / 2 + 1:v_count]);
-    END IF;
+    PERFORM _wa_apply_atoms_safely(p_org, p_atoms[1:v_count / 2], p_until);
+    PERFORM _wa_apply_atoms_safely(p_org, p_atoms[v_count / 2 + 1:v_count], p_until);
 END
 $$;
 
-COMMENT ON FUNCTION _wa_apply_atoms_safely(uuid, _wa_webhook_atoms[]) IS
+COMMENT ON FUNCTION _wa_apply_atoms_safely(uuid, _wa_webhook_atoms[], timestamptz) IS
 'Internal: applies what can be applied of a batch and keeps the rest in wa_webhook_errors.';
 
+CREATE OR REPLACE FUNCTION _wa_keep_atoms(p_atoms _wa_webhook_atoms[], p_sqlstate text, p_error text)
+RETURNS void
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    INSERT INTO wa_webhook_errors (log_id, atom, kind, sqlstate, error, payload)
+    SELECT DISTINCT ON (a.log_id, a.atom) a.log_id, a.atom, a.kind, p_sqlstate, p_error, a.payload
+    FROM unnest(p_atoms) a
+    ON CONFLICT (log_id, atom) DO UPDATE SET
+        error = excluded.error, sqlstate = excluded.sqlstate, occurred_at = clock_timestamp(),
+        resolved_at = NULL
+$$;
+
+COMMENT ON FUNCTION _wa_keep_atoms(_wa_webhook_atoms[], text, text) IS
+'Internal: keeps atoms that could not be applied, with the reason.';
+
+-- lock_timeout: a tenant that has rows of its own locked must not stop the webhooks of the others.
 CREATE OR REPLACE FUNCTION _wa_apply_atoms(p_org uuid, p_atoms _wa_webhook_atoms[]) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET lock_timeout = '100ms'
 AS $$
 DECLARE
     v_place integer;

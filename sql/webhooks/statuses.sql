@@ -73,7 +73,7 @@ COMMENT ON FUNCTION _wa_apply_statuses(uuid, _wa_webhook_atoms[]) IS
 'Internal: records statuses and has done what follows from them.';
 
 CREATE OR REPLACE FUNCTION _wa_attach_orphan_statuses(p_now timestamptz) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET lock_timeout = '100ms'
 AS $$
 DECLARE
     v_found record;
@@ -87,7 +87,15 @@ BEGIN
         GROUP BY s.organization_id
         ORDER BY s.organization_id
     LOOP
-        PERFORM _wa_take_early_statuses(v_found.organization_id, v_found.ids);
+        CONTINUE WHEN _wa_is_locked_out(v_found.organization_id, 'webhook');
+        BEGIN
+            PERFORM _wa_take_early_statuses(v_found.organization_id, v_found.ids);
+        EXCEPTION WHEN OTHERS THEN
+            IF _wa_is_passing_error(SQLSTATE) THEN
+                RAISE;
+            END IF;
+            PERFORM _wa_note_fault(v_found.organization_id, 'webhook', '', SQLSTATE, SQLERRM);
+        END;
     END LOOP;
 END
 $$;

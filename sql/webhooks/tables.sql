@@ -12,6 +12,7 @@ CREATE TABLE wa_webhook_logs (
     failed_atoms integer,
     error text,
     processed_at timestamptz,
+    signed_by uuid[],
     CONSTRAINT wa_webhook_logs_pkey PRIMARY KEY (id),
     CONSTRAINT wa_webhook_logs_status_check CHECK (status IN ('pending', 'processed', 'partial', 'failed'))
 ) WITH (fillfactor = 80);
@@ -31,6 +32,22 @@ CREATE TABLE wa_webhook_errors (
     CONSTRAINT wa_webhook_errors_log_fkey FOREIGN KEY (log_id)
     REFERENCES wa_webhook_logs (id) ON DELETE CASCADE
 );
+
+-- What somebody's lock stopped is looked for at each call.
+CREATE INDEX wa_webhook_errors_locked_idx ON wa_webhook_errors (occurred_at)
+WHERE sqlstate = '55P03' AND resolved_at IS NULL;
+
+-- Who may speak for whom, where organizations share a Meta app.
+CREATE TABLE wa_app_shares (
+    organization_id uuid NOT NULL,
+    with_id uuid,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created_by text NOT NULL DEFAULT session_user,
+    CONSTRAINT wa_app_shares_organization_fkey FOREIGN KEY (organization_id)
+    REFERENCES wa_organizations (id) ON DELETE CASCADE
+);
+
+CREATE UNIQUE INDEX wa_app_shares_key ON wa_app_shares (organization_id, with_id) NULLS NOT DISTINCT;
 
 CREATE TABLE wa_account_events (
     organization_id uuid NOT NULL DEFAULT current_wa_organization(),
@@ -57,6 +74,11 @@ COMMENT ON TABLE wa_webhook_logs IS
 'Webhook bodies byte for byte as they arrived; stored before the sender gets its 200.';
 COMMENT ON COLUMN wa_webhook_logs.status IS
 'pending, processed, partial (some parts failed, see wa_webhook_errors) or failed.';
+COMMENT ON COLUMN wa_webhook_logs.signed_by IS
+'Whose secrets signed it (ids of wa_secrets, zeros for the environment''s): it is believed of their numbers '
+'only. NULL where nobody looked: stored by hand, by 360dialog''s way in, or before 0.2.0; taken at its word.';
+COMMENT ON TABLE wa_app_shares IS
+'Organizations whose Meta app serves others, too: see share_wa_app(). with_id NULL: all.';
 COMMENT ON TABLE wa_webhook_errors IS
 'Parts of webhooks that could not be processed; replay_wa_webhooks() tries them again.';
 COMMENT ON TABLE wa_account_events IS 'Template, quality, security and account events, as they came.';

@@ -31,7 +31,7 @@ from bench.waiting import (
 ROWS = 200_000
 #: Buffers are counted for so long, once they hardly change, which is waited for.
 COUNTED_S = 10
-CALM_WITHIN_S = 60
+CALM_WITHIN_S = 300
 #: How long pick-ups are sampled after rows were let go.
 SAMPLED_S = 10
 SAMPLE_EVERY_S = 0.05

@@ -328,7 +328,10 @@ def stop_events(world: World, statement: Statement) -> None:
 def log_violation(world: World, statement: Statement) -> None:
     world.run(statement)
     (row,) = world.as_owner("SELECT * FROM audit_log WHERE event = 'whatsapp_policy_violation'")
-    assert (row["actor"], row["entity_id"]) == ("compliance_officer", "wa_24h_rule")
+    # Only an administrator writes on behalf of others.
+    assert row["actor"] == ("compliance_officer" if world.group == "wa_admin" else "postgres")
+    assert row["meta"].get("actor", row["actor"]) == "compliance_officer"
+    assert row["entity_id"] == "wa_24h_rule"
     assert row["meta"]["affected_numbers"] == [ADA]
 
 

@@ -186,6 +186,26 @@ def test_unbound_bodies_pin_their_path(db: Database) -> None:
     )
 
 
+def test_bodies_with_backslashes_mean_the_same_in_every_session(db: Database) -> None:
+    r"""With standard_conforming_strings off, '\d' would be 'd'; E'' strings say what they mean."""
+    rows = db.query(
+        """
+        SELECT p.proname AS name, p.prosrc AS body, coalesce(p.proconfig, '{}') AS settings
+        FROM pg_proc AS p JOIN pg_language AS l ON l.oid = p.prolang
+        WHERE p.pronamespace = 'public'::regnamespace AND l.lanname IN ('sql', 'plpgsql')
+            AND p.prosqlbody IS NULL AND position(chr(92) IN p.prosrc) > 0
+        """
+    )
+    loose = {
+        row["name"]
+        for row in rows
+        if "\\" in re.sub(r"\bE'(?:[^'\\]|\\.|'')*'", "", re.sub(r"(?m)^ *--.*$", "", row["body"]))
+        and "standard_conforming_strings=on" not in row["settings"]
+    }
+    assert rows
+    assert loose == set()
+
+
 def test_trigger_functions_are_named_after_their_table(db: Database) -> None:
     rows = db.query(
         """

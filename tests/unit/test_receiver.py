@@ -19,8 +19,10 @@ class Database:
         self.calls: list[list[bytes]] = []
         self.open = asyncio.Event()
 
-    async def fetch(self, _statement: str, bodies: list[bytes], sources: list[str]) -> list[Any]:
-        assert len(bodies) == len(sources)
+    async def fetch(
+        self, _statement: str, bodies: list[bytes], sources: list[str], secrets: list[str]
+    ) -> list[Any]:
+        assert len(bodies) == len(sources) == len(secrets)
         await self.open.wait()
         self.calls.append(bodies)
         if self.error is not None:
@@ -37,7 +39,9 @@ async def store_all(database: Database, bodies: list[bytes]) -> tuple[list[BaseE
 
     batcher = WebhookBatcher(database, on_stored)  # type: ignore[arg-type]
     running = asyncio.create_task(batcher.run())
-    waiting = [asyncio.create_task(batcher.store(body, "203.0.113.9")) for body in bodies]
+    waiting = [
+        asyncio.create_task(batcher.store(body, "203.0.113.9", ["a"], is_signed=True)) for body in bodies
+    ]
     await asyncio.sleep(0)
     asyncio.get_running_loop().call_later(0.01, database.open.set)
     results = await asyncio.gather(*waiting, return_exceptions=True)
@@ -69,10 +73,12 @@ def test_a_request_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> No
     async def work() -> None:
         batcher = WebhookBatcher(Database(), lambda: None)  # type: ignore[arg-type]
         running = [asyncio.create_task(part) for part in (batcher.run(), batcher.give_up())]
-        waiting = [asyncio.create_task(batcher.store(body, None)) for body in (b"a", b"b")]
+        waiting = [
+            asyncio.create_task(batcher.store(body, None, [], is_signed=True)) for body in (b"a", b"b")
+        ]
         # What came first is with the database by now; the next waits for it.
         await asyncio.sleep(0)
-        waiting.append(asyncio.create_task(batcher.store(b"c", None)))
+        waiting.append(asyncio.create_task(batcher.store(b"c", None, [], is_signed=True)))
         results = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(result) for result in results] == [NotStoredError] * 3
         for task in running:
@@ -93,8 +99,11 @@ def test_what_a_secret_vouches_for_is_stored_apart_and_may_be_refused() -> None:
 
     async def work() -> None:
         batcher = WebhookBatcher(Vouching(), lambda: None)  # type: ignore[arg-type]
-        requests = [(b"signed", None), (b"own", ["a", "b"]), (b"another's", ["a"])]
-        waiting = [asyncio.create_task(batcher.store(body, "here", ids)) for body, ids in requests]
+        requests = [(b"signed", ["c"]), (b"own", ["a", "b"]), (b"another's", ["a"])]
+        waiting = [
+            asyncio.create_task(batcher.store(body, "here", ids, is_signed=body == b"signed"))
+            for body, ids in requests
+        ]
         await asyncio.sleep(0)
         running = asyncio.create_task(batcher.run())
         results = await asyncio.gather(*waiting, return_exceptions=True)
@@ -104,7 +113,7 @@ def test_what_a_secret_vouches_for_is_stored_apart_and_may_be_refused() -> None:
 
     asyncio.run(work())
     assert calls == [
-        ([b"signed"], ["here"]),
+        ([b"signed"], ["here"], ["{c}"]),
         ([b"own", b"another's"], ["here", "here"], ["{a,b}", "{a}"]),
     ]
 
@@ -112,12 +121,15 @@ def test_what_a_secret_vouches_for_is_stored_apart_and_may_be_refused() -> None:
 def test_too_many_waiting_are_sent_away_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         batcher = WebhookBatcher(Database(), lambda: None)  # type: ignore[arg-type]
-        first = asyncio.create_task(batcher.store(b"a", None))
+        first = asyncio.create_task(batcher.store(b"a", None, [], is_signed=True))
         await asyncio.sleep(0)
         with pytest.raises(NotStoredError):
-            await batcher.store(b"b", None)
+            await batcher.store(b"b", None, [], is_signed=True)
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
 
     monkeypatch.setattr(webhook_batcher, "MOST_WAITING", 1)
+    asyncio.run(work())
+    monkeypatch.setattr(webhook_batcher, "MOST_WAITING", 5000)
+    monkeypatch.setattr(webhook_batcher, "MOST_WAITING_BYTES", 0)
     asyncio.run(work())

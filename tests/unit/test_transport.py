@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -200,8 +201,52 @@ def test_nul_in_an_answer_becomes_storable() -> None:
     assert transport.parse_answer(b'{"a": "x\\u0000y"}') == {"a": "x\ufffdy"}
 
 
-def test_a_huge_answer_is_not_kept() -> None:
-    assert transport.parse_answer(b'"' + b"x" * (1 << 20) + b'"') is None
+def sends_without_end(head: bytes, part: bytes, parts: int) -> tuple[Handler, list[int]]:
+    """A server whose answer goes on and on, and how many parts of it were taken."""
+    taken: list[int] = []
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(head)
+        try:
+            for n in range(parts):
+                writer.write(part)
+                await writer.drain()
+                taken.append(n)
+        except ConnectionError:
+            pass
+
+    return flood, taken
+
+
+def test_of_a_huge_answer_a_mebibyte_is_read() -> None:
+    handler, taken = sends_without_end(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n", b"x" * (1 << 20), 500)
+    [reply] = send(handler)
+    assert (reply.outcome, reply.status, reply.answer) == (Outcome.ANSWERED, 200, None)
+    # What the two sockets hold, not 500 MB.
+    assert len(taken) < 50
+
+
+def test_a_packed_answer_is_unpacked_and_one_that_swells_is_not() -> None:
+    small = gzip.compress(b'{"messages": []}')
+    bomb = gzip.compress(bytes(1 << 28), 9)
+
+    async def pack(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for body in (small, bomb):
+            await read_request(reader)
+            writer.write(answer("200 OK", body, "content-encoding: gzip"))
+            await writer.drain()
+
+    first, second = send(pack, times=2)
+    assert first.answer == {"messages": []}
+    assert (second.outcome, second.answer) == (Outcome.ANSWERED, None)
+
+
+@pytest.mark.parametrize("depth", [300, 900, 2000])
+def test_an_answer_nested_too_deep_is_no_answer(depth: int) -> None:
+    for start, end in ((b"[", b"]"), (b'{"a":', b"}")):
+        inner = b"1" if start != b"[" else b""
+        assert transport.parse_answer(start * depth + inner + end * depth) is None
 
 
 @pytest.mark.parametrize(
@@ -214,6 +259,10 @@ def test_a_huge_answer_is_not_kept() -> None:
         ("-1", None),
         ("soon", None),
         ("nan", None),
+        ("1e999", None),
+        ("9" * 5000, None),
+        ("Mon, 01 Jan 99999999999 00:00:00 GMT", None),
+        ("Mon, 01 Jan 2030 00:00:00 +9999999", None),
         ("", None),
     ],
 )

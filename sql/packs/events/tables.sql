@@ -1,6 +1,7 @@
 -- The events pack: an event business's own tables, for a host that has none. What the product needs of them
 -- is little: who organises, when it starts and in which time zone, how attendees are reached. They keep the
--- keys that the host knows, a uuid each; the organizer is the organization, and no row points across two.
+-- keys that the host knows, a uuid each; the organizer is the organization, and no row points across two. An
+-- id is an organization's own: whether another has it, nobody learns.
 
 CREATE TABLE ai_events (
     id uuid NOT NULL DEFAULT gen_random_uuid(),
@@ -12,8 +13,7 @@ CREATE TABLE ai_events (
     status text NOT NULL DEFAULT 'published',
     reminders jsonb NOT NULL DEFAULT '{"7": "event_update", "1": "event_reminder_24h", "0": "event_update"}',
     created_at timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT ai_events_pkey PRIMARY KEY (id),
-    CONSTRAINT ai_events_organizer_key UNIQUE (id, organizer_id),
+    CONSTRAINT ai_events_pkey PRIMARY KEY (id, organizer_id),
     CONSTRAINT ai_events_organizer_fkey FOREIGN KEY (organizer_id)
     REFERENCES wa_organizations (id) ON DELETE CASCADE,
     CONSTRAINT ai_events_status_check CHECK (status IN ('draft', 'published', 'completed', 'cancelled')),
@@ -31,8 +31,7 @@ CREATE TABLE orders (
     status text NOT NULL DEFAULT 'confirmed',
     created_at timestamptz NOT NULL DEFAULT now(),
     organizer_id uuid NOT NULL DEFAULT current_wa_organization(),
-    CONSTRAINT orders_pkey PRIMARY KEY (id),
-    CONSTRAINT orders_organizer_key UNIQUE (id, organizer_id),
+    CONSTRAINT orders_pkey PRIMARY KEY (id, organizer_id),
     CONSTRAINT orders_event_fkey FOREIGN KEY (organizer_id, event_id)
     REFERENCES ai_events (organizer_id, id) ON DELETE CASCADE,
     CONSTRAINT orders_status_check CHECK (status IN ('pending', 'confirmed', 'cancelled', 'refunded'))
@@ -47,7 +46,7 @@ CREATE TABLE attendees (
     ticket_type text,
     created_at timestamptz NOT NULL DEFAULT now(),
     organizer_id uuid NOT NULL DEFAULT current_wa_organization(),
-    CONSTRAINT attendees_pkey PRIMARY KEY (id),
+    CONSTRAINT attendees_pkey PRIMARY KEY (id, organizer_id),
     CONSTRAINT attendees_order_fkey FOREIGN KEY (organizer_id, order_id)
     REFERENCES orders (organizer_id, id) ON DELETE CASCADE,
     CONSTRAINT attendees_info_check CHECK (jsonb_typeof(attendee_info) = 'object')
@@ -66,7 +65,7 @@ CREATE TABLE ai_tasks (
     metadata jsonb DEFAULT '{}',
     created_at timestamptz DEFAULT now(),
     organizer_id uuid NOT NULL DEFAULT current_wa_organization(),
-    CONSTRAINT ai_tasks_pkey PRIMARY KEY (id),
+    CONSTRAINT ai_tasks_pkey PRIMARY KEY (id, organizer_id),
     CONSTRAINT ai_tasks_event_fkey FOREIGN KEY (organizer_id, event_id)
     REFERENCES ai_events (organizer_id, id) ON DELETE CASCADE,
     CONSTRAINT ai_tasks_type_check CHECK (task_type IN ('send_reminder', 'send_update', 'check_in_prep'))

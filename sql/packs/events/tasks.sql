@@ -112,6 +112,7 @@ CREATE OR REPLACE FUNCTION _wa_attendee_values(
     p_slots jsonb, p_context jsonb, OUT given jsonb, OUT missing text
 )
 LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
+SET standard_conforming_strings = on
 AS $$
 BEGIN
     SELECT coalesce(jsonb_object_agg(x.name, x.value) FILTER (WHERE x.value <> ''), '{}'),

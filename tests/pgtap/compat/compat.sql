@@ -5,7 +5,7 @@
 -- sql/compat/whatsapp_media.sql, sql/compat/whatsapp_broadcast_lists.sql, sql/queue/changes.sql,
 -- sql/templates/write.sql.
 BEGIN;
-SELECT plan(71);
+SELECT plan(75);
 \ir ../world.psql
 
 CREATE ROLE wa_tap_app IN ROLE wa_app;
@@ -242,7 +242,27 @@ SELECT throws_ok($$ INSERT INTO rate_limits (service, endpoint, count) VALUES ('
     '23514', NULL, 'nor another service');
 INSERT INTO rate_limits (service, endpoint, count) VALUES ('whatsapp', 'send_message', 2);
 SELECT is((SELECT sum(count) FROM rate_limits), 2::bigint, 'what somebody else sent is charged');
+SELECT throws_ok($$ INSERT INTO rate_limits (service, endpoint, count)
+    VALUES ('whatsapp', 'send_message', 2147483647) $$, '23514', NULL, 'but no number that nobody can send');
+INSERT INTO rate_limits (service, endpoint, count)
+SELECT 'whatsapp', 'send_message', 1000000 FROM generate_series(1, 2200);
 RESET ROLE;
+SELECT lives_ok($$ SELECT * FROM claim_wa_messages('00000000-0000-0000-0000-000000000001', 10) $$,
+    'and however often it is charged, claims go on');
+SELECT cmp_ok((SELECT sum(count) FROM rate_limits), '>', 2000000000::bigint, 'with the limit used up');
+
+-- who and when of an audit row
+SET LOCAL ROLE wa_tap_app;
+INSERT INTO audit_log (actor, event, entity, meta, created_at)
+VALUES ('compliance_officer', 'looked', 'compliance', '{"why": "asked"}', '2000-01-01');
+INSERT INTO whatsapp_audit_logs (actor, action, created_at) VALUES ('somebody', 'looked', '2000-01-01');
+RESET ROLE;
+SELECT results_eq(
+    $$ SELECT actor = session_user, meta ->> 'actor', created_at > now() - interval '1 minute' FROM audit_log
+    WHERE event = 'looked' ORDER BY id $$,
+    $$ VALUES (true, 'compliance_officer', true), (true, 'somebody', true) $$,
+    'is who wrote it, and when, whatever it says'
+);
 
 -- messages, conversations, consent, audit
 SELECT world.wrote(5);

@@ -1,7 +1,7 @@
 -- Tests sql/queue/admission.sql, sql/queue/refusals.sql, sql/extension/content.sql,
 -- sql/extension/interactive.sql.
 BEGIN;
-SELECT plan(87);
+SELECT plan(99);
 \ir ../world.psql
 CREATE ROLE wa_queue_app IN ROLE wa_app;
 UPDATE wa_organizations SET default_region = 'AR', default_area_code = '11';
@@ -306,6 +306,23 @@ SELECT is(world.claimed(), 0, 'a deleted row is not sent');
 SELECT is((SELECT count(*) FROM wa_queue_due d WHERE NOT EXISTS (SELECT FROM wa_outbound_queue q
     WHERE q.id = d.queue_id)),
     0::bigint, 'and leaves nothing behind');
+
+-- times that nobody means
+SELECT is((pg_temp.code(format($$ INSERT INTO wa_outbound_queue (phone, template_name, %s)
+    VALUES (world.customer(1), 'hello', %s) $$, t.columns, t.given))).code, t.code, t.columns || ' ' || t.given)
+FROM (VALUES
+    ('scheduled_at', '''infinity''', 'WA011'), ('scheduled_at', '''-infinity''', 'WA011'),
+    ('created_at', '''-infinity''', 'WA011'), ('created_at', '''infinity''', 'WA011'),
+    ('expires_at', 'now() - interval ''1 hour''', 'WA011'), ('expires_at', '''-infinity''', 'WA011'),
+    ('scheduled_at, expires_at', 'now() + interval ''2 hours'', now() + interval ''1 hour''', 'WA011'),
+    ('expires_at', '''infinity''', 'fine'), ('scheduled_at', 'now() - interval ''1 year''', 'fine')
+) t (columns, given, code);
+SELECT is((pg_temp.code($$ UPDATE wa_outbound_queue SET scheduled_at = 'infinity'
+    WHERE status = 'pending' $$)).code, 'WA011', 'nor by a change');
+SELECT is((pg_temp.code($$ UPDATE wa_organizations SET order_wait = '-1 second' $$)).code, '23514',
+    'no wait is negative');
+SELECT is((pg_temp.code($$ UPDATE wa_portfolios SET tier_limit = -2147483648 $$)).code, '23514',
+    'nor a limit');
 
 SELECT * FROM finish();
 ROLLBACK;
