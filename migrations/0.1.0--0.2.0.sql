@@ -310,7 +310,10 @@ ALTER TABLE wa_phone_numbers
 ADD CONSTRAINT wa_phone_numbers_throughput_check CHECK (throughput BETWEEN 1 AND 100000);
 
 -- What somebody's lock stopped is looked for at each call.
-CREATE INDEX wa_webhook_errors_locked_idx ON wa_webhook_errors (occurred_at)
+ALTER TABLE wa_webhook_errors
+ADD COLUMN tries integer NOT NULL DEFAULT 1,
+ADD COLUMN try_at timestamptz;
+CREATE INDEX wa_webhook_errors_locked_idx ON wa_webhook_errors (try_at)
 WHERE sqlstate = '55P03' AND resolved_at IS NULL;
 
 -- New tables.
@@ -329,6 +332,8 @@ CREATE UNIQUE INDEX wa_app_shares_key ON wa_app_shares (organization_id, with_id
 
 ALTER TABLE wa_webhook_logs ADD COLUMN signed_by uuid[];
 
+COMMENT ON COLUMN wa_webhook_errors.try_at IS
+'When it is tried again by itself: what somebody''s lock stopped (sqlstate 55P03); NULL for the rest.';
 COMMENT ON COLUMN wa_webhook_logs.signed_by IS
 'Whose secrets signed it (ids of wa_secrets, zeros for the environment''s): it is believed of their numbers '
 'only. NULL where nobody looked: stored by hand, by 360dialog''s way in, or before 0.2.0; taken at its word.';

@@ -5,24 +5,37 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from pg_whatsapp import errors, log
 
 T = TypeVar("T")
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 _logger = log.get("database")
 # Where the extension's functions are; the user chose the schema, so the path is set once per connection.
 _FIND_SCHEMA = """
-    SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+    SELECT n.nspname FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
     WHERE e.extname = 'pg_whatsapp'
 """
+# What the role, the database or a pooler may have set otherwise, and what we mean by our statements.
+_SETTINGS = {
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "standard_conforming_strings": "on",
+    "datestyle": "ISO",
+    "intervalstyle": "postgres",
+}
+_PARAMETER = re.compile(r'invalid (?:URI query parameter|connection option):? "(\w+)"')
+# How often two connections are asked for their sessions: a pooler may hand out several in turn.
+POOL_LOOKS = 6
 FIRST_DELAY_S = 0.05
 LONGEST_DELAY_S = 2.0
 # A connection that died (server restart, network) or a server that cannot take one now.
@@ -38,6 +51,47 @@ def is_away(error: BaseException) -> bool:
     return state is None or state.startswith(("57P0", "08")) or state == "53300"
 
 
+class Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
+    """A connection that settles what its statements depend on, once; behind a pooler, in each transaction.
+
+    A pooler may give each transaction another session, which others use before and after: nothing that a
+    session keeps (settings, prepared statements) may be left there, nor be expected.
+    """
+
+    #: Whether the session at the other end is not the one that answered our start: a pooler is between.
+    is_pooled = False
+    settings: dict[str, str]
+
+    async def settle(self, settings: dict[str, str]) -> None:
+        """Have these settings from now on."""
+        self.settings = getattr(self, "settings", {}) | settings
+        if not self.is_pooled or self.info.transaction_status != TransactionStatus.IDLE:
+            await self._apply(settings)
+
+    async def _apply(self, settings: dict[str, str]) -> None:
+        calls = [
+            sql.SQL("pg_catalog.set_config({}, {}, {})").format(name, value, self.is_pooled)
+            for name, value in settings.items()
+        ]
+        await super().execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(calls)))
+
+    async def execute(self, *args: Any, **kwargs: Any) -> psycopg.AsyncCursor[tuple[Any, ...]]:
+        """As that of psycopg; behind a pooler a statement by itself is a transaction that settles first."""
+        if not self.is_pooled or self.info.transaction_status != TransactionStatus.IDLE:
+            return await super().execute(*args, **kwargs)
+        async with self.transaction():
+            return await super().execute(*args, **kwargs)
+
+    @asynccontextmanager
+    async def transaction(self, *args: Any, **kwargs: Any) -> AsyncIterator[psycopg.AsyncTransaction]:
+        """As that of psycopg."""
+        is_outermost = self.info.transaction_status == TransactionStatus.IDLE
+        async with super().transaction(*args, **kwargs) as transaction:
+            if self.is_pooled and is_outermost:
+                await self._apply(self.settings)
+            yield transaction
+
+
 async def connect(
     conninfo: str, name: str, *, need_schema: bool = True, options: dict[str, str] | None = None
 ) -> Connection:
@@ -47,16 +101,32 @@ async def connect(
     psycopg.OperationalError when the server is away, and DatabaseError when the extension is not installed
     and need_schema asks for it.
     """
-    connection = await psycopg.AsyncConnection.connect(
-        conninfo, autocommit=True, application_name=f"wa {name}", connect_timeout=10
-    )
     try:
+        connection = await Connection.connect(
+            conninfo, autocommit=True, application_name=f"wa {name}", connect_timeout=10
+        )
+    except psycopg.ProgrammingError as error:
+        # Its text may quote all of the string, and so the password.
+        found = _PARAMETER.search(str(error))
+        what = (
+            f'it has the parameter "{found[1]}", which libpq does not know'
+            if found
+            else "libpq cannot read it"
+        )
+        raise errors.ConfigError(
+            f"DATABASE_URL is malformed: {what}",
+            "As in postgresql://user@host:5432/database?sslmode=require; without ?schema=, which other"
+            " programs add: the extension's schema is found by itself.",
+        ) from None
+    try:
+        if await _session(connection) != connection.info.backend_pid:
+            connection.is_pooled = True
+            connection.prepare_threshold = None
+        await connection.settle(_SETTINGS | (options or {}))
         if not await set_search_path(connection) and need_schema:
             raise errors.DatabaseError(
                 "the extension pg_whatsapp is not installed in this database", "bin/wa migrate installs it."
             )
-        for setting, value in (options or {}).items():
-            await connection.execute("SELECT set_config(%s, %s, false)", (setting, value))
     except BaseException:
         await connection.close()
         raise
@@ -68,8 +138,35 @@ async def set_search_path(connection: Connection) -> bool:
     found = await (await connection.execute(_FIND_SCHEMA)).fetchone()
     if found is None:
         return False
-    await connection.execute(sql.SQL("SET search_path TO {}, pg_temp").format(sql.Identifier(found[0])))
+    await connection.settle({"search_path": sql.Identifier(found[0]).as_string() + ", pg_temp"})
     return True
+
+
+async def _session(connection: Connection) -> int:
+    row = await (await connection.execute("SELECT pg_catalog.pg_backend_pid()")).fetchone()
+    return int(row[0]) if row else 0
+
+
+async def require_session(conninfo: str) -> None:
+    """Raise ConfigError if a connection does not keep its session: LISTEN and our locks would be lost.
+
+    Behind a pooler it is found out by looking: two connections that are open at the same time meet the same
+    session, or one meets several.
+    """
+    first = await connect(conninfo, "pooling", need_schema=False)
+    async with first:
+        if not first.is_pooled:
+            return
+        async with await connect(conninfo, "pooling", need_schema=False) as second:
+            seen = [(await _session(first), await _session(second)) for _ in range(POOL_LOOKS)]
+    ours, theirs = ({pair[n] for pair in seen} for n in (0, 1))
+    if len(ours) > 1 or ours & theirs:
+        raise errors.ConfigError(
+            "the connection goes through a pooler that gives each transaction another session, and dispatch"
+            " needs one that stays (LISTEN, locks)",
+            "Give dispatch the server's own address, or a pool in session mode. serve, the other commands and"
+            " your applications may stay behind the pooler.",
+        )
 
 
 class Link:
@@ -147,8 +244,9 @@ async def once(
             return await work(connection)
     except psycopg.OperationalError as error:
         if error.sqlstate is None:
+            reason = " ".join(str(error).split())[:500]
             raise errors.UnavailableError(
-                "cannot reach the database",
+                f"cannot reach the database: {reason}",
                 "Is it running, and do DATABASE_URL or the PG* variables name it?",
             ) from error
         raise errors.from_database(error) from error

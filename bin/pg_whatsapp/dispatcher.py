@@ -19,7 +19,7 @@ import psycopg
 from pg_whatsapp import __version__, errors, log
 from pg_whatsapp.config import Settings
 from pg_whatsapp.credentials import Credentials
-from pg_whatsapp.db import Link
+from pg_whatsapp.db import Link, require_session
 from pg_whatsapp.garbage import collect_rarely
 from pg_whatsapp.gate import Gate
 from pg_whatsapp.job_runner import JobRunner
@@ -76,6 +76,7 @@ class Dispatcher:
         self._concurrency = concurrency
         self._batch = batch
         self._drain = drain
+        self._conninfo = settings.conninfo
         self._claims = Link(settings.conninfo, "dispatch claim")
         self._records = Link(settings.conninfo, "dispatch record")
         self._listens = Link(settings.conninfo, "dispatch listen", lock_timeout="100ms")
@@ -95,6 +96,9 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Dispatch until stop(), or with drain until nothing is due; WaError if the database refuses."""
+        # Waits for a server that is away.
+        await self._claims.get()
+        await require_session(self._conninfo)
         settings = await self._register()
         self._poll_s = float(settings["poll_ms"]) / 1000
         self._recorder = Recorder(self._records, self.id, lambda: self._sender.is_idle)

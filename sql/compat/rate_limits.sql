@@ -5,10 +5,11 @@ SELECT
     r.organization_id AS user_id, 'whatsapp' AS service, 'send_message' AS endpoint, u.count,
     u.window_start
 FROM (
-    SELECT DISTINCT ON (x.organization_id) x.organization_id, x.taken, x.taken_at FROM wa_rate_limits x
-    WHERE x.scope = 'organization' AND x.scope_id = ''
+    SELECT DISTINCT ON (x.organization_id, x.scope_id) x.organization_id, x.taken, x.taken_at
+    FROM wa_rate_limits x
+    WHERE x.scope = 'organization'
         AND x.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[])
-    ORDER BY x.organization_id, x.version DESC
+    ORDER BY x.organization_id, x.scope_id, x.version DESC
 ) r
 CROSS JOIN LATERAL unnest(r.taken, r.taken_at) u (count, window_start)
 WHERE u.window_start > clock_timestamp() - interval '60 seconds';
@@ -39,10 +40,8 @@ BEGIN
             DETAIL = 'count is the number of messages that somebody else sent within a minute.',
             HINT = 'A charge cannot be taken back; it is over after a minute.';
     END IF;
-    -- The lock that a claim charges under: neither misses the other's charge.
-    PERFORM FROM wa_organizations o WHERE o.id = NEW.user_id FOR NO KEY UPDATE;
     NEW.window_start := clock_timestamp();
-    PERFORM _wa_charge_organization(NEW.user_id, NEW.window_start, NEW.count);
+    PERFORM _wa_charge_elsewhere(NEW.user_id, NEW.window_start, NEW.count);
     RETURN NEW;
 END
 $$;

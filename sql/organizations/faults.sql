@@ -28,23 +28,23 @@ $$;
 COMMENT ON FUNCTION _wa_note_fault(uuid, text, text, text, text) IS
 'Internal: keeps an error that was caught; returns how often it has come in a row.';
 
--- A lock of a tenant's costs its neighbours the wait for it: a tenth of a second, once in five seconds.
-CREATE OR REPLACE FUNCTION _wa_is_locked_out(p_org uuid, p_work text) RETURNS boolean
+-- A lock of a tenant's costs its neighbours the wait for it, once in five seconds.
+CREATE OR REPLACE FUNCTION _wa_locked_out(p_work text) RETURNS uuid[]
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
 BEGIN
-    RETURN EXISTS (
-        SELECT FROM wa_faults f
-        WHERE f.organization_id = p_org AND f.work = p_work AND f.subject = '' AND f.sqlstate = '55P03'
-            AND f.last_at BETWEEN clock_timestamp() - least(interval '5 seconds', interval '1 second' * f.times)
-                AND clock_timestamp()
+    RETURN ARRAY(
+        SELECT f.organization_id FROM wa_faults f
+        WHERE f.last_at BETWEEN clock_timestamp() - interval '5 seconds' AND clock_timestamp()
+            AND f.last_at > clock_timestamp() - interval '1 second' * f.times
+            AND f.work = p_work AND f.subject = '' AND f.sqlstate = '55P03'
     );
 END
 $$;
 
-COMMENT ON FUNCTION _wa_is_locked_out(uuid, text) IS
-'Internal: whether work of the organization has just waited for a lock in vain: more of it does not try for '
-'now, a second after the first time, five at most.';
+COMMENT ON FUNCTION _wa_locked_out(text) IS
+'Internal: organizations whose work has just waited for a lock in vain: more of it does not wait for now, a '
+'second after the first time, five at most.';
 
 CREATE OR REPLACE FUNCTION _wa_delete_faults(p_now timestamptz, p_limit integer) RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT

@@ -254,8 +254,8 @@ $$;
 COMMENT ON FUNCTION _wa_extend_deadlines(uuid, uuid[], timestamptz[]) IS
 'Internal: says when rows in flight are looked at again; those that are being settled now are left alone.';
 
--- Of those that were queued in what is the future now, the ones that were due at once; and next tries. Rows
--- that their owner has locked stay as they are.
+-- Those whose time has come by the calendar, or that were due at once when they were queued in what is the
+-- future now; and next tries. Rows that their owner has locked stay as they are.
 CREATE OR REPLACE FUNCTION _wa_bring_back_queued(p_now timestamptz, p_by interval) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -268,7 +268,7 @@ BEGIN
         CROSS JOIN LATERAL (
             SELECT d.hold_reason = 'retry' AS is_retry FROM wa_outbound_queue x
             WHERE x.organization_id = d.organization_id AND x.id = d.queue_id
-                AND (d.hold_reason = 'retry'
+                AND (d.hold_reason = 'retry' OR x.scheduled_at <= p_now
                     OR (x.created_at > p_now AND x.scheduled_at <= x.created_at + interval '1 second'))
             FOR NO KEY UPDATE SKIP LOCKED
         ) q

@@ -12,7 +12,7 @@ RETURNS TABLE (
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
-SET lock_timeout = '1s'
+SET lock_timeout = '500ms'
 AS $$
 DECLARE
     -- Before anything else: the caller reckons start_in_s from when it asked.
@@ -64,6 +64,7 @@ DECLARE
     v_lane record;
     v_left integer := p_limit;
     v_rows bigint;
+    v_locked_out uuid[] := _wa_locked_out('claim');
     -- What is granted first must leave while it may still start: a lane takes one to three milliseconds.
     c_lanes CONSTANT integer := 100;
     v_served integer := 0;
@@ -75,6 +76,7 @@ BEGIN
         ORDER BY l.served_at
     LOOP
         EXIT WHEN v_left <= 0 OR v_served >= c_lanes;
+        CONTINUE WHEN v_lane.organization_id = ANY (v_locked_out);
         PERFORM FROM wa_lanes l
         WHERE l.organization_id = v_lane.organization_id AND l.number_id = v_lane.number_id
         FOR UPDATE SKIP LOCKED;
@@ -91,6 +93,8 @@ BEGIN
             );
         END IF;
         GET DIAGNOSTICS v_rows = ROW_COUNT;
+        -- What was granted before that wait must leave while it may start.
+        EXIT WHEN p_is_guarded AND v_lane.organization_id = ANY (_wa_locked_out('claim'));
         v_left := v_left - v_rows;
         v_served := v_served + (v_rows > 0)::integer;
     END LOOP;
@@ -123,6 +127,10 @@ BEGIN
             RAISE;
         END IF;
         v_times := _wa_note_fault(p_org, 'claim', p_number_id::text, SQLSTATE, SQLERRM);
+        IF SQLSTATE = '55P03' THEN
+            -- Its other lanes would wait for the same.
+            PERFORM _wa_note_fault(p_org, 'claim', '', SQLSTATE, SQLERRM);
+        END IF;
     END;
     SELECT * INTO v_state FROM _wa_lane_state(p_org, p_number_id);
     IF NOT FOUND THEN

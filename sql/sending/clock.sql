@@ -19,11 +19,13 @@ BEGIN
     END IF;
     -- No claim goes on meanwhile; the second in which messages may have gone already is left out.
     FOR v_lane IN
-        SELECT l.organization_id, l.number_id FROM wa_lanes l ORDER BY l.organization_id, l.number_id FOR UPDATE
+        SELECT l.organization_id, l.number_id FROM wa_lanes l
+        ORDER BY l.organization_id, l.number_id FOR UPDATE
     LOOP
         v_first := _wa_first_lane_state(v_lane.organization_id, v_lane.number_id);
         v_first.next_slot_at := v_now + interval '1 second';
-        PERFORM _wa_write_lane_state(s, v_first) FROM _wa_lane_state(v_lane.organization_id, v_lane.number_id) s;
+        PERFORM _wa_write_lane_state(s, v_first)
+        FROM _wa_lane_state(v_lane.organization_id, v_lane.number_id) s;
     END LOOP;
     UPDATE wa_queue_holds SET opens_at = opens_at - v_by WHERE opens_at > v_now AND opens_at < 'infinity';
     UPDATE wa_lane_slowdowns SET slowed_at = v_now WHERE slowed_at > v_now;
@@ -31,7 +33,7 @@ BEGIN
         SELECT CASE WHEN u.t > v_now THEN u.t - v_by ELSE u.t END
         FROM unnest(r.taken_at) WITH ORDINALITY u (t, n) ORDER BY u.n
     )
-    WHERE r.scope = 'organization';
+    WHERE r.scope = 'organization' AND r.scope_id = '';
     DELETE FROM wa_rate_limits r WHERE r.scope = 'portfolio';
     UPDATE wa_pair_rates SET burst_started_at = least(burst_started_at, v_now), clear_at = clear_at - v_by,
         wait_until = wait_until - v_by

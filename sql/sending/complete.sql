@@ -25,12 +25,15 @@ AS $$
 DECLARE
     v_org record;
     v_recorded integer := 0;
+    v_locked_out uuid[] := _wa_locked_out('result');
 BEGIN
     BEGIN
-        FOR v_org IN SELECT DISTINCT (r ->> 'org')::uuid AS id FROM jsonb_array_elements(p_results) r ORDER BY 1
+        FOR v_org IN
+            SELECT DISTINCT (r ->> 'org')::uuid AS id FROM jsonb_array_elements(p_results) r ORDER BY 1
         LOOP
-            v_recorded := v_recorded + CASE WHEN _wa_is_locked_out(v_org.id, 'result')
-                THEN _wa_keep_results(v_org.id, p_results, '55P03', 'somebody has locked rows of the organization')
+            v_recorded := v_recorded + CASE WHEN v_org.id = ANY (v_locked_out)
+                THEN _wa_keep_results(
+                    v_org.id, p_results, '55P03', 'somebody has locked rows of the organization')
                 ELSE _wa_complete_organization(v_org.id, p_results) END;
         END LOOP;
         RETURN v_recorded;
@@ -86,6 +89,20 @@ $$;
 COMMENT ON FUNCTION _wa_complete_safely(uuid, jsonb) IS
 'Internal: records the results of one organization, or keeps those that cannot be; returns how many.';
 
+-- Of two results of one attempt the one counts that allows less to be sent again.
+CREATE OR REPLACE FUNCTION _wa_result_weight(p_result jsonb) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN _wa_accepted_wamid(p_result) IS NOT NULL THEN 3
+    WHEN p_result ->> 'outcome' IN ('not_started', 'not_sent') THEN 1
+    ELSE 2
+END;
+
+COMMENT ON FUNCTION _wa_result_weight(jsonb) IS
+'Internal: how much a result tells of its attempt: 3 accepted, 2 it may have left, 1 it did not leave.';
+
+-- What has a result that waits is neither lost nor handed back, however long it takes to record it: whoever
+-- ends leases or releases claims looks here.
 CREATE OR REPLACE FUNCTION _wa_keep_results(p_org uuid, p_results jsonb, p_sqlstate text, p_error text)
 RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -94,22 +111,18 @@ DECLARE
     v_kept integer;
 BEGIN
     INSERT INTO wa_late_results AS l (organization_id, queue_id, attempt, result, sqlstate, error, try_at)
-    SELECT DISTINCT ON (id, attempt) p_org, (r ->> 'id')::uuid AS id, (r ->> 'attempt')::integer AS attempt, r,
-        p_sqlstate, left(p_error, 1000), clock_timestamp() + interval '1 second'
+    SELECT DISTINCT ON (id, attempt) p_org, (r ->> 'id')::uuid AS id, (r ->> 'attempt')::integer AS attempt,
+        r, p_sqlstate, left(p_error, 1000), clock_timestamp() + interval '1 second'
     FROM jsonb_array_elements(p_results) r
     WHERE (r ->> 'org')::uuid = p_org
-    ORDER BY id, attempt, _wa_accepted_wamid(r) IS NULL
+    ORDER BY id, attempt, _wa_result_weight(r) DESC
     ON CONFLICT (organization_id, queue_id, attempt) DO UPDATE SET
-        -- An acceptance is never forgotten.
-        result = CASE WHEN _wa_accepted_wamid(l.result) IS NULL THEN excluded.result ELSE l.result END,
+        result = CASE WHEN _wa_result_weight(excluded.result) > _wa_result_weight(l.result)
+            THEN excluded.result ELSE l.result END,
         sqlstate = excluded.sqlstate, error = excluded.error, tries = least(l.tries, 1000) + 1,
-        try_at = clock_timestamp() + least(interval '30 seconds', interval '1 second' * 2 ^ least(l.tries, 10));
+        try_at = clock_timestamp()
+            + least(interval '30 seconds', interval '1 second' * 2 ^ least(l.tries, 10));
     GET DIAGNOSTICS v_kept = ROW_COUNT;
-    -- What has an answer is not lost, however long it takes to record it.
-    PERFORM _wa_extend_deadlines(
-        p_org, array_agg((r ->> 'id')::uuid), array_agg(timestamptz 'infinity'))
-    FROM jsonb_array_elements(p_results) r
-    WHERE (r ->> 'org')::uuid = p_org;
     RETURN v_kept;
 END
 $$;
@@ -128,8 +141,11 @@ DECLARE
 BEGIN
     FOR v_org IN
         SELECT x.organization_id AS id, jsonb_agg(x.result) AS results, array_agg(x.queue_id) AS queue_ids
-        FROM (SELECT l.* FROM wa_late_results l WHERE l.try_at <= v_now ORDER BY l.try_at LIMIT p_limit) x
-        WHERE NOT _wa_is_locked_out(x.organization_id, 'result')
+        FROM (
+            SELECT l.* FROM wa_late_results l
+            WHERE l.try_at <= v_now AND l.organization_id <> ALL (_wa_locked_out('result'))
+            ORDER BY l.try_at LIMIT p_limit
+        ) x
         GROUP BY x.organization_id
     LOOP
         v_settled := v_settled + _wa_complete_safely(v_org.id, v_org.results);

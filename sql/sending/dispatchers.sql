@@ -72,7 +72,12 @@ BEGIN
             SELECT q.organization_id, q.id
             FROM (
                 SELECT x.organization_id, x.queue_id FROM wa_queue_inflight x
-                WHERE x.deadline_at <= clock_timestamp()
+                -- What has an answer that waits to be recorded is not lost.
+                WHERE x.deadline_at <= clock_timestamp() AND NOT EXISTS (
+                    SELECT FROM wa_late_results l
+                    WHERE l.organization_id = x.organization_id AND l.queue_id = x.queue_id
+                        AND l.attempt = x.attempt
+                )
                 ORDER BY x.deadline_at
             ) i
             CROSS JOIN LATERAL (
@@ -263,6 +268,12 @@ BEGIN
         )) AS results
         FROM wa_queue_inflight i
         WHERE i.dispatcher_id = p_dispatcher_id AND NOT i.is_unknown AND i.queue_id <> ALL (p_held)
+            -- The dispatcher gave us its answer already.
+            AND NOT EXISTS (
+                SELECT FROM wa_late_results l
+                WHERE l.organization_id = i.organization_id AND l.queue_id = i.queue_id
+                    AND l.attempt = i.attempt
+            )
         GROUP BY i.organization_id
         ORDER BY i.organization_id
     LOOP

@@ -126,6 +126,44 @@ END;
 COMMENT ON FUNCTION _wa_rate_state(uuid) IS
 'Internal: what was used of an organization''s minute; no row before its first charge.';
 
+-- What somebody else sent is charged without the organization's lock, which an application would keep from
+-- claims until its commit: a row a second, beside the state that claims write under it.
+CREATE OR REPLACE FUNCTION _wa_sent_elsewhere(p_org uuid, p_now timestamptz)
+RETURNS TABLE (charged_at timestamptz, count integer)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT r.taken_at[1], r.taken[1] FROM wa_rate_limits r
+    WHERE r.organization_id = p_org AND r.scope = 'organization' AND r.scope_id > ''
+        AND r.taken_at[1] BETWEEN p_now - _wa_rate_window() AND p_now + interval '5 seconds';
+END;
+
+COMMENT ON FUNCTION _wa_sent_elsewhere(uuid, timestamptz) IS
+'Internal: what applications charged to an organization''s minute.';
+
+CREATE OR REPLACE FUNCTION _wa_charge_elsewhere(p_org uuid, p_at timestamptz, p_n integer) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    INSERT INTO wa_rate_limits AS r (organization_id, scope, scope_id, version, taken_at, taken)
+    VALUES (
+        p_org, 'organization', floor(extract(epoch FROM p_at))::bigint::text, 1, ARRAY[p_at], ARRAY[p_n]
+    )
+    ON CONFLICT (organization_id, scope, scope_id, version) DO UPDATE SET
+        taken_at = ARRAY[greatest(r.taken_at[1], p_at)],
+        taken = ARRAY[least(r.taken[1]::bigint + p_n, 2147483647)::integer];
+    DELETE FROM wa_rate_limits r
+    WHERE r.organization_id = p_org AND r.scope = 'organization' AND r.scope_id IN (
+        SELECT x.scope_id FROM wa_rate_limits x
+        WHERE x.organization_id = p_org AND x.scope = 'organization' AND x.scope_id > ''
+            AND x.taken_at[1] < p_at - interval '2 minutes'
+        FOR UPDATE SKIP LOCKED
+    );
+END
+$$;
+
+COMMENT ON FUNCTION _wa_charge_elsewhere(uuid, timestamptz, integer) IS
+'Internal: charges an organization''s minute for messages that somebody else sent.';
+
 CREATE OR REPLACE FUNCTION _wa_metered_room(p_org wa_organizations, p_now timestamptz) RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -134,8 +172,9 @@ BEGIN
         RETURN 1000000;
     END IF;
     RETURN greatest(0, (p_org).rate_limit_per_minute - coalesce((
-        SELECT _wa_window_used(r.taken_at, r.taken, p_now, _wa_rate_window()) FROM _wa_rate_state((p_org).id) r
-    ), 0));
+        SELECT _wa_window_used(r.taken_at, r.taken, p_now, _wa_rate_window())
+        FROM _wa_rate_state((p_org).id) r
+    ), 0)::bigint - coalesce((SELECT sum(e.count) FROM _wa_sent_elsewhere((p_org).id, p_now) e), 0));
 END
 $$;
 
@@ -146,7 +185,11 @@ COMMENT ON FUNCTION _wa_metered_room(wa_organizations, timestamptz) IS
 CREATE OR REPLACE FUNCTION _wa_metered_free_at(p_org uuid, p_now timestamptz) RETURNS timestamptz
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
-    SELECT _wa_window_free_at(r.taken_at, p_now, _wa_rate_window()) FROM _wa_rate_state(p_org) r
+    SELECT least(
+        (SELECT _wa_window_free_at(r.taken_at, p_now, _wa_rate_window()) FROM _wa_rate_state(p_org) r),
+        (SELECT _wa_window_free_at(array_agg(e.charged_at), p_now, _wa_rate_window())
+        FROM _wa_sent_elsewhere(p_org, p_now) e)
+    )
 $$;
 
 COMMENT ON FUNCTION _wa_metered_free_at(uuid, timestamptz) IS

@@ -209,10 +209,11 @@ COMMENT ON FUNCTION _wa_resolve_atoms(uuid, _wa_webhook_atoms[], text) IS
 'Internal: the contacts of messages, echoes or calls, in their order; made where there is none.';
 
 -- The whole batch at once; when something in it fails, its halves, so that one bad atom costs little and
--- harms no other. Each half that meets a lock waits for it a tenth of a second; when that has taken as long
--- as p_until allows, it is not looked for any more which atom it was.
+-- harms no other. The batch may wait for a lock, its parts hardly: what is locked for long is found fast.
+-- When that has taken until p_until all the same, what is left is tried in large parts, and those that fail
+-- come first next time, before what is known to be locked.
 CREATE OR REPLACE FUNCTION _wa_apply_atoms_safely(
-    p_org uuid, p_atoms _wa_webhook_atoms[], p_until timestamptz
+    p_org uuid, p_atoms _wa_webhook_atoms[], p_patience text, p_until timestamptz
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -220,46 +221,53 @@ DECLARE
     v_count integer := cardinality(p_atoms);
 BEGIN
     BEGIN
+        PERFORM set_config('lock_timeout', p_patience, true);
         PERFORM _wa_apply_atoms(p_org, p_atoms);
         RETURN;
     EXCEPTION WHEN OTHERS THEN
         -- Stored for replay, except what has nothing to do with the atom: then the whole batch stays pending.
         IF _wa_is_passing_error(SQLSTATE) THEN
             RAISE;
-        ELSIF v_count = 1 OR (SQLSTATE = '55P03' AND clock_timestamp() > p_until) THEN
+        ELSIF SQLSTATE = '55P03' THEN
+            PERFORM _wa_note_fault(p_org, 'webhook', '', SQLSTATE, SQLERRM);
+        END IF;
+        IF v_count = 1 OR (SQLSTATE = '55P03' AND clock_timestamp() > p_until) THEN
             PERFORM _wa_keep_atoms(p_atoms, SQLSTATE, SQLERRM);
-            IF SQLSTATE = '55P03' THEN
-                PERFORM _wa_note_fault(p_org, 'webhook', '', SQLSTATE, SQLERRM);
-            END IF;
             RETURN;
         END IF;
     END;
-    PERFORM _wa_apply_atoms_safely(p_org, p_atoms[1:v_count / 2], p_until);
-    PERFORM _wa_apply_atoms_safely(p_org, p_atoms[v_count / 2 + 1:v_count], p_until);
+    PERFORM _wa_apply_atoms_safely(p_org, p_atoms[1:v_count / 2], '10ms', p_until);
+    PERFORM _wa_apply_atoms_safely(p_org, p_atoms[v_count / 2 + 1:v_count], '10ms', p_until);
 END
 $$;
 
-COMMENT ON FUNCTION _wa_apply_atoms_safely(uuid, _wa_webhook_atoms[], timestamptz) IS
-'Internal: applies what can be applied of a batch and keeps the rest in wa_webhook_errors.';
+COMMENT ON FUNCTION _wa_apply_atoms_safely(uuid, _wa_webhook_atoms[], text, timestamptz) IS
+'Internal: applies what can be applied of a batch and keeps the rest in wa_webhook_errors; p_patience is the '
+'lock_timeout of the whole.';
 
 CREATE OR REPLACE FUNCTION _wa_keep_atoms(p_atoms _wa_webhook_atoms[], p_sqlstate text, p_error text)
 RETURNS void
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
-    INSERT INTO wa_webhook_errors (log_id, atom, kind, sqlstate, error, payload)
-    SELECT DISTINCT ON (a.log_id, a.atom) a.log_id, a.atom, a.kind, p_sqlstate, p_error, a.payload
+    INSERT INTO wa_webhook_errors AS e (log_id, atom, kind, sqlstate, error, payload, tries, try_at)
+    SELECT DISTINCT ON (a.log_id, a.atom) a.log_id, a.atom, a.kind, p_sqlstate, p_error, a.payload, 1,
+        CASE WHEN p_sqlstate = '55P03' THEN clock_timestamp()
+            + CASE WHEN cardinality(p_atoms) > 1 THEN interval '0' ELSE interval '500 milliseconds' END END
     FROM unnest(p_atoms) a
     ON CONFLICT (log_id, atom) DO UPDATE SET
         error = excluded.error, sqlstate = excluded.sqlstate, occurred_at = clock_timestamp(),
-        resolved_at = NULL
+        resolved_at = NULL, tries = least(e.tries, 1000) + 1,
+        -- One that was locked by itself waits longer each time, so that others are not behind it.
+        try_at = CASE WHEN cardinality(p_atoms) > 1 THEN excluded.try_at
+            ELSE excluded.try_at
+                + least(interval '30 seconds', interval '500 ms' * 2 ^ least(e.tries, 10)) END
 $$;
 
 COMMENT ON FUNCTION _wa_keep_atoms(_wa_webhook_atoms[], text, text) IS
 'Internal: keeps atoms that could not be applied, with the reason.';
 
--- lock_timeout: a tenant that has rows of its own locked must not stop the webhooks of the others.
 CREATE OR REPLACE FUNCTION _wa_apply_atoms(p_org uuid, p_atoms _wa_webhook_atoms[]) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET lock_timeout = '100ms'
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_place integer;

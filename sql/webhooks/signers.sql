@@ -70,7 +70,10 @@ BEGIN
     FROM (
         SELECT DISTINCT l.signed_by, a.organization_id, a.phone_number_id, a.waba_id
         FROM unnest(p_atoms) a
-        CROSS JOIN LATERAL (SELECT w.signed_by FROM wa_webhook_logs w WHERE w.id = a.log_id LIMIT 1) l
+        -- What was believed once, is: its secret may be gone since.
+        CROSS JOIN LATERAL (
+            SELECT w.signed_by FROM wa_webhook_logs w WHERE w.id = a.log_id AND w.status <> 'processed' LIMIT 1
+        ) l
         WHERE a.error IS NULL AND l.signed_by IS NOT NULL
         OFFSET 0
     ) d
@@ -83,11 +86,13 @@ BEGIN
             a.log_id, a.atom, a.place, a.kind, a.field, a.organization_id, a.number_id, a.waba_id,
             a.phone_number_id, a.display_phone, a.received_at, a.at, a.payload, a.contact, a.dedupe_key,
             CASE WHEN a.error IS NULL AND EXISTS (
-                SELECT FROM unnest(v_foreign.signed_by, v_foreign.orgs, v_foreign.numbers, v_foreign.accounts)
+                SELECT
+                FROM unnest(v_foreign.signed_by, v_foreign.orgs, v_foreign.numbers, v_foreign.accounts)
                     f (signed_by, org, number, account)
                 WHERE f.org = a.organization_id AND f.number IS NOT DISTINCT FROM a.phone_number_id
                     AND f.account IS NOT DISTINCT FROM a.waba_id AND f.signed_by = (
-                        SELECT w.signed_by::text FROM wa_webhook_logs w WHERE w.id = a.log_id)
+                        SELECT w.signed_by::text FROM wa_webhook_logs w
+                        WHERE w.id = a.log_id AND w.status <> 'processed')
             ) THEN _wa_foreign_problem() ELSE a.error END,
             a.phone, a.phone_key, a.user_id
         )::_wa_webhook_atoms ORDER BY a.n)

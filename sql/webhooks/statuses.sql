@@ -87,7 +87,7 @@ BEGIN
         GROUP BY s.organization_id
         ORDER BY s.organization_id
     LOOP
-        CONTINUE WHEN _wa_is_locked_out(v_found.organization_id, 'webhook');
+        CONTINUE WHEN v_found.organization_id = ANY (_wa_locked_out('webhook'));
         BEGIN
             PERFORM _wa_take_early_statuses(v_found.organization_id, v_found.ids);
         EXCEPTION WHEN OTHERS THEN

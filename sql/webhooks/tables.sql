@@ -28,13 +28,15 @@ CREATE TABLE wa_webhook_errors (
     payload jsonb,
     occurred_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     resolved_at timestamptz,
+    tries integer NOT NULL DEFAULT 1,
+    try_at timestamptz,
     CONSTRAINT wa_webhook_errors_pkey PRIMARY KEY (log_id, atom),
     CONSTRAINT wa_webhook_errors_log_fkey FOREIGN KEY (log_id)
     REFERENCES wa_webhook_logs (id) ON DELETE CASCADE
 );
 
 -- What somebody's lock stopped is looked for at each call.
-CREATE INDEX wa_webhook_errors_locked_idx ON wa_webhook_errors (occurred_at)
+CREATE INDEX wa_webhook_errors_locked_idx ON wa_webhook_errors (try_at)
 WHERE sqlstate = '55P03' AND resolved_at IS NULL;
 
 -- Who may speak for whom, where organizations share a Meta app.
@@ -74,6 +76,8 @@ COMMENT ON TABLE wa_webhook_logs IS
 'Webhook bodies byte for byte as they arrived; stored before the sender gets its 200.';
 COMMENT ON COLUMN wa_webhook_logs.status IS
 'pending, processed, partial (some parts failed, see wa_webhook_errors) or failed.';
+COMMENT ON COLUMN wa_webhook_errors.try_at IS
+'When it is tried again by itself: what somebody''s lock stopped (sqlstate 55P03); NULL for the rest.';
 COMMENT ON COLUMN wa_webhook_logs.signed_by IS
 'Whose secrets signed it (ids of wa_secrets, zeros for the environment''s): it is believed of their numbers '
 'only. NULL where nobody looked: stored by hand, by 360dialog''s way in, or before 0.2.0; taken at its word.';

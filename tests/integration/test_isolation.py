@@ -251,11 +251,166 @@ def test_webhooks_wait_for_no_lock_and_are_applied_when_it_is_gone(
     assert arrived == {"wamid.a2", "wamid.b1"}
     assert {row["s"] for row in db.query("SELECT sqlstate AS s FROM wa_webhook_errors")} == {"55P03"}
     of_a.rollback()
-    db.query("UPDATE wa_webhook_errors SET occurred_at = occurred_at - interval '5 seconds'")
-    db.query("UPDATE wa_faults SET last_at = last_at - interval '5 seconds'")
+    db.query("UPDATE wa_webhook_errors SET try_at = clock_timestamp()")
     db.query("SELECT process_wa_webhooks()")
     neighbours.as_a("SELECT 1 / is_wa_opted_out(world.customer(1))::integer")
     assert not db.query("SELECT 1 FROM wa_webhook_errors WHERE resolved_at IS NULL")
+
+
+@pytest.mark.parametrize("places", [(0,), (1, 60, 120, 300), tuple(range(0, 400, 8))])
+def test_what_one_customers_lock_stops_is_his_alone(
+    neighbours: Neighbours, of_a: psycopg.Connection[Any], places: tuple[int, ...]
+) -> None:
+    db = neighbours.db
+    now = int(time.time())
+    rows = db.query("SELECT world.customer(n) AS p FROM generate_series(1, 400) n")
+    phones = [row["p"][1:] for row in rows]
+    neighbours.as_a("SELECT world.wrote(n, '2 hours') FROM generate_series(1, 400) n")
+    locked = [rows[place]["p"] for place in places]
+    column(
+        of_a,
+        "SELECT 1 FROM wa_conversation_windows w JOIN wa_contacts c ON c.id = w.contact_id"
+        " WHERE c.phone_e164 = ANY (%s) FOR UPDATE OF w",
+        locked,
+    )
+    bodies = [
+        message(f"wamid.{n}", phone, now, content="STOP", number="100") for n, phone in enumerate(phones)
+    ]
+    db.query("SELECT ingest_wa_webhooks(%s::bytea[], NULL)", bodies)
+
+    def taken() -> bool:
+        db.query("SELECT process_wa_webhooks()")
+        return db.query("SELECT count(*) AS n FROM wa_opt_outs")[0]["n"] == 400 - len(places)
+
+    wait_until(taken)
+    of_a.rollback()
+
+    def all_taken() -> bool:
+        db.query("UPDATE wa_webhook_errors SET try_at = clock_timestamp()")
+        db.query("SELECT process_wa_webhooks()")
+        return db.query("SELECT count(*) AS n FROM wa_opt_outs")[0]["n"] == 400
+
+    wait_until(all_taken)
+    assert not db.query("SELECT 1 FROM wa_webhook_errors WHERE resolved_at IS NULL")
+
+
+def keep_one(neighbours: Neighbours, of_a: psycopg.Connection[Any], result: str) -> None:
+    """One message of A whose answer waits, because somebody had its row locked."""
+    neighbours.as_a("SELECT world.queue(1)")
+    neighbours.db.query(CLAIMED)
+    column(of_a, "SELECT 1 FROM wa_outbound_queue FOR UPDATE")
+    neighbours.db.query(f"SELECT {result} FROM wa_outbound_queue")
+    assert neighbours.db.query("SELECT 1 FROM wa_late_results")
+    of_a.rollback()
+
+
+def test_what_has_an_answer_that_waits_is_not_sent_again(
+    neighbours: Neighbours, of_a: psycopg.Connection[Any]
+) -> None:
+    db = neighbours.db
+    keep_one(neighbours, of_a, "world.accept(id)")
+    db.query("UPDATE wa_queue_inflight SET deadline_at = clock_timestamp()")
+    # What a dispatcher does that lost its connection, and one that comes by.
+    db.query("SELECT release_wa_claims('00000000-0000-0000-0000-000000000001', '{}')")
+    db.query("SELECT world.maintain()")
+    assert db.query(CLAIMED) == []
+    db.query("UPDATE wa_late_results SET try_at = clock_timestamp()")
+    db.query("SELECT world.maintain()")
+    assert db.query("SELECT status, attempt FROM wa_outbound_queue") == [{"status": "sent", "attempt": 1}]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_of_two_results_that_wait_the_one_counts_that_allows_less(
+    neighbours: Neighbours, of_a: psycopg.Connection[Any], first: bool
+) -> None:
+    db = neighbours.db
+    unknown = """world.complete(id, '{"outcome": "unknown"}')"""
+    unstarted = """world.complete(id, '{"outcome": "not_started"}')"""
+    keep_one(neighbours, of_a, f"{unknown}, {unstarted}" if first else f"{unstarted}, {unknown}")
+    db.query("UPDATE wa_late_results SET try_at = clock_timestamp()")
+    db.query("SELECT world.maintain()")
+    assert db.query(CLAIMED) == []
+    assert db.query("SELECT is_unknown FROM wa_queue_inflight") == [{"is_unknown": True}]
+
+
+def test_a_result_of_an_earlier_attempt_leaves_the_next_one_alone(
+    neighbours: Neighbours, of_a: psycopg.Connection[Any]
+) -> None:
+    db = neighbours.db
+    neighbours.as_a("SELECT world.queue(1)")
+    db.query(CLAIMED)
+    db.query("""SELECT world.complete(id, '{"outcome": "not_started"}', 1) FROM wa_outbound_queue""")
+    wait_until(lambda: db.query(CLAIMED))
+    db.query("SELECT _wa_note_fault(%s, 'result', '', '55P03', 'locked')", neighbours.a)
+    db.query("""SELECT world.complete(id, '{"outcome": "not_started"}', 1) FROM wa_outbound_queue""")
+    db.query("DELETE FROM wa_faults")
+    db.query("UPDATE wa_late_results SET try_at = clock_timestamp()")
+    db.query("UPDATE wa_queue_inflight SET deadline_at = clock_timestamp()")
+    db.query("SELECT world.maintain()")
+    assert not db.query("SELECT 1 FROM wa_late_results")
+    assert db.query("SELECT attempt, is_unknown FROM wa_queue_inflight") == [
+        {"attempt": 2, "is_unknown": True}
+    ]
+
+
+def test_an_open_charge_to_the_minute_stops_no_claim(
+    neighbours: Neighbours, of_a: psycopg.Connection[Any]
+) -> None:
+    neighbours.db.query("UPDATE wa_organizations SET rate_limit_per_minute = 50")
+    neighbours.queue(1, 10)
+    of_a.execute("INSERT INTO rate_limits (service, endpoint, count) VALUES ('whatsapp', 'send_message', 5)")
+    with neighbours.hurried() as session:
+        session.execute("SET statement_timeout = 400")
+        assert len(column(session, "SELECT queue_id FROM world.claim()")) == 20
+    of_a.commit()
+    neighbours.queue(11, 100)
+    assert len([row for row in neighbours.db.query(CLAIMED) if row["org"] == neighbours.a]) == 50 - 10 - 5
+
+
+def test_answers_do_not_wait_for_a_webhook_that_settles_the_same_row(
+    neighbours: Neighbours, session: Session
+) -> None:
+    db = neighbours.db
+    neighbours.queue(1, 5)
+    assert len(db.query(CLAIMED)) == 10
+    processor = session()
+    processor.execute(
+        "SELECT _wa_settle_from_callback(organization_id, ARRAY[id], ARRAY[1], ARRAY['wamid.' || id])"
+        " FROM wa_outbound_queue WHERE organization_id = %s AND reference = '1'",
+        (neighbours.b,),
+    )
+    with neighbours.hurried() as dispatcher:
+        column(dispatcher, RESULTS)
+    assert neighbours.states(neighbours.a) == {"sent"}
+    processor.commit()
+    db.query("UPDATE wa_late_results SET try_at = clock_timestamp()")
+    db.query("SELECT world.maintain()")
+    assert neighbours.states(neighbours.b) == {"sent"}
+    assert db.query("SELECT count(*) AS n FROM wa_messages") == [{"n": 10}]
+
+
+def test_kept_answers_of_one_hide_none_of_the_other(neighbours: Neighbours) -> None:
+    db = neighbours.db
+    neighbours.as_b("SELECT world.queue(1)")
+    assert len(db.query(CLAIMED)) == 1
+    db.query(
+        "INSERT INTO wa_late_results (organization_id, queue_id, attempt, result, sqlstate, try_at)"
+        " SELECT %s, gen_random_uuid(), 1, '{}', '55P03', clock_timestamp() - interval '1 hour'"
+        " FROM generate_series(1, 1500)",
+        neighbours.a,
+    )
+    db.query(
+        "SELECT _wa_note_fault(%s, 'result', '', '55P03', 'locked') FROM generate_series(1, 5)", neighbours.a
+    )
+    db.query(
+        "SELECT _wa_keep_results(i.organization_id, jsonb_build_array(jsonb_build_object("
+        " 'id', i.queue_id, 'org', i.organization_id, 'attempt', 1, 'outcome', 'answered', 'status', 200,"
+        " 'answer', jsonb_build_object('messages', '[{\"id\": \"wamid.b\"}]'::jsonb))), '55P03', 'locked')"
+        " FROM wa_queue_inflight i"
+    )
+    db.query("UPDATE wa_late_results SET try_at = clock_timestamp() WHERE organization_id = %s", neighbours.b)
+    db.query("SELECT world.maintain()")
+    assert neighbours.states(neighbours.b) == {"sent"}
 
 
 def test_nobody_but_the_owner_reaches_what_one_session_at_a_time_holds(

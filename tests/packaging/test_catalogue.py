@@ -31,6 +31,7 @@ FUNCTIONS_OPEN_TO_ALL = [
     "_wa_give_rights(text)",
     "_wa_lock_migration()",
     "_wa_object_ids()",
+    "_wa_require_safe_schema()",
     "_wa_taken_objects(text[])",
     "migrate_wa()",
     "plan_wa_migration()",

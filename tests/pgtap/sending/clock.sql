@@ -1,7 +1,7 @@
 -- Tests sql/sending/clock.sql, sql/queue/moves.sql, sql/numbers/numbers.sql.
 -- The server's clock is set back: what was written before lies in the future, and nothing waits for that.
 BEGIN;
-SELECT plan(17);
+SELECT plan(19);
 \ir ../world.psql
 
 -- The clock goes back by so much: all that was stored is that much further ahead.
@@ -47,9 +47,18 @@ SELECT is((SELECT count(*) FROM wa_outbound_queue WHERE phone = world.customer(1
 SELECT world.later('5 minutes');
 SELECT is((SELECT count(*) FROM world.claim() c JOIN wa_outbound_queue q ON q.id = c.queue_id
     WHERE q.phone = world.customer(1)), 5::bigint, 'and no longer');
+-- What was queued long ago and is due by what was done of late.
+INSERT INTO wa_outbound_queue (phone, template_name, scheduled_at, reference)
+VALUES (world.customer(201), 'hello', clock_timestamp() - interval '2 hours', 'again');
+SELECT pg_temp.clock_back('1 hour');
+UPDATE wa_outbound_queue SET created_at = created_at - interval '3 hours', change_no = change_no + 1
+WHERE reference = 'again';
+SELECT ok((world.maintain() ->> 'lost') IS NOT NULL, 'the clock goes back once more');
+SELECT ok(due_at <= clock_timestamp(), 'what has come due by the calendar is due')
+FROM wa_queue_due d JOIN wa_outbound_queue q ON q.id = d.queue_id WHERE q.reference = 'again';
 SELECT pg_temp.clock_back('3 seconds');
 SELECT ok((world.maintain() ->> 'lost') IS NOT NULL, 'a few seconds are over by themselves');
-SELECT is((SELECT count(*) FROM audit_log WHERE event = 'clock_set_back'), 1::bigint, 'and are no news');
+SELECT is((SELECT count(*) FROM audit_log WHERE event = 'clock_set_back'), 2::bigint, 'and are no news');
 
 SELECT * FROM finish();
 ROLLBACK;
