@@ -222,8 +222,12 @@ def set_secret(name: str, number: str | None, from_env: str | None, keep_previou
     value = value.strip()
     if not value or not value.isprintable():
         raise ConfigError("the value is empty or has line breaks or control characters in it")
-    mark = _run(stored_secrets.set_secret(settings, box, name, number, value, keep_previous=keep_previous))
+    mark, is_known = _run(
+        stored_secrets.set_secret(settings, box, name, number, value, keep_previous=keep_previous)
+    )
     click.echo(f"stored, fingerprint {mark}")
+    if not is_known:
+        click.echo(f"note: no business number {number} is registered yet", err=True)
 
 
 @secrets.command("list")

@@ -193,6 +193,7 @@ class Link:
                         "cannot connect, trying again",
                         link=self._name,
                         wait_s=round(delay, 2),
+                        libpq=_text(error),
                         **log.describe(error),
                     )
                     if monotonic() + delay > self.give_up_at:
@@ -234,6 +235,11 @@ class Link:
                 await asyncio.sleep(FIRST_DELAY_S)
 
 
+def _text(error: psycopg.Error) -> str:
+    """What libpq says of a connection that failed: host, port, user and why; never a password."""
+    return " ".join(str(error).split())[:300]
+
+
 async def once(
     conninfo: str, name: str, work: Callable[[Connection], Awaitable[T]], need_schema: bool = True
 ) -> T:
@@ -244,9 +250,8 @@ async def once(
             return await work(connection)
     except psycopg.OperationalError as error:
         if error.sqlstate is None:
-            reason = " ".join(str(error).split())[:500]
             raise errors.UnavailableError(
-                f"cannot reach the database: {reason}",
+                f"cannot reach the database: {_text(error)}",
                 "Is it running, and do DATABASE_URL or the PG* variables name it?",
             ) from error
         raise errors.from_database(error) from error

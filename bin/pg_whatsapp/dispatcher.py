@@ -26,6 +26,7 @@ from pg_whatsapp.job_runner import JobRunner
 from pg_whatsapp.recorder import Recorder
 from pg_whatsapp.secrets import SecretBox
 from pg_whatsapp.sender import Claim, Sender
+from pg_whatsapp.watch import Watch
 
 _logger = log.get("dispatcher")
 _CLAIM = """
@@ -36,6 +37,7 @@ _NEXT_DUE = """
     SELECT extract(epoch FROM next_due_at - clock_timestamp())::double precision, is_contended,
     is_sifting FROM get_wa_next_due()
 """
+_STOPS = "SELECT phone_number_id, reason, held_until::text, detail FROM get_wa_stops()"
 _RELEASE = "SELECT release_wa_claims(%s::uuid, %s::uuid[])"
 MAINTAIN_EVERY_S = 1.0
 # While many messages expire: a fifth of the time, and the rest for recording results.
@@ -304,6 +306,7 @@ class Dispatcher:
     async def _maintain(self) -> None:
         refresh_at = monotonic() + REFRESH_TOKENS_EVERY_S
         wait_s = MAINTAIN_EVERY_S
+        watch = Watch(self._sender)
         while True:
             await asyncio.sleep(wait_s)
             wait_s = MAINTAIN_EVERY_S
@@ -313,6 +316,7 @@ class Dispatcher:
                     wait_s = MAINTAIN_MORE_EVERY_S
                 if monotonic() >= refresh_at or self._sender.without_token:
                     await self._credentials.refresh(self._records)
+                    watch.look(await self._records.fetch(_STOPS))
                     refresh_at = monotonic() + REFRESH_TOKENS_EVERY_S
             except psycopg.Error as error:
                 refusal = errors.from_database(error)

@@ -133,7 +133,8 @@ def from_database(error: psycopg.Error, *, with_detail: bool = False) -> Databas
     state = error.sqlstate
     kind = class_of(state)
     hint = error.diag.message_hint
-    if state in _MISSING and not hint:
+    # PostgreSQL's own would speak of type casts.
+    if state in _MISSING:
         hint = "Is the schema migrated? bin/wa migrate creates and upgrades it."
     message = error.diag.message_primary or type(error).__name__
     if with_detail and error.diag.message_detail:

@@ -7,6 +7,7 @@ so here they are counted.
 from __future__ import annotations
 
 import asyncio
+import math
 import resource
 from time import monotonic
 from typing import Any
@@ -60,8 +61,8 @@ class Guard:
         """A connection is there; beyond the limit the one goes that has been unfinished for longest."""
         self.connections.add(connection)
         if len(self.connections) > MOST_CONNECTIONS:
-            unfinished = [one for one in self.connections if one.since is not None]
-            self._abort(min(unfinished, key=lambda one: one.since or 0.0))
+            # Those that wait for their answer, or for a next request, go last.
+            self._abort(min(self.connections, key=lambda one: math.inf if one.since is None else one.since))
 
     def add(self, size: int) -> None:
         """So many bytes of a body came in."""

@@ -29,6 +29,7 @@ _ID_NAMES = frozenset(
         "version",
         "host",
         "source",
+        "libpq",
     }
 )
 MASK = "[hidden]"

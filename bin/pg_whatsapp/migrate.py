@@ -8,7 +8,10 @@ from psycopg import sql
 from pg_whatsapp import db, errors
 from pg_whatsapp.config import Settings
 
-_EXTENSION = "SELECT extversion FROM pg_extension WHERE extname = 'pg_whatsapp'"
+_EXTENSION = (
+    "SELECT e.extversion, n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
+    " WHERE e.extname = 'pg_whatsapp'"
+)
 _AVAILABLE = "SELECT default_version FROM pg_available_extensions WHERE name = 'pg_whatsapp'"
 
 
@@ -42,6 +45,11 @@ async def migrate(settings: Settings, schema: str | None, dry_run: bool) -> list
             async with connection.transaction():
                 installed = await (await connection.execute(_EXTENSION)).fetchone()
                 available = await (await connection.execute(_AVAILABLE)).fetchone()
+                if installed and schema not in (None, installed[1]):
+                    raise errors.ConfigError(
+                        f'the extension is in schema "{installed[1]}" already, not in "{schema}"',
+                        "Leave --schema out; ALTER EXTENSION cannot move it.",
+                    )
                 for statement in _extension_statements(
                     installed[0] if installed else None, available[0] if available else None, schema
                 ):

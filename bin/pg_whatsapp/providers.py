@@ -29,6 +29,8 @@ class Provider:
         return {"content-type": "application/json", "accept": "application/json", **self.token_headers(token)}
 
 
+#: Where requests have their token, in lower case.
+TOKEN_HEADERS = ("authorization", "d360-api-key")
 #: By the names that wa_phone_numbers.provider has.
 PROVIDERS = {
     # Get started, https://developers.facebook.com/docs/whatsapp/cloud-api/get-started

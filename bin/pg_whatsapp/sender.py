@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from time import monotonic
@@ -74,6 +74,8 @@ class Sender:
         #: Claims that wait for a worker or for their time, and requests under way.
         self.buffered = 0
         self.in_flight = 0
+        #: What became of requests since the start: accepted, refused, unanswered, handed_back.
+        self.outcomes: Counter[str] = Counter()
         #: Claims dealt with since the start, and those handed back because their number has no token.
         self.finished = 0
         self.without_token = 0
@@ -212,6 +214,7 @@ class Sender:
 
     def _finish(self, claim: Claim, reply: Reply) -> None:
         self.finished += 1
+        self.outcomes[_kind_of(reply)] += 1
         self._record(
             {
                 "id": claim.queue_id,
@@ -226,3 +229,9 @@ class Sender:
         )
         if not self._room.is_set() and self.free(0) >= self._room_needed:
             self._room.set()
+
+
+def _kind_of(reply: Reply) -> str:
+    if reply.outcome is Outcome.ANSWERED:
+        return "accepted" if 200 <= (reply.status or 0) < 300 else "refused"
+    return "handed_back" if reply.outcome is Outcome.NOT_STARTED else "unanswered"

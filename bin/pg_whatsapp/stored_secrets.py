@@ -14,8 +14,10 @@ NAMES = ("access_token", "app_secret", "verify_token", HEADER, PLATFORM)
 
 async def set_secret(
     settings: Settings, box: SecretBox, name: str, number: str | None, value: str, *, keep_previous: bool
-) -> str:
-    """Seal a value and store it for the current organization; returns its fingerprint.
+) -> tuple[str, bool]:
+    """Seal a value and store it for the current organization.
+
+    Returns its fingerprint, and whether the number that it is for is registered.
 
     number: phone_number_id it belongs to, None for all of the organization. With keep_previous the one before
     stays valid beside it (what webhooks show, and verify tokens, while the provider is being changed over).
@@ -24,7 +26,7 @@ async def set_secret(
     if name == HEADER:
         check_header_line(value)
 
-    async def work(connection: db.Connection) -> str:
+    async def work(connection: db.Connection) -> tuple[str, bool]:
         row = await (await connection.execute("SELECT current_wa_organization()::text")).fetchone()
         assert row is not None  # noqa: S101
         sealed = box.seal(row[0], name, number, value)
@@ -32,7 +34,8 @@ async def set_secret(
             "SELECT set_wa_secret(%s, %s, %s, %s, %s, %s)",
             (name, number, sealed.ciphertext, sealed.key_id, sealed.fingerprint, keep_previous),
         )
-        return sealed.fingerprint
+        known = await connection.execute("SELECT FROM wa_phone_numbers WHERE phone_number_id = %s", (number,))
+        return sealed.fingerprint, number is None or bool(known.rowcount)
 
     return await db.once(settings.conninfo, "secrets", work)
 

@@ -19,6 +19,7 @@ from pyreqwest.client import ClientBuilder
 from pyreqwest.compatibility.httpx import HttpxTransport
 
 from pg_whatsapp import __version__
+from pg_whatsapp.providers import TOKEN_HEADERS
 
 CONNECT_TIMEOUT_S = 5.0
 # Providers close idle connections after a minute or more; one that is closed while a request enters it costs
@@ -98,7 +99,7 @@ async def post(
     return Reply(
         Outcome.ANSWERED,
         status,
-        parse_answer(content),
+        parse_answer(_without_token(content, headers)),
         None if status < 300 else parse_retry_after(response.headers.get("retry-after")),
     )
 
@@ -118,6 +119,16 @@ async def read_body(response: httpx.Response, largest: int = LARGEST_ANSWER) -> 
     content = b"".join(parts)
     encoding = response.headers.get("content-encoding")
     return content if encoding is None else _unpack(content, encoding.strip().lower(), largest)
+
+
+def _without_token(content: bytes | None, headers: httpx.Headers) -> bytes | None:
+    """An answer may quote what it was asked with, and is kept where others read it."""
+    if content is not None:
+        for name in TOKEN_HEADERS:
+            token = headers.get(name, "").removeprefix("Bearer ").encode()
+            if token and token in content:
+                content = content.replace(token, b"[hidden]")
+    return content
 
 
 def _unpack(content: bytes, encoding: str, largest: int) -> bytes | None:

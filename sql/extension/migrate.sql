@@ -68,7 +68,9 @@ BEGIN
     IF v_found IS NOT NULL THEN
         RAISE EXCEPTION USING
             ERRCODE = 'insufficient_privilege',
-            MESSAGE = format('schema %I has objects of others that ours could take for PostgreSQL''s', v_name),
+            MESSAGE = format(
+                'schema %I has objects of others that ours could take for PostgreSQL''s', v_name
+            ),
             DETAIL = format('Found: %s.', v_found),
             HINT = 'Drop them, move them to another schema, or let the owner of the schema own them.';
     END IF;
@@ -355,6 +357,20 @@ BEGIN
                 FROM _wa_scripts AS a
                 LEFT JOIN wa_migrations AS m ON m.version = v_target AND m.step = a.name
                 WHERE a.kind = 'api' AND a.checksum IS DISTINCT FROM m.checksum
+            ) OR EXISTS (
+                -- DROP EXTENSION ... CASCADE takes what rests on the extension's own functions along.
+                SELECT
+                FROM _wa_scripts AS a
+                CROSS JOIN LATERAL unnest(a.objects) AS x (object)
+                WHERE a.kind = 'api' AND CASE split_part(x.object, ' ', 1)
+                    WHEN 'relation'
+                        THEN to_regclass(format('%I.%I', v_schema, split_part(x.object, ' ', 2))) IS NULL
+                    WHEN 'function' THEN NOT EXISTS (
+                        SELECT FROM pg_catalog.pg_proc AS p
+                        WHERE p.pronamespace = quote_ident(v_schema)::regnamespace
+                            AND p.proname = split_part(x.object, ' ', 2)
+                    )
+                END
             ) AS is_changed
         ) AS c
         WHERE s.kind IN ('schema', 'api')

@@ -1,9 +1,17 @@
 -- When a job is due: schedules in the words of cron, read by ourselves, so that a dispatcher follows the same
 -- ones as pg_cron.
 
+-- From PostgreSQL 17 on, the setting may be read by some roles only: the others take it for what it is unless
+-- somebody changed it.
 CREATE OR REPLACE FUNCTION _wa_job_time_zone() RETURNS text
-LANGUAGE sql STABLE
-RETURN coalesce(nullif(current_setting('cron.timezone', true), ''), 'GMT');
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    RETURN coalesce(nullif(current_setting('cron.timezone', true), ''), 'GMT');
+EXCEPTION WHEN insufficient_privilege THEN
+    RETURN 'GMT';
+END
+$$;
 
 COMMENT ON FUNCTION _wa_job_time_zone() IS
 'The zone of the schedules in wa_jobs: that of pg_cron, which is GMT where it has no setting for it.';

@@ -356,3 +356,26 @@ COMMENT ON VIEW wa_queue_health IS
 'One row per business number: what is due, scheduled, held (why and until when) and in flight, how many '
 'dispatchers run, which jobs of the installation are overdue, how many answers could not be recorded yet, '
 'and what last failed within an hour.';
+
+-- Definer: dispatchers see no tables.
+CREATE OR REPLACE FUNCTION get_wa_stops()
+RETURNS TABLE (phone_number_id text, reason text, held_until timestamptz, detail text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+    SELECT NULL, 'sending_disabled', NULL::timestamptz, i.sending_note
+    FROM wa_installations i WHERE NOT i.is_sending_enabled
+    UNION ALL
+    SELECT n.phone_number_id, coalesce(b.hold_reason, 'fault'), b.held_until,
+        CASE WHEN b.hold_reason IS NULL THEN f.sqlstate || ' ' || f.error
+            WHEN b.hold_reason = 'paused' THEN n.pause_reason
+            WHEN b.hold_reason = 'number_state' THEN n.status END
+    FROM wa_phone_numbers n
+    LEFT JOIN LATERAL _wa_lane_block(n.organization_id, n.id, clock_timestamp()) b ON true
+    LEFT JOIN wa_faults f ON f.organization_id = n.organization_id AND f.work = 'claim'
+        AND f.subject = n.id::text AND f.last_at > clock_timestamp() - interval '15 seconds'
+    WHERE b.hold_reason IS NOT NULL OR f.error IS NOT NULL
+$$;
+
+COMMENT ON FUNCTION get_wa_stops() IS
+'For dispatchers, which log what changes: numbers that may not send now (panic, paused, number_state, '
+'fault), until when, and the rest that is known of it; a row without a number while sending is switched off.';

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness import Database
-from wa_process import wa
+from wa_process import KEY, wa
 
 
 def tables(database: Database) -> int:
@@ -46,3 +46,43 @@ def test_a_command_without_the_extension_says_what_to_do(bare_db: Database) -> N
     done = wa("adopt", database=bare_db)
     assert done.returncode == 1
     assert "bin/wa migrate" in done.stderr
+
+
+def test_an_extension_that_was_dropped_with_all_that_rests_on_it_is_repaired(bare_db: Database) -> None:
+    assert wa("migrate", database=bare_db).returncode == 0
+    bare_db.query("SELECT register_wa_phone_number('100', '+1 555 123 4567', '200')")
+    bare_db.query(
+        "INSERT INTO wa_templates (name, category, status, body_text) VALUES"
+        " ('hello', 'UTILITY', 'APPROVED', 'Hello')"
+    )
+    bare_db.query("DROP EXTENSION pg_whatsapp CASCADE")
+    done = wa("migrate", database=bare_db)
+    assert done.returncode == 0, done.stderr
+    bare_db.query("INSERT INTO wa_outbound_queue (phone, template_name) VALUES ('+16505550101', 'hello')")
+    assert bare_db.query("SELECT count(*) FROM wa_queue_due") == [{"count": 1}]
+    assert bare_db.query("SELECT count(*) FROM plan_wa_migration() WHERE action <> 'unchanged'") == [
+        {"count": 0}
+    ]
+
+
+def test_migrate_into_another_schema_than_the_one_it_is_in_is_refused(bare_db: Database) -> None:
+    assert wa("migrate", database=bare_db).returncode == 0
+    done = wa("migrate", "--schema", "other", database=bare_db)
+    assert done.returncode == 1
+    assert 'in schema "public" already' in done.stderr
+
+
+def test_a_secret_for_no_number_is_told(db: Database) -> None:
+    done = wa(
+        "secrets", "set", "app_secret", "--number", "999", database=db, stdin="x" * 20, WA_SECRET_KEY=KEY
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no business number 999" in done.stderr
+
+
+def test_before_migrate_the_way_out_is_named(bare_db: Database) -> None:
+    bare_db.query("CREATE EXTENSION pg_whatsapp CASCADE")
+    done = wa("dispatch", "--drain", database=bare_db)
+    assert done.returncode == 1
+    assert "bin/wa migrate" in done.stderr
+    assert "type cast" not in done.stderr

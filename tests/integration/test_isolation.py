@@ -282,7 +282,7 @@ def test_what_one_customers_lock_stops_is_his_alone(
         db.query("SELECT process_wa_webhooks()")
         return db.query("SELECT count(*) AS n FROM wa_opt_outs")[0]["n"] == 400 - len(places)
 
-    wait_until(taken)
+    wait_until(taken, 60)
     of_a.rollback()
 
     def all_taken() -> bool:

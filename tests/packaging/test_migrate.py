@@ -316,3 +316,57 @@ def test_the_hosts_functions_with_names_of_ours_get_no_rights(product: Product, 
     assert [(row["function"], sorted(row["roles"])) for row in rows] == [
         ("count_wa_orders()", ["wa_admin", "wa_app"])
     ]
+
+
+def test_a_schema_where_everybody_may_create_is_refused(
+    installed: Database, make_role: Callable[..., str]
+) -> None:
+    """As PostgreSQL 14 made it, and left in databases that were upgraded."""
+    installed.query("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege) as refused:
+        installed.query("SELECT migrate_wa()")
+    assert "everybody may create" in str(refused.value)
+    assert "REVOKE CREATE ON SCHEMA public FROM PUBLIC" in (refused.value.diag.message_hint or "")
+    installed.query("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    installed.query("SELECT migrate_wa()")
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "CREATE FUNCTION public.pg_has_role(name, text, text) RETURNS boolean LANGUAGE sql AS 'SELECT true'",
+        "CREATE TABLE public.wa_migrations (version text, step text, checksum text, objects text[],"
+        " applied_at timestamptz, applied_by name)",
+        "CREATE FUNCTION public.same(text, text) RETURNS boolean LANGUAGE sql AS 'SELECT true';"
+        " CREATE OPERATOR public.= (LEFTARG = text, RIGHTARG = name, FUNCTION = pg_catalog.texteqname)",
+    ],
+)
+def test_what_somebody_planted_is_named_and_nothing_runs(
+    installed: Database, make_role: Callable[..., str], planted: str
+) -> None:
+    stranger = make_role()
+    installed.query(f"GRANT CREATE ON SCHEMA public TO {stranger}")
+    with installed.connect(user=stranger) as session:
+        session.execute(planted.encode())
+    installed.query(f"REVOKE CREATE ON SCHEMA public FROM {stranger}")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege) as refused:
+        installed.query("SELECT migrate_wa()")
+    assert any(
+        word in (refused.value.diag.message_detail or "") for word in ("pg_has_role", "wa_migrations", "=")
+    )
+    assert steps_of(installed) == set()
+
+
+def steps_of(database: Database) -> set[str]:
+    rows = database.query("SELECT relname AS name FROM pg_class WHERE relname = 'wa_orders'")
+    return {row["name"] for row in rows}
+
+
+def test_a_role_that_may_create_is_named(installed: Database, make_role: Callable[..., str]) -> None:
+    other = make_role()
+    installed.query(f"GRANT CREATE ON SCHEMA public TO {other}")
+    told: list[str] = []
+    with installed.connect() as session:
+        session.add_notice_handler(lambda notice: told.append(notice.message_primary or ""))
+        session.execute("SELECT migrate_wa()")
+    assert any(f"{other} may create objects" in one for one in told)

@@ -18,7 +18,9 @@ MANUAL = CHECKOUT / "docs/runbook.md"
 MESSAGES = 20_000
 LARGE = re.compile(r"Seq Scan on (wa_messages|wa_message_statuses|wa_webhook_logs)\b")
 # Statements that find nothing where all is well.
-FINDS_NOTHING = ("pg_replication_slots", "pg_blocking_pids", "plan_wa_migration()")
+FINDS_NOTHING = (
+    "pg_replication_slots", "pg_blocking_pids", "plan_wa_migration()", "wa_faults", "get_wa_unheard_numbers()"
+)  # fmt: skip
 # Something of each kind that the runbook asks for.
 SITUATION = """
     SELECT adopt_wa_database('keep');

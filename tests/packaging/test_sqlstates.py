@@ -16,6 +16,7 @@ from pg_whatsapp import errors
 NAMES = {
     "dependent_objects_still_exist": "2BP01",
     "duplicate_object": "42710",
+    "insufficient_privilege": "42501",
     "lock_not_available": "55P03",
     "object_not_in_prerequisite_state": "55000",
 }

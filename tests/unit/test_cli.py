@@ -68,6 +68,26 @@ def test_no_database_is_status_1_and_says_so(arguments: list[str], monkeypatch: 
     assert "hunter2" not in result.output
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://me:hunter2@127.0.0.1:9/app?schema=public", '"schema"'),
+        ("postgresql//me:hunter2@127.0.0.1/app", "cannot read it"),
+        ("postgresql://me:hunter2%zz@127.0.0.1/app", "cannot read it"),
+    ],
+)
+def test_a_malformed_url_is_told_without_its_password(
+    url: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    for arguments in (["doctor"], ["dispatch"], ["secrets", "list"]):
+        result = CliRunner().invoke(wa, arguments)
+        assert result.exit_code == 1
+        assert "DATABASE_URL is malformed" in result.stderr
+        assert said in result.stderr
+        assert "hunter2" not in result.output
+
+
 def test_a_wrong_setting_is_status_1_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WHATSAPP_API_VERSION", "twenty")
     result = CliRunner().invoke(wa, ["dispatch"])

@@ -29,28 +29,38 @@ def answer(status: str, body: bytes, *headers: str) -> bytes:
     return "\r\n".join(lines).encode() + body
 
 
-def send(handler: Handler, *, times: int = 1, timeout_s: float = 10, scheme: str = "http") -> list[Reply]:
+def send(
+    handler: Handler,
+    *,
+    times: int = 1,
+    timeout_s: float = 10,
+    scheme: str = "http",
+    headers: dict[str, str] | None = None,
+) -> list[Reply]:
     """Post `times` requests, one after the other, to a server that handles each connection so."""
 
     async def work() -> list[Reply]:
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            handlers.add(asyncio.current_task())
             try:
                 await handler(reader, writer)
             finally:
                 writer.close()
 
+        handlers: set[asyncio.Task[None] | None] = set()
         server = await asyncio.start_server(handle, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         http = transport.open_transport()
-        url, headers = (
-            httpx.URL(f"{scheme}://127.0.0.1:{port}/v1/1/messages"),
-            httpx.Headers({"x-test": "yes"}),
-        )
+        url = httpx.URL(f"{scheme}://127.0.0.1:{port}/v1/1/messages")
+        sent = httpx.Headers({"x-test": "yes"} | (headers or {}))
         try:
-            return [await transport.post(http, url, headers, BODY, timeout_s) for _ in range(times)]
+            return [await transport.post(http, url, sent, BODY, timeout_s) for _ in range(times)]
         finally:
             await http.aclose()
             server.close()
+            # The end of the loop would cut them off, and say so.
+            if running := [task for task in handlers if task is not None and not task.done()]:
+                await asyncio.wait(running, timeout=2)
 
     return asyncio.run(work())
 
@@ -195,6 +205,17 @@ def test_a_kept_connection_that_dies_is_not_tried_again_in_secret() -> None:
     replies = send(one_then_cut, times=2)
     assert [reply.outcome for reply in replies] == [Outcome.ANSWERED, Outcome.UNKNOWN]
     assert requests == 2
+
+
+def test_an_answer_that_quotes_the_token_is_kept_without_it() -> None:
+    async def quote(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await read_request(reader)
+        token = head.split(b"Bearer ")[1].split(b"\r\n")[0]
+        writer.write(answer("401 Unauthorized", b'{"error": {"message": "bad token ' + token + b'"}}'))
+        await writer.drain()
+
+    [reply] = send(quote, headers={"authorization": "Bearer EAAsecret"})
+    assert reply.answer == {"error": {"message": "bad token [hidden]"}}
 
 
 def test_nul_in_an_answer_becomes_storable() -> None:

@@ -174,8 +174,11 @@ SELECT is((SELECT count(*) FROM wa_outbound_queue WHERE status = 'pending'
     'the others are held for it');
 SELECT ok(world.held_for(id) BETWEEN 24 * 3600 - 10 AND 24 * 3600, 'until the oldest is a day ago')
 FROM wa_outbound_queue WHERE status = 'pending' LIMIT 1;
-SELECT world.queue(reference::integer, p_number => '101') FROM wa_outbound_queue
-WHERE status = 'sending' AND reference::integer BETWEEN 4001 AND 4005 ORDER BY id LIMIT 1;
+-- Recorded first: what is in flight for half a second holds up the next to its recipient.
+SELECT id AS counted, reference AS who FROM wa_outbound_queue
+WHERE status = 'sending' AND reference::integer BETWEEN 4001 AND 4005 ORDER BY id LIMIT 1 \gset
+SELECT world.accept(:'counted');
+SELECT world.queue(:who, p_number => '101');
 SELECT is(world.claimed(), 1, 'a recipient who is counted may get another');
 SELECT world.wrote(n::integer) FROM generate_series(4000, 4005) n;
 SELECT world.say(4005);
