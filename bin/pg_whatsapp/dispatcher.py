@@ -19,7 +19,7 @@ import psycopg
 from pg_whatsapp import __version__, errors, log
 from pg_whatsapp.config import Settings
 from pg_whatsapp.credentials import Credentials
-from pg_whatsapp.db import Link, require_session
+from pg_whatsapp.db import FIRST_DELAY_S, Link, require_session
 from pg_whatsapp.garbage import collect_rarely
 from pg_whatsapp.gate import Gate
 from pg_whatsapp.job_runner import JobRunner
@@ -98,9 +98,7 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Dispatch until stop(), or with drain until nothing is due; WaError if the database refuses."""
-        # Waits for a server that is away.
-        await self._claims.get()
-        await require_session(self._conninfo)
+        await self._require_session()
         settings = await self._register()
         self._poll_s = float(settings["poll_ms"]) / 1000
         self._recorder = Recorder(self._records, self.id, lambda: self._sender.is_idle)
@@ -144,6 +142,18 @@ class Dispatcher:
             self._work.set()
             if hasattr(self, "_sender"):
                 self._sender.stop()
+
+    async def _require_session(self) -> None:
+        """Wait for a server that is away, then look whether a pooler is between."""
+        while True:
+            await self._claims.get()
+            try:
+                await require_session(self._conninfo)
+                return
+            except psycopg.OperationalError:
+                # It went away again: the next get() finds that out, or waits.
+                await self._claims.drop()
+                await asyncio.sleep(FIRST_DELAY_S)
 
     async def _register(self) -> dict[str, Any]:
         try:
