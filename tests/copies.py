@@ -143,7 +143,7 @@ class Business:
             self.provider.post("settings", webhook_url=url)
             # Slower than the producer, so that there is always something due and something in flight.
             self._dispatcher = WaProcess(
-                "dispatch", "--concurrency", "3", database=self.database, **settings(self.provider)
+                "dispatch", "--concurrency", "2", database=self.database, **settings(self.provider)
             )
         except BaseException:
             self._receiver.kill()
