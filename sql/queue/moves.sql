@@ -237,22 +237,13 @@ CREATE OR REPLACE FUNCTION _wa_extend_deadlines(p_org uuid, p_ids uuid[], p_dead
 RETURNS void
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
-    UPDATE wa_queue_inflight i SET deadline_at = l.deadline_at
-    FROM (
-        SELECT x.queue_id, u.deadline_at
-        FROM unnest(p_ids, p_deadlines) u (id, deadline_at)
-        CROSS JOIN LATERAL (
-            SELECT f.queue_id FROM wa_queue_inflight f
-            WHERE f.organization_id = p_org AND f.queue_id = u.id
-            LIMIT 1
-            FOR UPDATE SKIP LOCKED
-        ) x
-    ) l
-    WHERE i.organization_id = p_org AND i.queue_id = l.queue_id
+    UPDATE wa_queue_inflight i SET deadline_at = u.deadline_at
+    FROM unnest(p_ids, p_deadlines) u (id, deadline_at)
+    WHERE i.organization_id = p_org AND i.queue_id = u.id
 $$;
 
 COMMENT ON FUNCTION _wa_extend_deadlines(uuid, uuid[], timestamptz[]) IS
-'Internal: says when rows in flight are looked at again; those that are being settled now are left alone.';
+'Internal: says when rows in flight are looked at again.';
 
 -- Those whose time has come by the calendar, or that were due at once when they were queued in what is the
 -- future now; and next tries. Rows that their owner has locked stay as they are.
@@ -262,24 +253,25 @@ AS $$
 DECLARE
     v_rows record;
 BEGIN
-    FOR v_rows IN
-        SELECT d.organization_id AS org, d.queue_id AS id, q.is_retry
-        FROM wa_queue_due d
-        CROSS JOIN LATERAL (
-            SELECT d.hold_reason = 'retry' AS is_retry FROM wa_outbound_queue x
-            WHERE x.organization_id = d.organization_id AND x.id = d.queue_id
-                AND (d.hold_reason = 'retry' OR x.scheduled_at <= p_now
-                    OR (x.created_at > p_now AND x.scheduled_at <= x.created_at + interval '1 second'))
-            FOR NO KEY UPDATE SKIP LOCKED
-        ) q
-        WHERE d.due_at > p_now
-    LOOP
-        UPDATE wa_queue_due d SET due_at = CASE WHEN v_rows.is_retry THEN d.due_at - p_by ELSE p_now END
-        WHERE d.organization_id = v_rows.org AND d.queue_id = v_rows.id;
-        UPDATE wa_outbound_queue q
-        SET scheduled_at = least(q.scheduled_at, p_now), change_no = q.change_no + 1
-        WHERE q.organization_id = v_rows.org AND q.id = v_rows.id;
-    END LOOP;
+    SELECT array_agg(d.organization_id) AS orgs, array_agg(d.queue_id) AS ids,
+        array_agg(q.is_retry) AS are_retries
+    INTO v_rows
+    FROM wa_queue_due d
+    CROSS JOIN LATERAL (
+        SELECT d.hold_reason = 'retry' AS is_retry FROM wa_outbound_queue x
+        WHERE x.organization_id = d.organization_id AND x.id = d.queue_id
+            AND (d.hold_reason = 'retry' OR x.scheduled_at <= p_now
+                OR (x.created_at > p_now AND x.scheduled_at <= x.created_at + interval '1 second'))
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) q
+    WHERE d.due_at > p_now;
+    UPDATE wa_queue_due d SET due_at = CASE WHEN u.is_retry THEN d.due_at - p_by ELSE p_now END
+    FROM unnest(v_rows.orgs, v_rows.ids, v_rows.are_retries) u (org, id, is_retry)
+    WHERE d.organization_id = u.org AND d.queue_id = u.id;
+    UPDATE wa_outbound_queue q
+    SET scheduled_at = least(q.scheduled_at, p_now), change_no = q.change_no + 1
+    FROM unnest(v_rows.orgs, v_rows.ids) u (org, id)
+    WHERE q.organization_id = u.org AND q.id = u.id;
     UPDATE wa_queue_inflight i SET deadline_at = i.deadline_at - p_by, claimed_at = least(i.claimed_at, p_now)
     WHERE i.claimed_at > p_now AND i.deadline_at < 'infinity';
 END
