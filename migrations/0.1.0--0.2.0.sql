@@ -983,3 +983,7 @@ FROM (
     ('schema/webhooks.sql', 'webhooks/tables.sql')
 ) AS n (former, present)
 WHERE m.step = n.former;
+
+-- Whoever may change, or delete in, a table as a whole may also lock it against everybody: what an
+-- application changes is granted column by column now.
+REVOKE UPDATE, DELETE ON wa_templates, wa_template_syncs FROM wa_app;

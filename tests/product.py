@@ -31,7 +31,7 @@ class Product:
         self.root = root
         self.build = build
         self.server = server
-        self.manifest = ["extension/roles.sql", "extension/migrate.sql"]
+        self.manifest = [f"extension/{name}.sql" for name in ("roles", "safe_schema", "rights", "migrate")]
         (root / "migrations/released").mkdir(parents=True)
         (root / "sql/extension").mkdir(parents=True)
         for path in self.manifest:

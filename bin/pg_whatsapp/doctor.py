@@ -122,6 +122,18 @@ async def _roles(patient: Patient) -> Finding:
     return Finding("roles", True, "all five are there")
 
 
+async def _grants(patient: Patient) -> Finding:
+    rows = await patient.list(
+        "SELECT format('%%s on %%s to %%s', string_agg(privilege, ', '), object, role_name)"
+        " FROM get_wa_later_grants() GROUP BY object, role_name ORDER BY object, role_name"
+    )
+    if not rows:
+        return Finding("grants", True, "those that it comes with")
+    # Whoever gave them had a reason; nothing is broken.
+    more = f" and {len(rows) - 1} more; get_wa_later_grants() lists them" if len(rows) > 1 else ""
+    return Finding("grants", True, f"beyond those that it comes with: {rows[0][0]}{more}")
+
+
 async def _adopted(patient: Patient) -> Finding:
     try:
         await patient.connection.execute("SELECT _wa_require_installation()")
@@ -386,6 +398,7 @@ CHECKS: tuple[Check, ...] = (
     _phone_rules,
     _misread,
     _roles,
+    _grants,
     _adopted,
     _kill_switch,
     _panic,

@@ -92,6 +92,25 @@ $$;
 COMMENT ON FUNCTION remove_wa_broadcast_members(text, text[]) IS
 'Takes phone numbers and user ids off a list; returns how many were on it.';
 
+-- Definer: whoever may delete in the table may also lock it against everybody.
+CREATE OR REPLACE FUNCTION delete_wa_broadcast_list(p_list text) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_org uuid := _wa_caller_organization();
+    v_list_id bigint := _wa_broadcast_list(v_org, p_list);
+    v_members integer;
+BEGIN
+    DELETE FROM wa_broadcast_members m WHERE m.organization_id = v_org AND m.list_id = v_list_id;
+    GET DIAGNOSTICS v_members = ROW_COUNT;
+    DELETE FROM wa_broadcast_lists l WHERE l.organization_id = v_org AND l.id = v_list_id;
+    RETURN v_members;
+END
+$$;
+
+COMMENT ON FUNCTION delete_wa_broadcast_list(text) IS
+'Deletes a list by its name; returns how many were on it. The contacts stay.';
+
 CREATE OR REPLACE VIEW wa_broadcast_recipients WITH (security_invoker = true) AS
 SELECT
     m.organization_id, m.list_id, l.name AS list_name, m.contact_id,

@@ -12,5 +12,5 @@ SELECT
 FROM wa_broadcast_lists b;
 
 COMMENT ON VIEW whatsapp_broadcast_lists IS
-'wa_broadcast_lists under another name; lists may be made, renamed and deleted here too. '
-'add_wa_broadcast_members() puts people on one.';
+'wa_broadcast_lists under another name; lists may be made and renamed here too. '
+'add_wa_broadcast_members() puts people on one, delete_wa_broadcast_list() deletes one.';

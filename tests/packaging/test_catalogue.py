@@ -1,6 +1,6 @@
 """What every object of an installed schema must have, read from the catalogue: none can be forgotten.
 
-Tests sql/extension/roles.sql.
+Tests sql/extension/roles.sql, sql/extension/rights.sql.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import psycopg
 import pytest
 from harness import CHECKOUT, Database
 from product import load_build, with_packs
@@ -32,6 +33,7 @@ FUNCTIONS_OPEN_TO_ALL = [
     "_wa_lock_migration()",
     "_wa_object_ids()",
     "_wa_require_safe_schema()",
+    "_wa_stated_rights(text)",
     "_wa_taken_objects(text[])",
     "migrate_wa()",
     "plan_wa_migration()",
@@ -126,6 +128,14 @@ def test_the_rights_are_those_of_sql_grants(db: Database) -> None:
     """Each line names something that is there, and nothing is granted without a line."""
     columns = ("wa_admin", "wa_app", "wa_dispatcher", "wa_receiver", "wa_analyst")
     words = {"r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE", "X": "EXECUTE"}
+    columns_of = {
+        row["name"]: row["columns"]
+        for row in db.query(
+            "SELECT c.relname AS name, array_agg(a.attname::text) AS columns"
+            " FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid"
+            " WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relnamespace = 'public'::regnamespace GROUP BY c.relname"
+        )
+    }
     stated: set[tuple[str, str, str]] = set()
     for line in (CHECKOUT / "sql/grants").read_text().splitlines():
         name, *cells = line.split()[:6] or [""]
@@ -135,7 +145,13 @@ def test_the_rights_are_those_of_sql_grants(db: Database) -> None:
             stated |= {
                 (name, role, words[letter])
                 for role, letters in zip(columns, cells, strict=True)
-                for letter in letters.replace(".", "")
+                for letter in letters.replace(".", "").replace("W", "")
+            }
+            stated |= {
+                (f"{name}.{column}", role, "UPDATE")
+                for role, letters in zip(columns, cells, strict=True)
+                if "W" in letters
+                for column in columns_of[name]
             }
     granted = db.query(
         """
@@ -158,6 +174,49 @@ def test_the_rights_are_those_of_sql_grants(db: Database) -> None:
     )
     assert len(granted) > 500
     assert {(row["name"], row["role"], row["privilege"]) for row in granted} == stated
+
+
+def test_nobody_but_an_administrator_may_lock_a_table(db: Database, make_role: Callable[..., str]) -> None:
+    """Whoever may change, or delete in, a whole table may lock it; the packs' are one application's."""
+    relations = db.query(
+        "SELECT c.relname AS name FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace"
+        " AND c.relkind IN ('r', 'p', 'v') ORDER BY 1"
+    )
+    role = make_role("wa_app", "wa_dispatcher", "wa_receiver", "wa_analyst")
+    locked = []
+    with db.connect(user=role) as connection:
+        for row in relations:
+            try:
+                with connection.transaction():
+                    # As PostgreSQL 15 sees it, INSERT allows ROW EXCLUSIVE, which stops no writer.
+                    connection.execute(f'LOCK TABLE "{row["name"]}" IN SHARE MODE'.encode())
+            except psycopg.errors.InsufficientPrivilege:
+                continue
+            locked.append(row["name"])
+    assert locked == ["ai_events", "ai_tasks", "attendees", "orders", "profiles"]
+
+
+def test_what_was_granted_later_is_shown(db: Database, make_role: Callable[..., str]) -> None:
+    role = make_role()
+    assert db.query("SELECT * FROM get_wa_later_grants()") == []
+    db.query(f"GRANT SELECT, DELETE ON wa_templates TO {role}")
+    db.query(f"GRANT SELECT (name), UPDATE (name) ON wa_secrets TO {role}")
+    db.query("GRANT UPDATE ON wa_templates TO wa_app")
+    db.query("GRANT EXECUTE ON FUNCTION resolve_wa_panic TO PUBLIC")
+    try:
+        found = db.query("SELECT object, role_name, privilege FROM get_wa_later_grants()")
+        assert {(row["object"], row["role_name"], row["privilege"]) for row in found} == {
+            ("wa_templates", role, "SELECT"),
+            ("wa_templates", role, "DELETE"),
+            ("wa_templates", "wa_app", "UPDATE"),
+            ("wa_secrets.name", role, "SELECT"),
+            ("wa_secrets.name", role, "UPDATE"),
+            ("resolve_wa_panic(uuid,text)", "PUBLIC", "EXECUTE"),
+        }
+        db.query("SELECT migrate_wa()")
+        assert len(db.query("SELECT * FROM get_wa_later_grants()")) == len(found)
+    finally:
+        db.query(f"DROP OWNED BY {role}")
 
 
 def test_internal_functions_are_for_us_only(db: Database) -> None:

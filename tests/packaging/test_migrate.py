@@ -1,6 +1,6 @@
 """What migrate_wa() promises: all or nothing, one at a time, safe to repeat, never over what the host has.
 
-Tests sql/extension/migrate.sql.
+Tests sql/extension/migrate.sql, sql/extension/safe_schema.sql.
 """
 
 from __future__ import annotations
