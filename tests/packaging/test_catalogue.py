@@ -133,7 +133,8 @@ def test_the_rights_are_those_of_sql_grants(db: Database) -> None:
         for row in db.query(
             "SELECT c.relname AS name, array_agg(a.attname::text) AS columns"
             " FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid"
-            " WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relnamespace = 'public'::regnamespace GROUP BY c.relname"
+            " WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relnamespace = 'public'::regnamespace"
+            " GROUP BY c.relname"
         )
     }
     stated: set[tuple[str, str, str]] = set()
