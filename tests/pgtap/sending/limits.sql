@@ -15,6 +15,7 @@ SELECT is(world.reason(id), 'organization_rate', 'a held row says why') FROM hel
 SELECT ok(world.held_for(id) BETWEEN 55 AND 60, 'and until when') FROM held;
 SELECT is((SELECT hold_reason FROM wa_queue_health), 'organization_rate',
     'so does the number''s line of wa_queue_health');
+SELECT world.accept_all();
 SELECT world.wrote(1);
 SELECT world.say(1), world.queue(2, 'code', '["123"]');
 SELECT is(world.claimed(), 2, 'authentication and replies inside a window never wait for it');
