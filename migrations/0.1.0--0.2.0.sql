@@ -987,3 +987,21 @@ WHERE m.step = n.former;
 -- Whoever may change, or delete in, a table as a whole may also lock it against everybody: what an
 -- application changes is granted column by column now.
 REVOKE UPDATE, DELETE ON wa_templates, wa_template_syncs FROM wa_app;
+
+-- Whoever takes the name of a role that is dropped is not taken for it from here on.
+CREATE DOMAIN _wa_bound_role AS name;
+REVOKE ALL ON DOMAIN _wa_bound_role FROM PUBLIC;
+COMMENT ON DOMAIN _wa_bound_role IS
+'Internal: USAGE of it marks the roles that wa_organization_roles means.';
+DO $$
+DECLARE
+    v_role name;
+BEGIN
+    FOR v_role IN
+        SELECT DISTINCT r.role_name FROM wa_organization_roles r
+        WHERE to_regrole(quote_ident(r.role_name)) IS NOT NULL
+    LOOP
+        EXECUTE format('GRANT USAGE ON DOMAIN _wa_bound_role TO %I', v_role);
+    END LOOP;
+END
+$$;

@@ -119,6 +119,18 @@ async def _roles(patient: Patient) -> Finding:
     wrong = ", ".join(name for (name,) in rows)
     if wrong:
         return Finding("roles", False, f"missing, or without the schema: {wrong}", "bin/wa migrate")
+    rows = await patient.list(
+        "SELECT DISTINCT r.role_name FROM wa_organization_roles r"
+        " WHERE NOT coalesce(_wa_is_bound_role(r.role_name), false) ORDER BY 1"
+    )
+    if rows:
+        return Finding(
+            "roles",
+            False,
+            f"named for an organization, but dropped or restored since: {', '.join(name for (name,) in rows)}",
+            "SELECT add_wa_organization_role(organization_id, role_name); for those that are meant, DELETE FROM"
+            " wa_organization_roles for the others.",
+        )
     return Finding("roles", True, "all five are there")
 
 

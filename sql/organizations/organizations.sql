@@ -41,7 +41,8 @@ BEGIN
         END IF;
         RAISE EXCEPTION USING ERRCODE = 'WA302',
             MESSAGE = format('role "%s" belongs to no organization', p_role),
-            DETAIL = 'wa_organization_roles names neither the role nor one that it is a member of.',
+            DETAIL = 'wa_organization_roles names neither the role nor one that it is a member of, or the name '
+                'is that of a role which was dropped since.',
             HINT = 'Ask a wa_admin: SELECT add_wa_organization_role(organization_id, role_name).';
     END IF;
     BEGIN
@@ -69,6 +70,58 @@ COMMENT ON FUNCTION _wa_choose_organization(name, uuid[]) IS
 'Internal: the organization that a role works for, of those that it belongs to. wa.organization_id only '
 'chooses among them.';
 
+CREATE OR REPLACE FUNCTION _wa_is_bound_role(p_role name) RETURNS boolean
+LANGUAGE sql STABLE
+RETURN (
+    SELECT t.typacl @> makeaclitem(to_regrole(quote_ident(p_role)), t.typowner, 'USAGE', false)
+    FROM pg_type t WHERE t.oid = '_wa_bound_role'::regtype
+);
+
+COMMENT ON FUNCTION _wa_is_bound_role(name) IS
+'Internal: whether a role is one that was added to an organization, not another that took its name.';
+
+-- One at a time: two grants on one object at once fail. What the name was given before it changed hands goes.
+CREATE OR REPLACE FUNCTION tg_wa_organization_roles__bind() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+BEGIN
+    PERFORM _wa_lock('roles');
+    -- NULL where there is no such role.
+    IF NOT _wa_is_bound_role(NEW.role_name) THEN
+        DELETE FROM wa_organization_roles r
+        WHERE r.role_name = NEW.role_name AND r.organization_id <> NEW.organization_id;
+        EXECUTE format('GRANT USAGE ON DOMAIN _wa_bound_role TO %I', NEW.role_name);
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+COMMENT ON FUNCTION tg_wa_organization_roles__bind() IS
+'Marks the role that is added to an organization, so that none that takes its name later is taken for it.';
+
+CREATE OR REPLACE TRIGGER bind BEFORE INSERT OR UPDATE ON wa_organization_roles
+FOR EACH ROW EXECUTE FUNCTION tg_wa_organization_roles__bind();
+
+CREATE OR REPLACE FUNCTION tg_wa_organization_roles__unbind() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+BEGIN
+    PERFORM _wa_lock('roles');
+    IF to_regrole(quote_ident(OLD.role_name)) IS NOT NULL
+        AND NOT EXISTS (SELECT FROM wa_organization_roles r WHERE r.role_name = OLD.role_name)
+    THEN
+        EXECUTE format('REVOKE USAGE ON DOMAIN _wa_bound_role FROM %I', OLD.role_name);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION tg_wa_organization_roles__unbind() IS
+'Takes the mark from a role that belongs to no organization any more; it can be dropped then.';
+
+CREATE OR REPLACE TRIGGER unbind AFTER UPDATE OR DELETE ON wa_organization_roles
+FOR EACH ROW EXECUTE FUNCTION tg_wa_organization_roles__unbind();
+
 -- By the role in force, so that it serves inside a host's own SECURITY DEFINER function too.
 CREATE OR REPLACE FUNCTION current_wa_organization() RETURNS uuid
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
@@ -77,6 +130,7 @@ BEGIN
     RETURN _wa_choose_organization(current_user, ARRAY(
         SELECT r.organization_id FROM wa_organization_roles r
         WHERE pg_has_role(to_regrole(quote_ident(r.role_name)), 'MEMBER')
+            AND _wa_is_bound_role(r.role_name)
     ));
 END
 $$;
@@ -99,6 +153,7 @@ BEGIN
     RETURN _wa_choose_organization(_wa_caller(), ARRAY(
         SELECT r.organization_id FROM wa_organization_roles r
         WHERE pg_has_role(_wa_caller(), to_regrole(quote_ident(r.role_name)), 'MEMBER')
+            AND _wa_is_bound_role(r.role_name)
     ));
 END
 $$;
@@ -144,12 +199,13 @@ BEGIN
             HINT = 'CREATE ROLE it first.';
     END IF;
     INSERT INTO wa_organization_roles (organization_id, role_name) VALUES (p_organization_id, p_role_name)
-    ON CONFLICT DO NOTHING;
+    ON CONFLICT (organization_id, role_name) DO UPDATE SET role_name = excluded.role_name;
 END
 $$;
 
 COMMENT ON FUNCTION add_wa_organization_role(uuid, name) IS
-'Lets a role, and every member of it, work for an organization. For wa_admin.';
+'Lets a role, and every member of it, work for an organization; also one that has taken the name of a role '
+'that was dropped. For wa_admin.';
 
 INSERT INTO wa_organizations (name, is_default, rate_limit_per_minute)
 SELECT 'default', true, NULL

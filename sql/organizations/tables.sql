@@ -61,6 +61,11 @@ CREATE TABLE wa_organization_roles (
     REFERENCES wa_organizations (id) ON DELETE CASCADE
 );
 
+-- Its list of rights remembers roles themselves, not their names, and a role with rights cannot be dropped
+-- unnoticed: whoever takes the name of one that is gone is not in it.
+CREATE DOMAIN _wa_bound_role AS name;
+REVOKE ALL ON DOMAIN _wa_bound_role FROM PUBLIC;
+
 CREATE TABLE wa_installations (
     is_current boolean NOT NULL DEFAULT true,
     system_identifier text NOT NULL,
@@ -120,6 +125,8 @@ COMMENT ON COLUMN wa_organizations.time_zone IS
 'IANA name of the zone in which days are cut, for example Asia/Kathmandu.';
 COMMENT ON TABLE wa_organization_roles IS
 'Which database roles belong to which organization; row security goes by membership in these roles.';
+COMMENT ON DOMAIN _wa_bound_role IS
+'Internal: USAGE of it marks the roles that wa_organization_roles means.';
 COMMENT ON TABLE wa_installations IS
 'The one database that may send, by system identifier, database, timeline and the files it lives in; a copy '
 'differs and sends nothing until adopt_wa_database().';

@@ -320,8 +320,9 @@ def anonymous(outcome: tuple[str, list[Any], int], *tenants: Tenant) -> str:
     return re.sub(r"\d{4}-\d\d-\d\d[ T][\d:.+]+|\b\d+\b", "n", text)
 
 
-# Chooses among the ids that it is given and reads no table: it can only repeat what the caller said.
-ONLY_ARGUMENTS = {"_wa_choose_organization"}
+# The one chooses among the ids that it is given and can only repeat what the caller said; the other reads what
+# everybody may read in pg_type.
+ONLY_ARGUMENTS = {"_wa_choose_organization", "_wa_is_bound_role"}
 
 
 def test_no_function_gives_or_does_anything_to_the_other(

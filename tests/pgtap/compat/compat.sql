@@ -5,7 +5,7 @@
 -- sql/compat/whatsapp_media.sql, sql/compat/whatsapp_broadcast_lists.sql, sql/queue/changes.sql,
 -- sql/templates/write.sql.
 BEGIN;
-SELECT plan(75);
+SELECT plan(76);
 \ir ../world.psql
 
 CREATE ROLE wa_tap_app IN ROLE wa_app;
@@ -310,7 +310,8 @@ SELECT results_eq(
     $$ UPDATE whatsapp_broadcast_lists SET name = 'all guides' RETURNING name, recipient_count $$,
     $$ VALUES ('all guides', 2::bigint) $$, 'renamed, with two on it'
 );
-SELECT lives_ok($$ DELETE FROM whatsapp_broadcast_lists $$, 'and deleted');
+SELECT is(delete_wa_broadcast_list('all guides'), 2, 'and deleted');
+SELECT is((SELECT count(*) FROM whatsapp_broadcast_lists), 0::bigint, 'it is gone then');
 RESET ROLE;
 INSERT INTO wa_media (direction, media_type, mime_type, status, next_attempt_at, sha256)
 VALUES ('inbound', 'image', 'image/jpeg', 'stored', NULL, sha256('x'));

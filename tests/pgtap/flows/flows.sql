@@ -61,7 +61,7 @@ SELECT throws_ok($$ UPDATE siren_events SET status = 'queued' $$, '23514', NULL,
     'states are fixed here, too');
 SELECT throws_ok($$ INSERT INTO siren_events (template_id) VALUES (gen_random_uuid()) $$, '23503', NULL,
     'a template must exist');
-SELECT throws_ok('DELETE FROM siren_templates', '23503', NULL, 'and stays while events use it');
+SELECT throws_ok('DELETE FROM siren_templates', '42501', NULL, 'and is not an application''s to delete');
 
 -- the emergency stop, as an application
 SAVEPOINT before_the_stop;

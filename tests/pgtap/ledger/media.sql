@@ -1,6 +1,6 @@
 -- Tests sql/ledger/media.sql.
 BEGIN;
-SELECT plan(44);
+SELECT plan(45);
 \ir ../world.psql
 
 CREATE ROLE wa_media_app IN ROLE wa_app;
@@ -153,11 +153,13 @@ SELECT is(current_setting('world.kept')::integer - (SELECT count(*) FROM wa_medi
 SELECT results_eq('SELECT provider_media_id, status, (SELECT count(*) FROM wa_media_contents)
     FROM wa_media WHERE expires_at IS NOT NULL', $$ VALUES ('M5', 'deleted', 1::bigint) $$,
     'of the file it is known that it was there');
-UPDATE wa_media_signatures SET expires_at = clock_timestamp() - interval '8 days' WHERE id = :'link';
 SET LOCAL ROLE wa_media_app;
+UPDATE wa_media_signatures SET expires_at = now() WHERE id = :'link';
+SELECT throws_ok('DELETE FROM wa_media', '42501', NULL, 'an application ends files and links, and deletes none');
+SET LOCAL ROLE wa_media_admin;
 DELETE FROM wa_media_signatures WHERE expires_at < now() - interval '7 days';
-SELECT ok(NOT EXISTS (SELECT FROM wa_media_signatures WHERE expires_at < now())
-    AND EXISTS (SELECT FROM wa_media_signatures), 'links can be taken back by hand');
+SELECT ok(NOT EXISTS (SELECT FROM wa_media_signatures WHERE expires_at < now() - interval '7 days')
+    AND EXISTS (SELECT FROM wa_media_signatures), 'links that are over can be deleted by hand');
 DELETE FROM wa_media WHERE provider_media_id = 'M1';
 RESET ROLE;
 SELECT is((SELECT count(*) FROM wa_media_contents), 0::bigint, 'a file that is deleted leaves no bytes');

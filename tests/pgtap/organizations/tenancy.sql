@@ -1,6 +1,6 @@
 -- Tests sql/organizations/organizations.sql.
 BEGIN;
-SELECT plan(36);
+SELECT plan(44);
 
 CREATE ROLE wa_tenancy_app IN ROLE wa_app;
 CREATE ROLE wa_tenancy_other IN ROLE wa_app;
@@ -91,6 +91,29 @@ SELECT is(trigger_wa_panic('everything'), 2, 'an admin stops every organization 
 SELECT is(resolve_wa_panic((SELECT away FROM ids)), 2, 'or resumes one of them');
 RESET ROLE;
 SELECT is((SELECT count(*) FROM wa_panic_modes WHERE active), 1::bigint, 'and leaves the other stopped');
+
+-- a role that takes the name of one that is gone
+SELECT throws_ok('DROP ROLE wa_tenancy_other', '2BP01', NULL, 'a role of an organization is not dropped unnoticed');
+DROP OWNED BY wa_tenancy_other;
+DROP ROLE wa_tenancy_other;
+CREATE ROLE wa_tenancy_other IN ROLE wa_app;
+SET LOCAL ROLE wa_tenancy_other;
+SELECT throws_ok('SELECT current_wa_organization()', 'WA302', NULL, 'who takes its name belongs to nothing');
+SELECT throws_ok('SELECT * FROM wa_templates', 'WA302', NULL, 'and reads nothing');
+SELECT throws_ok($$ SELECT opt_out_wa_contact('+16505550101', 'x') $$, 'WA302', NULL, 'nor does anything');
+RESET ROLE;
+SELECT add_wa_organization_role((SELECT home FROM ids), 'wa_tenancy_other');
+SET LOCAL ROLE wa_tenancy_other;
+SELECT is(current_wa_organization(), (SELECT home FROM ids), 'until it is added itself, to that one only');
+RESET ROLE;
+INSERT INTO wa_organization_roles (organization_id, role_name) SELECT away, 'wa_tenancy_none' FROM ids
+UNION ALL SELECT home, 'wa_tenancy_none' FROM ids;
+SELECT is((SELECT count(*) FROM wa_organization_roles WHERE role_name = 'wa_tenancy_none'), 2::bigint,
+    'a plain INSERT adds one to several');
+DELETE FROM wa_organization_roles WHERE role_name = 'wa_tenancy_none';
+SELECT lives_ok('DROP ROLE wa_tenancy_none', 'one that was taken out can be dropped');
+SELECT lives_ok($$ INSERT INTO wa_organization_roles (organization_id, role_name)
+    SELECT away, 'wa_tenancy_none' FROM ids $$, 'a name without a role can be there, as after a restore');
 
 SELECT * FROM finish();
 ROLLBACK;
