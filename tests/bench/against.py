@@ -73,7 +73,7 @@ def _webhooks(bench: Bench, ground: Ground) -> float:
 LANES = 200
 MORE_NUMBERS = f"""
 SELECT register_wa_phone_number(
-    (200000000000000 + n)::text, '+1 650 556 0' || lpad(n::text, 3, '0'), '{ACCOUNT}', throughput => 1000000
+    (200000000000000 + n)::text, '+1 650 556 0' || lpad(n::text, 3, '0'), '{ACCOUNT}', throughput => 100000
 )
 FROM generate_series(1, {LANES}) n
 """

@@ -35,7 +35,7 @@ SETUP = f"""
 CREATE ROLE bench_app LOGIN IN ROLE wa_app;
 CREATE ROLE bench_dispatcher LOGIN IN ROLE wa_dispatcher;
 CREATE ROLE bench_receiver LOGIN IN ROLE wa_receiver;
-SELECT register_wa_phone_number('{NUMBER}', '+1 650 555 0100', '{ACCOUNT}', throughput => 1000000);
+SELECT register_wa_phone_number('{NUMBER}', '+1 650 555 0100', '{ACCOUNT}', throughput => 100000);
 UPDATE wa_organizations SET rate_limit_per_minute = 1000000000;
 UPDATE wa_portfolios SET messaging_limit = 'TIER_UNLIMITED', tier_limit = 1000000000;
 INSERT INTO wa_templates (waba_id, name, language, category, approval_status, status, body_text)

@@ -24,7 +24,7 @@ GUESTS = 1000
 FIRST_GUEST = KNOWN - GUESTS
 
 SETUP = f"""
-SELECT register_wa_phone_number('{NUMBER_2}', '+1 650 555 0101', '{ACCOUNT}', throughput => 1000000);
+SELECT register_wa_phone_number('{NUMBER_2}', '+1 650 555 0101', '{ACCOUNT}', throughput => 100000);
 """
 GUEST_WINDOWS = f"""
 INSERT INTO wa_conversation_windows (organization_id, number_id, contact_id, last_customer_message_at)
