@@ -1005,3 +1005,7 @@ BEGIN
     END LOOP;
 END
 $$;
+
+-- Who may not claim is no dispatcher, and looks like none.
+REVOKE EXECUTE ON FUNCTION start_wa_dispatcher(uuid, text, integer, text), stop_wa_dispatcher(uuid),
+wake_wa_dispatcher(), sleep_wa_dispatcher() FROM wa_admin;

@@ -33,6 +33,8 @@ class _Group(click.Group):
             click.echo(f"wa: {error}", err=True)
             if error.hint:
                 click.echo(f"  {error.hint}", err=True)
+            if getattr(error, "sqlstate", None) == "WA301":
+                click.echo("  Commands take --organization, or WA_ORGANIZATION, for that.", err=True)
             ctx.exit(FAILED)
 
 
@@ -51,6 +53,14 @@ def wa(log_format: str) -> None:
     The database is named by DATABASE_URL or the PG* variables. Exit status: 0 done, 1 failed, 2 wrong usage.
     """
     log.configure(log_format)
+
+
+_for_organization = click.option(
+    "--organization",
+    envvar="WA_ORGANIZATION",
+    metavar="ID|NAME",
+    help="Which, for a role that may work for several; also by WA_ORGANIZATION.",
+)
 
 
 def _settings() -> Settings:
@@ -201,7 +211,10 @@ def secrets() -> None:
     "--from-env", metavar="NAME", help="Take the value from this environment variable, not standard input."
 )
 @click.option("--keep-previous", is_flag=True, help="The value before stays valid beside it.")
-def set_secret(name: str, number: str | None, from_env: str | None, keep_previous: bool) -> None:
+@_for_organization
+def set_secret(
+    name: str, number: str | None, from_env: str | None, keep_previous: bool, organization: str | None
+) -> None:
     """Store a secret. The value is read from standard input; at a terminal it is asked for and not shown.
 
     webhook_header is the line "Name: value" that 360dialog sends with webhooks, platform_secret the one with
@@ -223,7 +236,9 @@ def set_secret(name: str, number: str | None, from_env: str | None, keep_previou
     if not value or not value.isprintable():
         raise ConfigError("the value is empty or has line breaks or control characters in it")
     mark, is_known = _run(
-        stored_secrets.set_secret(settings, box, name, number, value, keep_previous=keep_previous)
+        stored_secrets.set_secret(
+            settings, box, name, number, value, keep_previous=keep_previous, organization=organization
+        )
     )
     click.echo(f"stored, fingerprint {mark}")
     if not is_known:
@@ -231,11 +246,12 @@ def set_secret(name: str, number: str | None, from_env: str | None, keep_previou
 
 
 @secrets.command("list")
-def list_secrets() -> None:
+@_for_organization
+def list_secrets(organization: str | None) -> None:
     """Show what is stored: names, numbers, fingerprints, never a value."""
     from pg_whatsapp import stored_secrets
 
-    _echo_table(_run(stored_secrets.list_secrets(_settings())), "nothing stored")
+    _echo_table(_run(stored_secrets.list_secrets(_settings(), organization)), "nothing stored")
 
 
 @wa.group()
@@ -245,21 +261,24 @@ def templates() -> None:
 
 @templates.command("sync")
 @click.option("--waba", help="Only this business account.")
-def sync_templates(waba: str | None) -> None:
+@_for_organization
+def sync_templates(waba: str | None, organization: str | None) -> None:
     """Read the provider's templates into wa_templates. Interrupted, it goes on where it stopped."""
     from pg_whatsapp.secrets import load_box
     from pg_whatsapp.templates import sync
 
     settings = _settings()
     box = load_box(settings)
-    for account, count in _run(_with_transport(lambda http: sync(settings, box, http, waba))).items():
+    synced = _run(_with_transport(lambda http: sync(settings, box, http, waba, organization)))
+    for account, count in synced.items():
         click.echo(f"account {account}: {count} templates")
 
 
 @templates.command("submit")
 @click.argument("names", nargs=-1)
 @click.option("--waba", help="Only to this business account.")
-def submit_templates(names: tuple[str, ...], waba: str | None) -> None:
+@_for_organization
+def submit_templates(names: tuple[str, ...], waba: str | None, organization: str | None) -> None:
     """Hand drafts to the provider's review: all that never were, or those with these NAMES.
 
     By name, a rejected, approved or paused template is submitted again with its present text. May be repeated
@@ -270,7 +289,7 @@ def submit_templates(names: tuple[str, ...], waba: str | None) -> None:
 
     settings = _settings()
     box = load_box(settings)
-    done = _run(_with_transport(lambda http: submit(settings, box, http, waba, names)))
+    done = _run(_with_transport(lambda http: submit(settings, box, http, waba, names, organization)))
     if not done:
         click.echo("nothing to submit")
     for one in done:
@@ -288,11 +307,12 @@ def submit_templates(names: tuple[str, ...], waba: str | None) -> None:
 
 @templates.command("list")
 @click.option("--status", help="Only those in this state, for example APPROVED.")
-def list_templates(status: str | None) -> None:
+@_for_organization
+def list_templates(status: str | None, organization: str | None) -> None:
     """Show the templates: category, state, quality, and what is the matter."""
     from pg_whatsapp.templates import list_templates as rows
 
-    _echo_table(_run(rows(_settings(), status)), "no templates")
+    _echo_table(_run(rows(_settings(), status, organization)), "no templates")
 
 
 async def _with_transport(work: Callable[[httpx.AsyncBaseTransport], Awaitable[T]]) -> T:

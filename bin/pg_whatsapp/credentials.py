@@ -73,7 +73,7 @@ class Credentials:
         try:
             return self._box.open(organization, "access_token", ciphertext, key_id)
         except SealError as error:
-            self._complain(secret_id, str(error), hint=error.hint)
+            self._complain(secret_id, str(error), key_id=error.key_id, hint=error.hint)
             return None
 
     def endpoint(self, organization: str, number: str, provider: str) -> Endpoint | None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any, LiteralString, TypeVar
+from uuid import UUID
 
 import psycopg
 from psycopg import sql
@@ -235,18 +236,49 @@ class Link:
                 await asyncio.sleep(FIRST_DELAY_S)
 
 
+def _is_id(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _text(error: psycopg.Error) -> str:
     """What libpq says of a connection that failed: host, port, user and why; never a password."""
     return " ".join(str(error).split())[:300]
 
 
+async def work_for(connection: Connection, organization: str) -> None:
+    """Let a connection work for an organization, by its id or its name; raises TenantError."""
+    found = await connection.execute(
+        "SELECT id::text FROM wa_organizations WHERE id::text = lower(%s) OR name = %s",
+        (organization, organization),
+    )
+    rows = await found.fetchall()
+    if len(rows) != 1:
+        raise errors.TenantError(
+            f"there {'is no organization' if not rows else 'are several organizations'} {organization}",
+            "SELECT id, name FROM wa_organizations; shows them to a wa_admin.",
+        )
+    await connection.settle({"wa.organization_id": rows[0][0]})
+
+
 async def once(
-    conninfo: str, name: str, work: Callable[[Connection], Awaitable[T]], need_schema: bool = True
+    conninfo: str,
+    name: str,
+    work: Callable[[Connection], Awaitable[T]],
+    need_schema: bool = True,
+    organization: str | None = None,
 ) -> T:
-    """Run `work` on a connection of its own; raises WaError with a line that may be shown."""
+    """Run `work` on a connection of its own, for an organization; raises WaError with a line to show."""
     try:
-        connection = await connect(conninfo, name, need_schema=need_schema)
+        # Who may work for several has to choose before anything else, and a role of one need not.
+        chosen = {"wa.organization_id": organization} if organization and _is_id(organization) else {}
+        connection = await connect(conninfo, name, need_schema=need_schema, options=chosen)
         async with connection:
+            if organization:
+                await work_for(connection, organization)
             return await work(connection)
     except psycopg.OperationalError as error:
         if error.sqlstate is None:

@@ -54,6 +54,8 @@ BUSY_PER_S = 50
 DRAIN_WITHIN_S = 60.0
 DRAIN_STUCK_S = 10.0
 MOST_UNRECORDED = 5000
+# What no repetition mends: the process ends and says so.
+_FINAL = (errors.NotAdoptedError, errors.VersionMismatchError, errors.RightsError)
 # A claim that is refused for a passing reason is asked again after this.
 REFUSED_WAIT_S = 1.0
 NO_TOKEN_WAIT_S = 1.0
@@ -227,7 +229,7 @@ class Dispatcher:
             return None
         except psycopg.Error as error:
             refusal = errors.from_database(error)
-            if isinstance(refusal, errors.NotAdoptedError | errors.VersionMismatchError):
+            if isinstance(refusal, _FINAL):
                 raise refusal from error
             # Without an answer nobody knows whether it committed.
             self._lost_a_claim = self._lost_a_claim or error.sqlstate is None
@@ -330,7 +332,7 @@ class Dispatcher:
                     refresh_at = monotonic() + REFRESH_TOKENS_EVERY_S
             except psycopg.Error as error:
                 refusal = errors.from_database(error)
-                if isinstance(refusal, errors.NotAdoptedError | errors.VersionMismatchError):
+                if isinstance(refusal, _FINAL):
                     raise refusal from error
                 _logger.warning("maintenance failed, trying again", **log.describe(error))
 

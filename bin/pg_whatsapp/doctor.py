@@ -127,9 +127,9 @@ async def _roles(patient: Patient) -> Finding:
         return Finding(
             "roles",
             False,
-            f"named for an organization, but dropped or restored since: {', '.join(name for (name,) in rows)}",
-            "SELECT add_wa_organization_role(organization_id, role_name); for those that are meant, DELETE FROM"
-            " wa_organization_roles for the others.",
+            f"named for an organization, but not since they were made: {', '.join(name for (name,) in rows)}",
+            "SELECT add_wa_organization_role(organization_id, role_name); for those that are meant,"
+            " DELETE FROM wa_organization_roles for the others.",
         )
     return Finding("roles", True, "all five are there")
 

@@ -48,6 +48,11 @@ class UnavailableError(WaError):
 class SealError(WaError):
     """A stored secret cannot be opened with the keys at hand."""
 
+    def __init__(self, message: str, hint: str | None = None, key_id: str | None = None) -> None:
+        super().__init__(message, hint)
+        #: The key that it was sealed with. Apart from the text, of which logs hide what looks like a number.
+        self.key_id = key_id
+
 
 class ProviderError(WaError):
     """The provider answered with an error, outside of sending."""
@@ -117,6 +122,10 @@ _BY_SQLSTATE: dict[str, type[DatabaseError]] = {
     "P0002": InputError,
 }
 _MISSING = {"42883": "function", "42P01": "table", "3F000": "schema"}
+_ROLES = (
+    "Connect as a member of the role that may: wa_dispatcher for dispatch, wa_receiver for serve,"
+    " the owner of the schema for migrate, wa_admin for all else."
+)
 
 
 def class_of(sqlstate: str | None) -> type[DatabaseError]:
@@ -136,6 +145,8 @@ def from_database(error: psycopg.Error, *, with_detail: bool = False) -> Databas
     # PostgreSQL's own would speak of type casts.
     if state in _MISSING:
         hint = "Is the schema migrated? bin/wa migrate creates and upgrades it."
+    elif state == "42501" and hint is None:
+        hint = _ROLES
     message = error.diag.message_primary or type(error).__name__
     if with_detail and error.diag.message_detail:
         message = f"{message}: {error.diag.message_detail}"

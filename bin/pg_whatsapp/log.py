@@ -22,6 +22,8 @@ _ID_NAMES = frozenset(
     {
         "phone_number_id",
         "waba_id",
+        "key_id",
+        "secret_id",
         "queue_id",
         "organization_id",
         "dispatcher",

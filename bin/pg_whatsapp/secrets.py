@@ -79,8 +79,9 @@ class SecretBox:
         key = self._by_id.get(key_id)
         if key is None:
             raise SealError(
-                f"a stored {name} was sealed with key {key_id}, which is not among the keys at hand",
+                f"a stored {name} was sealed with a key that is not among those at hand",
                 "Add that key to WA_SECRET_KEY_FILE on a line of its own, or set the secret again.",
+                key_id,
             )
         nonce, sealed = ciphertext[1 : 1 + _NONCE_BYTES], ciphertext[1 + _NONCE_BYTES :]
         try:
@@ -93,6 +94,7 @@ class SecretBox:
             raise SealError(
                 f"a stored {name} does not open: its row was changed or belongs to another organization",
                 "Set the secret again with bin/wa secrets set.",
+                key_id,
             ) from None
         return number, value
 

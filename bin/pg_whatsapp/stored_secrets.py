@@ -13,9 +13,16 @@ NAMES = ("access_token", "app_secret", "verify_token", HEADER, PLATFORM)
 
 
 async def set_secret(
-    settings: Settings, box: SecretBox, name: str, number: str | None, value: str, *, keep_previous: bool
+    settings: Settings,
+    box: SecretBox,
+    name: str,
+    number: str | None,
+    value: str,
+    *,
+    keep_previous: bool,
+    organization: str | None = None,
 ) -> tuple[str, bool]:
-    """Seal a value and store it for the current organization.
+    """Seal a value and store it for an organization; without one, for that of the role.
 
     Returns its fingerprint, and whether the number that it is for is registered.
 
@@ -37,15 +44,18 @@ async def set_secret(
         known = await connection.execute("SELECT FROM wa_phone_numbers WHERE phone_number_id = %s", (number,))
         return sealed.fingerprint, number is None or bool(known.rowcount)
 
-    return await db.once(settings.conninfo, "secrets", work)
+    return await db.once(settings.conninfo, "secrets", work, organization=organization)
 
 
-async def list_secrets(settings: Settings) -> list[dict[str, Any]]:
+async def list_secrets(settings: Settings, organization: str | None = None) -> list[dict[str, Any]]:
     """What list_wa_secrets() shows: names, numbers, fingerprints, ages; no values. Raises WaError."""
 
     async def work(connection: db.Connection) -> list[dict[str, Any]]:
-        cursor = await connection.execute("SELECT * FROM list_wa_secrets()")
+        cursor = await connection.execute(
+            "SELECT * FROM list_wa_secrets() WHERE %s OR organization_id = current_wa_organization()",
+            (organization is None,),
+        )
         names = [column.name for column in cursor.description or ()]
         return [dict(zip(names, row, strict=True)) for row in await cursor.fetchall()]
 
-    return await db.once(settings.conninfo, "secrets", work)
+    return await db.once(settings.conninfo, "secrets", work, organization=organization)

@@ -54,9 +54,15 @@ class Submission(NamedTuple):
 
 
 async def sync(
-    settings: Settings, box: SecretBox | None, http: httpx.AsyncBaseTransport, only: str | None
+    settings: Settings,
+    box: SecretBox | None,
+    http: httpx.AsyncBaseTransport,
+    only: str | None,
+    organization: str | None = None,
 ) -> dict[str, int]:
-    """Sync all accounts that a token is known for, or only one; returns templates by account.
+    """Sync all accounts that a token is known for, or only one, or those of one organization.
+
+    Returns templates by account.
 
     A sync that was interrupted goes on where it stopped. Raises WaError.
     """
@@ -67,7 +73,7 @@ async def sync(
             for account in await _accounts(connection, settings, box, only)
         }
 
-    return await db.once(settings.conninfo, "templates", work)
+    return await db.once(settings.conninfo, "templates", work, organization=organization)
 
 
 async def submit(
@@ -76,6 +82,7 @@ async def submit(
     http: httpx.AsyncBaseTransport,
     only: str | None,
     names: tuple[str, ...],
+    organization: str | None = None,
 ) -> list[Submission]:
     """Hand drafts to the provider's review: all that were never submitted, or those with these names.
 
@@ -99,7 +106,7 @@ async def submit(
                     done.append(await _submit_one(connection, settings, http, account, *template))
         return done
 
-    return await db.once(settings.conninfo, "templates", work)
+    return await db.once(settings.conninfo, "templates", work, organization=organization)
 
 
 async def _submit_one(
@@ -176,8 +183,10 @@ async def _read_back(
             )
 
 
-async def list_templates(settings: Settings, status: str | None) -> list[dict[str, Any]]:
-    """The templates of the organization as rows for a table."""
+async def list_templates(
+    settings: Settings, status: str | None, organization: str | None = None
+) -> list[dict[str, Any]]:
+    """The templates of an organization, or all that the role may see, as rows for a table."""
 
     async def work(connection: db.Connection) -> list[dict[str, Any]]:
         async with connection.cursor(row_factory=dict_row) as cursor:
@@ -190,18 +199,19 @@ async def list_templates(settings: Settings, status: str | None) -> list[dict[st
                         CASE WHEN correct_category <> category THEN 'becomes ' || correct_category END
                     ) AS note
                 FROM wa_templates
-                WHERE %(status)s::text IS NULL OR status = upper(%(status)s::text)
+                WHERE (%(status)s::text IS NULL OR status = upper(%(status)s::text))
+                    AND (%(is_all)s OR organization_id = current_wa_organization())
                 ORDER BY lower(name), language, waba_id
                 """,
-                {"status": status},
+                {"status": status, "is_all": organization is None},
             )
             return await cursor.fetchall()
 
-    return await db.once(settings.conninfo, "templates", work)
+    return await db.once(settings.conninfo, "templates", work, organization=organization)
 
 
 async def _act_for(connection: db.Connection, account: Account) -> None:
-    await connection.execute("SELECT set_config('wa.organization_id', %s, false)", (account.organization,))
+    await connection.settle({"wa.organization_id": account.organization})
 
 
 async def _accounts(
@@ -219,7 +229,7 @@ async def _accounts(
         try:
             _, token = box.open(organization, "access_token", bytes(ciphertext), key_id)
         except SealError as error:
-            _logger.error(str(error), waba_id=waba_id, hint=error.hint)
+            _logger.error(str(error), waba_id=waba_id, key_id=error.key_id, hint=error.hint)
             continue
         accounts[organization, waba_id] = Account(organization, waba_id, token)
     if settings.access_token is not None and settings.provider == "meta":
@@ -229,7 +239,12 @@ async def _accounts(
         for organization, waba_id in await numbers.fetchall():
             token = settings.access_token.get_secret_value()
             accounts.setdefault((organization, waba_id), Account(organization, waba_id, token))
-    wanted = [account for account in accounts.values() if only in (None, account.waba_id)]
+    chosen = connection.settings.get("wa.organization_id")
+    wanted = [
+        account
+        for account in accounts.values()
+        if only in (None, account.waba_id) and chosen in (None, account.organization)
+    ]
     if not wanted:
         which = f"account {only}" if only else "any account"
         raise WaError(f"no access token for {which}", "bin/wa secrets set access_token --number ID")

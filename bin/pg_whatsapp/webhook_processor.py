@@ -132,7 +132,9 @@ class WebhookSecrets:
                     self.app_secrets.setdefault(value, []).append(secret_id)
                 elif name in (HEADER, PLATFORM):
                     self.vouchers.append(read_voucher(secret_id, name, value))
-            except (SealError, ConfigError) as error:
+            except SealError as error:
+                _logger.error(str(error), key_id=error.key_id, hint=error.hint)
+            except ConfigError as error:
                 _logger.error(str(error), hint=error.hint)
         return before != (self.app_secrets, self.verify_tokens, self.vouchers)
 

@@ -206,11 +206,17 @@ def rate(database: Database, seconds: float) -> float:
 
 
 def calm(bench: Bench, database: Database, none: float | None) -> None:
-    """Wait until a dispatcher touches hardly more buffers than with an empty queue, or long enough."""
+    """Wait until a dispatcher touches hardly more buffers than with an empty queue, or long enough.
+
+    One quiet look is not enough: what a session or a VACUUM did is counted up to a second later.
+    """
     deadline = time.monotonic() + bench.size(CALM_WITHIN_S)
     time.sleep(3)
-    if none is not None:
-        while rate(database, 2) > none * MOST_TIMES and time.monotonic() < deadline:
+    quiet = 0
+    while none is not None and quiet < 3 and time.monotonic() < deadline:
+        quiet += 1
+        if rate(database, 2) > none * MOST_TIMES:
+            quiet = 0
             # What autovacuum would do of itself, once rows have been set aside.
             database.query("VACUUM wa_queue_due")
 

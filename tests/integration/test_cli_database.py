@@ -1,7 +1,10 @@
-"""`wa migrate` and `wa adopt` against a database."""
+"""`wa migrate`, `wa adopt` and who may run what, against a database."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 from harness import Database
 from wa_process import KEY, wa
 
@@ -86,3 +89,43 @@ def test_before_migrate_the_way_out_is_named(bare_db: Database) -> None:
     assert done.returncode == 1
     assert "bin/wa migrate" in done.stderr
     assert "type cast" not in done.stderr
+
+
+def test_who_may_work_for_several_says_for_which(db: Database, make_role: Callable[..., str]) -> None:
+    north, south = "0190a1b2-0000-7000-8000-000000000001", "0190a1b2-0000-7000-8000-000000000002"
+    admin, both = make_role("wa_admin"), make_role("wa_app")
+    for one, name in ((north, "North"), (south, "South")):
+        db.query("SELECT create_wa_organization(%s, %s)", name, one)
+        db.query("SELECT add_wa_organization_role(%s, %s)", one, both)
+    keyed = {"WA_SECRET_KEY": KEY, "stdin": "a token"}
+    done = wa("secrets", "set", "access_token", database=db, user=admin, **keyed)
+    assert done.returncode == 1
+    assert "--organization" in done.stderr
+    for chosen in (["--organization", "South"], ["--organization", south.upper()]):
+        done = wa("secrets", "set", "access_token", *chosen, database=db, user=admin, **keyed)
+        assert done.returncode == 0, done.stderr
+    owners = db.query("SELECT DISTINCT organization_id::text AS id FROM wa_secrets")
+    assert owners == [{"id": south}]
+    listed = wa("secrets", "list", database=db, user=admin, WA_ORGANIZATION="North")
+    assert listed.stdout == "nothing stored\n"
+    for unknown in ("West", "0190a1b2-0000-7000-8000-000000000003"):
+        done = wa("secrets", "list", "--organization", unknown, database=db, user=admin)
+        assert done.returncode == 1
+        assert unknown in done.stderr
+    done = wa("templates", "list", "--organization", north, database=db, user=both)
+    assert (done.returncode, done.stdout) == (0, "no templates\n")
+    foreign = db.query("SELECT id::text FROM wa_organizations WHERE is_default")[0]["id"]
+    assert wa("templates", "list", "--organization", foreign, database=db, user=both).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "group"), [("dispatch", "wa_admin"), ("templates sync", "wa_app"), ("adopt", "wa_app")]
+)
+def test_a_role_that_may_not_is_told_which_may(
+    db: Database, make_role: Callable[..., str], command: str, group: str
+) -> None:
+    done = wa(*command.split(), database=db, user=make_role(group), WHATSAPP_ACCESS_TOKEN="any")
+    assert done.returncode == 1
+    assert "permission denied" in done.stderr
+    assert "wa_dispatcher for dispatch" in done.stderr
+    assert db.query("SELECT * FROM wa_dispatchers") == []

@@ -321,3 +321,16 @@ def test_several_dispatchers_share_the_work(
     assert states(db) == {"sent": 400}
     summary = accepted(simulator)
     assert (summary["accepted"], summary["duplicates"]) == (400, {})
+
+
+def test_a_dispatcher_that_may_not_claim_any_more_ends_and_is_not_alive(
+    db: Database, simulator: SimulatorProcess, make_role: Callable[..., str]
+) -> None:
+    prepare(db)
+    role = make_role("wa_dispatcher")
+    env = {"WHATSAPP_API_BASE_URL": simulator.url, "WHATSAPP_ACCESS_TOKEN": TOKEN}
+    with WaProcess("dispatch", database=db, user=role, **env) as process:
+        process.logged("dispatching")
+        db.query(f"REVOKE wa_dispatcher FROM {role}")
+        assert process.process.wait(20) == 1
+        assert "permission denied" in "".join(process.raw)

@@ -320,8 +320,8 @@ def anonymous(outcome: tuple[str, list[Any], int], *tenants: Tenant) -> str:
     return re.sub(r"\d{4}-\d\d-\d\d[ T][\d:.+]+|\b\d+\b", "n", text)
 
 
-# The one chooses among the ids that it is given and can only repeat what the caller said; the other reads what
-# everybody may read in pg_type.
+# The one chooses among the ids that it is given and can only repeat what the caller said; the other reads
+# what everybody may read in pg_type.
 ONLY_ARGUMENTS = {"_wa_choose_organization", "_wa_is_bound_role"}
 
 

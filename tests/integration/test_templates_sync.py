@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,12 +38,13 @@ def add(simulator: SimulatorProcess, name: str, status: str = "APPROVED") -> Non
 
 
 def test_all_pages_arrive_and_a_repeat_changes_nothing(
-    db: Database, simulator: SimulatorProcess, settings: dict[str, str]
+    db: Database, simulator: SimulatorProcess, settings: dict[str, str], make_role: Callable[..., str]
 ) -> None:
+    admin = make_role("wa_admin")
     for n in range(120):
         add(simulator, f"order_{n}", "PAUSED" if n == 7 else "APPROVED")
     for _ in range(2):
-        done = wa("templates", "sync", database=db, **settings)
+        done = wa("templates", "sync", database=db, user=admin, **settings)
         assert done.returncode == 0, done.stderr
         assert done.stdout == f"account {WABA}: 121 templates\n"
         assert db.query("SELECT count(*) FROM wa_templates") == [{"count": 121}]

@@ -155,6 +155,13 @@ def test_every_variable_is_listed() -> None:
         known |= (
             {alias} if isinstance(alias, str) else {str(choice) for choice in getattr(alias, "choices", [])}
         )
+    known |= {
+        option.envvar
+        for group in wa.commands.values()
+        for command in getattr(group, "commands", {}).values()
+        for option in command.params
+        if isinstance(option.envvar, str)
+    }
     table = section(DOCS / "operations.md", "## Environment")
     assert set(re.findall(r"`((?:WA|WHATSAPP|DATABASE)_\w+)`", table)) == known
 

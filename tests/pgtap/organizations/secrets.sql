@@ -1,6 +1,6 @@
 -- Tests sql/organizations/secrets.sql.
 BEGIN;
-SELECT plan(22);
+SELECT plan(23);
 
 SELECT register_wa_phone_number('100', '+1 555 123 4567', '200');
 SELECT register_wa_phone_number('101', '+1 555 123 4568', '200');
@@ -48,8 +48,9 @@ CREATE ROLE wa_secret_dispatcher IN ROLE wa_dispatcher;
 CREATE ROLE wa_secret_receiver IN ROLE wa_receiver;
 SET LOCAL ROLE wa_secret_admin;
 SELECT ok((SELECT count(*) FROM list_wa_secrets()) > 0, 'an admin can list');
-SELECT throws_ok('SELECT ciphertext FROM wa_secrets', '42501', NULL, 'but not read a ciphertext');
-SELECT throws_ok('SELECT * FROM get_wa_credentials()', '42501', NULL, 'nor fetch tokens');
+SELECT throws_ok('SELECT ciphertext FROM wa_secrets', '42501', NULL, 'but not read a ciphertext of just any');
+SELECT lives_ok('SELECT * FROM get_wa_credentials()', 'only sealed tokens, for the templates'' commands');
+SELECT throws_ok('SELECT * FROM get_wa_webhook_secrets()', '42501', NULL, 'and nothing that signs webhooks');
 SET LOCAL ROLE wa_secret_app;
 SELECT throws_ok('SELECT id FROM wa_secrets', '42501', NULL, 'an application sees no secrets');
 SELECT throws_ok($$ SELECT set_wa_secret('access_token', NULL, repeat('a', 40)::bytea, 'k1', 'f') $$, '42501',
