@@ -70,6 +70,11 @@ check: setup
 	$(PYTEST) -m 'not slow' --durations=5
 endif
 
+## fuzz: the fuzzers of the tests for an hour instead of seconds; FUZZ=100000 says how many inputs each tries
+FUZZ ?= 20000
+fuzz: setup
+	WA_FUZZ='$(FUZZ)' $(PYTEST) tests/integration/test_fuzz.py
+
 ## bench: speed beside other queues and plain tables, about an hour; ARGS="--quick", ARGS="--only drain"
 ## bench AGAINST=REF: speed beside another commit, in turn, about 20 minutes; the same as ARGS="--against REF"
 bench: setup
@@ -99,4 +104,4 @@ help:
 	@echo 'make: assemble the extension; make install, make uninstall: as root, honour PG_CONFIG and DESTDIR'
 	@sed -n 's/^## /make /p' Makefile
 
-.PHONY: installcheck setup demo test check bench reference rooms release-script lint help install-python uninstall-python
+.PHONY: installcheck setup demo test check fuzz bench reference rooms release-script lint help install-python uninstall-python

@@ -67,6 +67,8 @@ DECLARE
     v_locked_out uuid[] := _wa_locked_out('claim');
     -- What is granted first must leave while it may still start: a lane takes one to three milliseconds.
     c_lanes CONSTANT integer := 100;
+    -- A lane's claim costs as much as another twenty of its messages.
+    c_fewest CONSTANT integer := 20;
     v_served integer := 0;
 BEGIN
     FOR v_lane IN
@@ -84,12 +86,12 @@ BEGIN
         IF p_is_guarded THEN
             RETURN QUERY SELECT * FROM _wa_claim_lane_safely(
                 v_lane.organization_id, v_lane.number_id, p_dispatcher_id,
-                least(v_left, greatest(ceil(p_limit::numeric / v_lane.lanes)::integer, 10)), p_started_at
+                least(v_left, greatest(ceil(p_limit::numeric / v_lane.lanes)::integer, c_fewest)), p_started_at
             );
         ELSE
             RETURN QUERY SELECT * FROM _wa_claim_lane(
                 v_lane.organization_id, v_lane.number_id, p_dispatcher_id,
-                least(v_left, greatest(ceil(p_limit::numeric / v_lane.lanes)::integer, 10)), p_started_at
+                least(v_left, greatest(ceil(p_limit::numeric / v_lane.lanes)::integer, c_fewest)), p_started_at
             );
         END IF;
         GET DIAGNOSTICS v_rows = ROW_COUNT;

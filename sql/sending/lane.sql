@@ -189,6 +189,12 @@ DECLARE
 BEGIN
     state := p_state;
     metered_room := _wa_metered_room(p_org, p_now);
+    IF NOT EXISTS (
+        SELECT FROM wa_queue_holds h WHERE h.number_id = (p_number).id AND h.opens_at > '-infinity'
+    ) THEN
+        SELECT NULL::bigint[] AS ids, NULL::integer[] AS rooms, NULL::uuid[] AS passed, '{}'::text[] AS closed
+        INTO v_holds;
+    ELSE
     -- Where recipients alone fill the claim with the turns that they have, more of each is read for nothing.
     SELECT array_agg(h.id) FILTER (WHERE h.is_open) AS ids,
         array_agg(CASE WHEN h.kind = 'recipient' AND h.recipients * _wa_most_turns() >= p_wanted
@@ -202,6 +208,7 @@ BEGIN
         SELECT x.*, count(*) FILTER (WHERE x.kind = 'recipient') OVER () AS recipients
         FROM _wa_lane_holds((p_org).id, (p_number).id, p_now) x
     ) h;
+    END IF;
     SELECT * INTO v_pick FROM _wa_pick_due(
         (p_org).id, (p_number).id, (p_number).portfolio_id, (p_org).window_margin,
         (p_org).order_mode = 'delivered', p_dispatcher_id, p_now,

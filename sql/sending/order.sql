@@ -22,33 +22,41 @@ COMMENT ON FUNCTION _wa_turns_of(uuid, bigint, bigint, integer, uuid, integer, t
 
 -- It was handed back, committed late, or waits itself for its turn. One that waits for something of its own
 -- (a limit, a time) holds up nobody, one that waits for the organization's minute only its like.
+CREATE OR REPLACE FUNCTION _wa_first_in_turn(
+    p_org uuid, p_number_id bigint, p_contact_id bigint, p_class integer, p_picked uuid[], p_now timestamptz
+) RETURNS TABLE (queue_id uuid)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT o.queue_id
+    FROM (
+        -- OFFSET keeps the other conditions outside, so that only the contact's index can serve.
+        SELECT x.* FROM wa_queue_due x
+        WHERE x.contact_id = p_contact_id AND x.class = p_class AND x.class > 0
+        ORDER BY x.queue_id
+        OFFSET 0
+    ) o
+    WHERE o.organization_id = p_org AND o.number_id = p_number_id AND o.expires_at > p_now
+        AND ((o.hold_id IS NULL AND o.due_at <= p_now) OR o.hold_reason = 'recipient')
+        AND o.queue_id <> ALL (p_picked)
+    LIMIT 1;
+END;
+
+COMMENT ON FUNCTION _wa_first_in_turn(uuid, bigint, bigint, integer, uuid[], timestamptz) IS
+'Internal: the first message of a class to a recipient that waits for its turn and was not picked.';
+
 CREATE OR REPLACE FUNCTION _wa_earlier_of(
     p_org uuid, p_number_id bigint, p_contact_id bigint, p_class integer, p_last_class integer,
     p_picked uuid[], p_now timestamptz
 ) RETURNS TABLE (queue_id uuid)
 LANGUAGE sql STABLE
 BEGIN ATOMIC
-    SELECT e.queue_id
-    FROM generate_series(
-        _wa_first_class(_wa_priority_of(p_class)), _wa_first_class(_wa_priority_of(p_class)) + 1
-    ) c (class)
-    CROSS JOIN LATERAL (
-        SELECT o.queue_id
-        FROM (
-            -- OFFSET keeps the other conditions outside, so that only the contact's index can serve.
-            SELECT x.* FROM wa_queue_due x
-            WHERE x.contact_id = p_contact_id AND x.class = c.class AND x.class > 0
-            ORDER BY x.queue_id
-            OFFSET 0
-        ) o
-        WHERE o.organization_id = p_org AND o.number_id = p_number_id AND o.expires_at > p_now
-            AND ((o.hold_id IS NULL AND o.due_at <= p_now) OR o.hold_reason = 'recipient')
-            AND o.queue_id <> ALL (p_picked)
-        LIMIT 1
-    ) e
-    WHERE c.class <= p_last_class
-    ORDER BY e.queue_id
-    LIMIT 1;
+    SELECT least(
+        CASE WHEN f.class <= p_last_class THEN (SELECT t.queue_id FROM _wa_first_in_turn(
+            p_org, p_number_id, p_contact_id, f.class, p_picked, p_now) t) END,
+        CASE WHEN f.class + 1 <= p_last_class THEN (SELECT t.queue_id FROM _wa_first_in_turn(
+            p_org, p_number_id, p_contact_id, f.class + 1, p_picked, p_now) t) END
+    )
+    FROM (SELECT _wa_first_class(_wa_priority_of(p_class)) AS class) f;
 END;
 
 COMMENT ON FUNCTION _wa_earlier_of(uuid, bigint, bigint, integer, integer, uuid[], timestamptz) IS

@@ -19,6 +19,7 @@ from bench import (
     drain,
     held,
     history,
+    hostile,
     http_load,
     insert,
     memory,
@@ -44,6 +45,7 @@ FIGURES: dict[str, Figure] = {
     "memory": memory.memory,
     "shapes": shapes.shapes,
     "arrivals": arrivals.arrivals,
+    "hostile": hostile.hostile,
     "history": history.history,
 }
 #: The figures that can be measured in part.

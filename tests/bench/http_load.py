@@ -96,11 +96,15 @@ async def post_all(url: str, bodies: list[bytes], secret: str = "") -> tuple[flo
     return started, time()
 
 
+def signature(secret: str, body: bytes) -> str:
+    """The header by which Meta vouches for a body."""
+    return f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"
+
+
 def _request(host: str, path: str, body: bytes, secret: str) -> bytes:
-    signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
     head = (
         f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\nx-hub-signature-256: sha256={signature}\r\n\r\n"
+        f"content-length: {len(body)}\r\nx-hub-signature-256: {signature(secret, body)}\r\n\r\n"
     )
     return head.encode() + body
 
