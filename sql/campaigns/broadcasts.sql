@@ -24,7 +24,7 @@ DECLARE
 BEGIN
     IF v_id IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'WA030',
-            MESSAGE = format('there is no broadcast list "%s"', p_list),
+            MESSAGE = format('there is no broadcast list "%s"', left(p_list, 100)),
             DETAIL = (
                 SELECT 'There are: ' || coalesce(string_agg(l.name, ', ' ORDER BY l.name), 'none') || '.'
                 FROM (

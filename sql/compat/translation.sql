@@ -46,7 +46,7 @@ BEGIN
     IF p_value <> ALL (p_allowed) THEN
         RAISE EXCEPTION USING ERRCODE = '23514', TABLE = p_view, COLUMN = p_column,
             CONSTRAINT = format('%s_%s_check', p_view, p_column),
-            MESSAGE = format('%s.%s must not be "%s"', p_view, p_column, p_value),
+            MESSAGE = format('%s.%s must not be "%s"', p_view, p_column, left(p_value, 100)),
             DETAIL = format('%s of %s takes %s values.', p_column, p_view, cardinality(p_allowed)),
             HINT = format('Allowed: %s.', array_to_string(p_allowed, ', '));
     END IF;

@@ -33,7 +33,7 @@ AS $$
 BEGIN
     IF p_scope IS NULL OR p_scope NOT IN ('marketing', 'all') THEN
         RAISE EXCEPTION USING ERRCODE = '22023',
-            MESSAGE = format('scope must be marketing or all, not "%s"', p_scope),
+            MESSAGE = format('scope must be marketing or all, not "%s"', left(p_scope, 100)),
             DETAIL = 'An opt-out has one scope, an opt-in too.',
             HINT = 'marketing covers MARKETING templates, all covers every message.';
     END IF;

@@ -84,7 +84,7 @@ BEGIN
     RETURNING c.acked_position INTO v_last;
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = '22023',
-        MESSAGE = format('no consumer "%s"', p_consumer),
+        MESSAGE = format('no consumer "%s"', left(p_consumer, 100)),
         DETAIL = (
             SELECT 'There are: ' || coalesce(string_agg(c.consumer, ', ' ORDER BY c.consumer), 'none') || '.'
             FROM wa_event_consumers c WHERE c.organization_id = v_org

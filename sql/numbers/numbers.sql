@@ -118,7 +118,7 @@ BEGIN
     WHERE phone_number_id = p_phone_number_id;
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'WA010',
-            MESSAGE = format('no business number with the id "%s"', p_phone_number_id),
+            MESSAGE = format('no business number with the id "%s"', left(p_phone_number_id, 100)),
             DETAIL = (
                 SELECT 'There are: ' || coalesce(string_agg(n.phone_number_id, ', '), 'none') || '.'
                 FROM wa_phone_numbers n
@@ -162,7 +162,7 @@ BEGIN
     WHERE n.phone_number_id = p_phone_number_id;
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'WA010',
-            MESSAGE = format('no business number with the id "%s"', p_phone_number_id),
+            MESSAGE = format('no business number with the id "%s"', left(p_phone_number_id, 100)),
             DETAIL = (
                 SELECT 'There are: ' || coalesce(string_agg(n.phone_number_id, ', '), 'none') || '.'
                 FROM wa_phone_numbers n

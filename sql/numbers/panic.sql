@@ -28,7 +28,8 @@ BEGIN
     GET DIAGNOSTICS v_stops = ROW_COUNT;
     IF v_stops = 0 THEN
         RAISE EXCEPTION USING ERRCODE = 'WA010',
-            MESSAGE = format('nothing was stopped: no business number with the id "%s"', p_phone_number_id),
+            MESSAGE = format(
+                'nothing was stopped: no business number with the id "%s"', left(p_phone_number_id, 100)),
             DETAIL = format('%s organizations were looked through.', cardinality(v_visible)),
             HINT = 'Without p_phone_number_id every number of the organization is stopped.';
     END IF;

@@ -49,7 +49,7 @@ BEGIN
         v_chosen := v_setting::uuid;
     EXCEPTION WHEN invalid_text_representation THEN
         RAISE EXCEPTION USING ERRCODE = 'WA303',
-            MESSAGE = format('wa.organization_id is not a UUID: "%s"', v_setting),
+            MESSAGE = format('wa.organization_id is not a UUID: "%s"', left(v_setting, 100)),
             DETAIL = 'It is a setting of the session, of the role or of the database.',
             HINT = 'SET wa.organization_id to the id of one of your organizations, or RESET it.';
     END;

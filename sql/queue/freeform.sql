@@ -46,7 +46,7 @@ BEGIN
     WHERE n.organization_id = v_org AND n.phone_number_id = p_phone_number_id;
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'WA010',
-        MESSAGE = format('no business number with the id "%s"', p_phone_number_id),
+        MESSAGE = format('no business number with the id "%s"', left(p_phone_number_id, 100)),
         DETAIL = (
                 SELECT 'There are: ' || coalesce(string_agg(n.phone_number_id, ', '), 'none') || '.'
                 FROM wa_phone_numbers n WHERE n.organization_id = v_org

@@ -56,12 +56,12 @@ DECLARE
 BEGIN
     IF p_phone_number_id IS NOT NULL AND p_number_id IS NULL THEN
         v_sqlstate := 'WA010';
-        v_problem := format('no business number with the id "%s"', p_phone_number_id);
+        v_problem := format('no business number with the id "%s"', left(p_phone_number_id, 100));
         v_hint := 'SELECT phone_number_id FROM wa_phone_numbers; register_wa_phone_number() adds one.';
     ELSIF NOT p_type = ANY (v_types) THEN
         v_sqlstate := 'WA009';
         v_problem := CASE WHEN p_type = '' THEN 'no text_body, template_name or type with content given'
-            ELSE format('unknown message type "%s"', p_type) END;
+            ELSE format('unknown message type "%s"', left(p_type, 100)) END;
         v_hint := format('Known types: %s.', array_to_string(v_types, ', '));
     ELSIF p_type = 'template' THEN
         IF p_template_name IS NULL THEN

@@ -259,8 +259,8 @@ CREATE OR REPLACE FUNCTION _wa_unknown_template_problem(
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 AS $$
     SELECT ARRAY[
-        format('template "%s" is not known%s', p_name,
-            CASE WHEN count(*) > 0 THEN format(' in language "%s"', p_language) ELSE '' END),
+        format('template "%s" is not known%s', left(p_name, 100),
+            CASE WHEN count(*) > 0 THEN format(' in language "%s"', left(p_language, 20)) ELSE '' END),
         coalesce('It exists in: ' || string_agg(DISTINCT t.language, ', ' ORDER BY t.language)
             || '. Ask for one of these, or choose one for all with wa_organizations.default_language.',
             'bin/wa templates sync fetches those of the account; a local one can be inserted into '

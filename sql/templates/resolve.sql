@@ -13,7 +13,8 @@ BEGIN
         v_problem := _wa_unknown_template_problem(p_org, p_name, p_language, NULL);
         RAISE EXCEPTION USING ERRCODE = 'WA002',
             MESSAGE = v_problem[1],
-            DETAIL = format('Asked for: %s, language %s.', p_name, coalesce(p_language, 'any')),
+            DETAIL = format('Asked for: %s, language %s.', left(p_name, 100),
+                coalesce(left(p_language, 20), 'any')),
             HINT = v_problem[2];
     END IF;
     RETURN v_template;

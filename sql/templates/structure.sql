@@ -45,7 +45,7 @@ BEGIN
     IF p_template.header_format NOT IN ('TEXT', 'IMAGE', 'VIDEO', 'GIF', 'DOCUMENT', 'LOCATION', 'PRODUCT')
     THEN
         RETURN format('header_format "%s" is not TEXT, IMAGE, VIDEO, GIF, DOCUMENT, LOCATION or PRODUCT',
-            p_template.header_format);
+            left(p_template.header_format, 20));
     ELSIF (p_template.header_format = 'TEXT') <> (coalesce(p_template.header_text, '') ~ '\S') THEN
         RETURN 'a header of the format TEXT needs header_text, and no other takes it';
     ELSIF cardinality(v_header) > 1 THEN
@@ -121,7 +121,8 @@ AS $$
 BEGIN
     RAISE EXCEPTION USING
         ERRCODE = 'WA020',
-        MESSAGE = format('template "%s" (%s): %s', p_template.name, p_template.language, p_problem),
+        MESSAGE = format('template "%s" (%s): %s', left(p_template.name, 100), left(p_template.language, 20),
+            p_problem),
         DETAIL = format('Its body: %s', left(p_template.body_text, 200)),
         HINT = 'For example: body_text ''Hi {{1}}, thank you.'', parameters ''[{"name": "customer_name"}]'', '
         'buttons ''[{"type": "URL", "text": "Open", "url": "https://example.com/{{1}}"}]''.',

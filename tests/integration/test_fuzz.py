@@ -131,7 +131,7 @@ def test_whatever_the_provider_answers_is_recorded(
     claims.execute("DELETE FROM wa_lane_slowdowns")
     [id] = column(claims, "SELECT world.queue((random() * 1e6)::integer)")
     claims.execute("UPDATE wa_lane_states SET next_slot_at = '-infinity', held_until = NULL")
-    claims.execute("SELECT count(world.claim())")
+    claims.execute("SELECT count(*) FROM world.claim()")
     [attempt] = column(
         claims, "SELECT attempt FROM wa_outbound_queue WHERE id = %s AND status = 'sending'", id
     )

@@ -452,32 +452,3 @@ def test_large_bodies_are_taken_in_parts(neighbours: Neighbours) -> None:
         handled.append(taken)
     assert handled == [2, 2, 2]
     assert db.query("SELECT replay_wa_webhooks(ARRAY(SELECT id FROM wa_webhook_logs)) AS n")[0]["n"] == 6
-
-
-HUGE = "9" * 20_000_000
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "INSERT INTO wa_outbound_queue (phone, text_body) VALUES (%s, 'x')",
-        "INSERT INTO wa_outbound_queue (phone, template_name) VALUES ('+16505550101', %s)",
-        "INSERT INTO wa_outbound_queue (phone, text_body, phone_number_id) VALUES ('+16505550101', 'x', %s)",
-        "INSERT INTO wa_outbound_queue (phone, type) VALUES ('+16505550101', %s)",
-        "INSERT INTO wa_outbound_queue (phone, text_body, priority) VALUES ('+16505550101', 'x', %s)",
-        "INSERT INTO wa_outbound_queue (phone, text_body, reply_to) VALUES ('+16505550101', 'x', %s)",
-        "INSERT INTO whatsapp_queue (recipient_phone, template_name) VALUES (%s, 'x')",
-        "SELECT normalize_phone_e164(%s)",
-        "SELECT opt_out_wa_contact(%s, 'x')",
-        "SELECT add_wa_broadcast_members(%s, ARRAY['+16505550101'])",
-        "SELECT preview_wa_template(%s)",
-        "SELECT current_wa_organization() FROM set_config('wa.organization_id', %s, false)",
-    ],
-)
-def test_a_huge_value_is_refused_in_few_words(neighbours: Neighbours, statement: str) -> None:
-    with neighbours.db.connect(user=neighbours.app) as session:
-        with pytest.raises(psycopg.Error) as refused:
-            session.execute(statement.encode(), (HUGE,))
-        said = refused.value.diag
-        texts = (said.message_primary, said.message_detail, said.message_hint, said.context)
-        assert sum(len(text or "") for text in texts) < 5000

@@ -255,7 +255,7 @@ BEGIN
     SELECT t.* INTO v_template FROM _wa_pick_template(v_org.id, p_task.template_name, NULL, NULL) t;
     v_problem := CASE
         WHEN v_event.status = 'cancelled' AND p_task.task_type <> 'send_update' THEN 'the event is cancelled'
-        WHEN v_template.id IS NULL THEN format('no template "%s"', p_task.template_name)
+        WHEN v_template.id IS NULL THEN format('no template "%s"', left(p_task.template_name, 100))
         WHEN NOT v_template.is_enabled
             THEN format('template "%s" is switched off for automation', v_template.name)
         -- Told once, and nothing is used up: the task may be set to pending again when Meta has approved.
