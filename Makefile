@@ -73,7 +73,7 @@ endif
 ## fuzz: the fuzzers of the tests for an hour instead of seconds; FUZZ=100000 says how many inputs each tries
 FUZZ ?= 20000
 fuzz: setup
-	WA_FUZZ='$(FUZZ)' $(PYTEST) tests/integration/test_fuzz.py
+	FUZZ_EXAMPLES='$(FUZZ)' $(PYTEST) tests/integration/test_fuzz.py
 
 ## bench: speed beside other queues and plain tables, about an hour; ARGS="--quick", ARGS="--only drain"
 ## bench AGAINST=REF: speed beside another commit, in turn, about 20 minutes; the same as ARGS="--against REF"
