@@ -108,6 +108,8 @@ RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
+    -- Some three minutes.
+    c_most_tries CONSTANT integer := 10;
     v_kept integer;
 BEGIN
     INSERT INTO wa_late_results AS l (organization_id, queue_id, attempt, result, sqlstate, error, try_at)
@@ -117,7 +119,11 @@ BEGIN
     WHERE (r ->> 'org')::uuid = p_org
     ORDER BY id, attempt, _wa_result_weight(r) DESC
     ON CONFLICT (organization_id, queue_id, attempt) DO UPDATE SET
-        result = CASE WHEN _wa_result_weight(excluded.result) > _wa_result_weight(l.result)
+        result = CASE
+            -- It is no lock: whatever it says cannot be recorded, and it may have been accepted.
+            WHEN l.tries >= c_most_tries AND excluded.sqlstate <> '55P03' THEN (l.result - 'answer')
+                || jsonb_build_object('outcome', 'unknown', 'error', 'an answer that could not be recorded')
+            WHEN _wa_result_weight(excluded.result) > _wa_result_weight(l.result)
             THEN excluded.result ELSE l.result END,
         sqlstate = excluded.sqlstate, error = excluded.error, tries = least(l.tries, 1000) + 1,
         try_at = clock_timestamp()
@@ -129,7 +135,7 @@ $$;
 
 COMMENT ON FUNCTION _wa_keep_results(uuid, jsonb, text, text) IS
 'Internal: keeps results that cannot be recorded now, to be tried again in a second, later each time, half a '
-'minute at most; returns how many.';
+'minute at most; returns how many. What fails ten times, and not for a lock, counts as an unknown outcome.';
 
 CREATE OR REPLACE FUNCTION _wa_settle_late_results(p_limit integer) RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT

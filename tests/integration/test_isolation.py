@@ -452,3 +452,20 @@ def test_large_bodies_are_taken_in_parts(neighbours: Neighbours) -> None:
         handled.append(taken)
     assert handled == [2, 2, 2]
     assert db.query("SELECT replay_wa_webhooks(ARRAY(SELECT id FROM wa_webhook_logs)) AS n")[0]["n"] == 6
+
+
+def test_an_answer_that_can_never_be_recorded_ends_as_unknown(neighbours: Neighbours) -> None:
+    """Two messages with one id, as a cache between us and the provider would answer."""
+    neighbours.queue(1, 2)
+    with neighbours.db.connect() as session:
+        claimed = column(session, "SELECT queue_id FROM world.claim()")
+        for id in claimed:
+            session.execute("SELECT world.accept(%s, 'wamid.same')", (id,))
+        stuck: LiteralString = "SELECT queue_id FROM wa_late_results"
+        assert len(column(session, stuck)) == len(claimed) - 2
+        for _ in range(11):
+            session.execute("UPDATE wa_late_results SET try_at = clock_timestamp()")
+            session.execute("SELECT world.maintain()")
+        assert column(session, stuck) == []
+        unknown: LiteralString = "SELECT count(*) FROM wa_queue_inflight WHERE is_unknown"
+        assert column(session, unknown) == [len(claimed) - 2]
