@@ -92,8 +92,8 @@ END
 $$;
 
 COMMENT ON FUNCTION get_wa_credentials() IS
-'For the dispatcher: the newest encrypted access token of each number and of each organization, with the '
-'numbers that it serves. A number''s own goes before its organization''s.';
+'For the dispatcher, and for commands about templates: the newest encrypted access token of each number and '
+'of each organization, with the numbers that it serves. A number''s own goes before its organization''s.';
 
 CREATE OR REPLACE FUNCTION get_wa_webhook_secrets() RETURNS TABLE (
     organization_id uuid, name text, ciphertext bytea, key_id text, phone_number_id text, secret_id uuid

@@ -195,19 +195,20 @@ BEGIN
         SELECT NULL::bigint[] AS ids, NULL::integer[] AS rooms, NULL::uuid[] AS passed, '{}'::text[] AS closed
         INTO v_holds;
     ELSE
-    -- Where recipients alone fill the claim with the turns that they have, more of each is read for nothing.
-    SELECT array_agg(h.id) FILTER (WHERE h.is_open) AS ids,
-        array_agg(CASE WHEN h.kind = 'recipient' AND h.recipients * _wa_most_turns() >= p_wanted
-            THEN least(h.room, _wa_most_turns()) ELSE coalesce(h.room, p_wanted) END)
-            FILTER (WHERE h.is_open) AS rooms,
-        array_agg(coalesce(h.passed_id, '00000000-0000-0000-0000-000000000000'))
-            FILTER (WHERE h.is_open) AS passed,
-        coalesce(array_agg(h.kind) FILTER (WHERE NOT h.is_open), '{}') AS closed
-    INTO v_holds
-    FROM (
-        SELECT x.*, count(*) FILTER (WHERE x.kind = 'recipient') OVER () AS recipients
-        FROM _wa_lane_holds((p_org).id, (p_number).id, p_now) x
-    ) h;
+        -- Where recipients alone fill the claim with the turns that they have, more of each is read for
+        -- nothing.
+        SELECT array_agg(h.id) FILTER (WHERE h.is_open) AS ids,
+            array_agg(CASE WHEN h.kind = 'recipient' AND h.recipients * _wa_most_turns() >= p_wanted
+                THEN least(h.room, _wa_most_turns()) ELSE coalesce(h.room, p_wanted) END)
+                FILTER (WHERE h.is_open) AS rooms,
+            array_agg(coalesce(h.passed_id, '00000000-0000-0000-0000-000000000000'))
+                FILTER (WHERE h.is_open) AS passed,
+            coalesce(array_agg(h.kind) FILTER (WHERE NOT h.is_open), '{}') AS closed
+        INTO v_holds
+        FROM (
+            SELECT x.*, count(*) FILTER (WHERE x.kind = 'recipient') OVER () AS recipients
+            FROM _wa_lane_holds((p_org).id, (p_number).id, p_now) x
+        ) h;
     END IF;
     SELECT * INTO v_pick FROM _wa_pick_due(
         (p_org).id, (p_number).id, (p_number).portfolio_id, (p_org).window_margin,

@@ -12,17 +12,17 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from harness import Database, Server
-from simulated import NUMBER, SimulatorProcess, wait_until
+from simulated import SimulatorProcess, wait_until
+from test_dispatch import TOKEN, accepted, prepare, simulator
 from wa_process import WaProcess
 
+__all__ = ["simulator"]
 LIBRARY = next(iter(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(LIBRARY is None, reason="libfaketime is not installed (Debian's package libfaketime)"),
 ]
 
-WABA = "102290129340398"
-TOKEN = "EAAG-test-token"
 ACCEPTED = "SELECT count(*) FROM wa_messages WHERE state = 'accepted'"
 
 
@@ -57,13 +57,7 @@ def db(clock: Clock, make_server: Callable[..., Server], monkeypatch: pytest.Mon
     server = make_server()
     monkeypatch.delenv("LD_PRELOAD")
     database = server.create_database(template=server.template())
-    database.query("SELECT adopt_wa_database()")
-    database.query("SELECT register_wa_phone_number(%s, '+15550783881', %s)", NUMBER, WABA)
-    database.query(
-        "INSERT INTO wa_templates (name, language, category, status, body_text, waba_id)"
-        " VALUES ('hello_world', 'en_US', 'UTILITY', 'APPROVED', 'Hello World', %s)",
-        WABA,
-    )
+    prepare(database)
     return database
 
 
@@ -73,25 +67,19 @@ def ahead(db: Database) -> float:
     return float(row["at"]) - time.time()
 
 
-def test_messages_go_on_and_none_goes_twice(db: Database, clock: Clock, tmp_path: Path) -> None:
-    options = {"pair": False, "throughput": False, "window": "off"}
-    with SimulatorProcess(
-        tmp_path, waba_id=WABA, phone_number_id=NUMBER, access_token=TOKEN, settings=options
-    ) as simulator:
-        env = {"WHATSAPP_API_BASE_URL": simulator.url, "WHATSAPP_ACCESS_TOKEN": TOKEN}
-        with WaProcess("dispatch", database=db, **env) as process:
-            process.logged("dispatching")
-            sent = 0
-            for by in ("+0", "-3600", "-1800", "+0"):
-                clock.shift(by)
-                wait_until(lambda by=by: abs(ahead(db) - float(by)) < 30)
-                for _ in range(3):
-                    sent += 1
-                    db.query(
-                        "INSERT INTO wa_outbound_queue (phone, template_name) VALUES (%s, 'hello_world')",
-                        f"+1555{1000000 + sent}",
-                    )
-                wait_until(lambda sent=sent: db.query(ACCEPTED)[0]["count"] == sent, 30)
-        simulator.client.headers["authorization"] = f"Bearer {TOKEN}"
-        summary = simulator.get("journal", format="summary")
-        assert summary["accepted"] == sent, summary
+def test_messages_go_on_and_none_goes_twice(db: Database, clock: Clock, simulator: SimulatorProcess) -> None:
+    env = {"WHATSAPP_API_BASE_URL": simulator.url, "WHATSAPP_ACCESS_TOKEN": TOKEN}
+    sent = 0
+    with WaProcess("dispatch", database=db, **env) as process:
+        process.logged("dispatching")
+        for by in ("+0", "-3600", "-1800", "+0"):
+            clock.shift(by)
+            wait_until(lambda by=by: abs(ahead(db) - float(by)) < 30)
+            for _ in range(3):
+                sent += 1
+                db.query(
+                    "INSERT INTO wa_outbound_queue (phone, template_name) VALUES (%s, 'hello_world')",
+                    f"+1555{1000000 + sent}",
+                )
+            wait_until(lambda sent=sent: db.query(ACCEPTED)[0]["count"] == sent, 30)
+    assert accepted(simulator)["accepted"] == sent
