@@ -287,6 +287,7 @@ BEGIN
         CROSS JOIN LATERAL (
             SELECT m.organization_id, m.id FROM wa_media m
             WHERE m.organization_id = o.id AND m.id < _wa_uuid7_floor(v_now - o.message_retention)
+                AND m.created_at < v_now - o.message_retention
             ORDER BY m.id LIMIT p_limit
             FOR UPDATE SKIP LOCKED
         ) f

@@ -3,7 +3,7 @@
 
 CREATE TABLE wa_media (
     organization_id uuid NOT NULL DEFAULT current_wa_organization(),
-    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    id uuid NOT NULL DEFAULT _wa_uuid7(clock_timestamp()),
     message_id bigint,
     direction text NOT NULL,
     phone_number_id text,
@@ -74,7 +74,7 @@ CREATE INDEX wa_media_signatures_expires_idx ON wa_media_signatures (expires_at)
 
 COMMENT ON TABLE wa_media IS
 'Files of messages. Their bytes are given out by open_wa_media() only, against a link.';
-COMMENT ON COLUMN wa_media.id IS 'Grows with time where the file came by webhook: retention goes by it.';
+COMMENT ON COLUMN wa_media.id IS 'Grows with time: retention looks among the lowest.';
 COMMENT ON COLUMN wa_media.message_id IS 'Id in wa_messages.';
 COMMENT ON COLUMN wa_media.provider_media_id IS
 'What the provider calls it; it hands an inbound file out for 7 days.';

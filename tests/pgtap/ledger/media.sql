@@ -1,6 +1,6 @@
 -- Tests sql/ledger/media.sql.
 BEGIN;
-SELECT plan(45);
+SELECT plan(47);
 \ir ../world.psql
 
 CREATE ROLE wa_media_app IN ROLE wa_app;
@@ -165,12 +165,18 @@ RESET ROLE;
 SELECT is((SELECT count(*) FROM wa_media_contents), 0::bigint, 'a file that is deleted leaves no bytes');
 UPDATE wa_organizations SET message_retention = interval '90 days';
 UPDATE wa_media SET id = overlay(id::text PLACING '018' FROM 1)::uuid WHERE provider_media_id = 'M2';
+SELECT is(cleanup_expired_wa_media(), 0, 'an id that says it is old is not enough');
+UPDATE wa_media SET created_at = created_at - interval '91 days' WHERE provider_media_id = 'M2';
 SELECT is(cleanup_expired_wa_media(), 1, 'files go when their messages go');
 SELECT world.receive('[{"from": "5491140000001", "id": "wamid.6", "timestamp": "1790000000",
     "type": "sticker", "sticker": {"id": "M6"}}]');
 UPDATE wa_media SET next_attempt_at = next_attempt_at - interval '8 days' WHERE provider_media_id = 'M6';
 SELECT is(cleanup_expired_wa_media(), 0, 'what nobody fetched in time');
 SELECT is((world.file('M6')).status, 'failed', 'has failed');
+
+INSERT INTO wa_media (direction, media_type) SELECT 'outbound', 'image' FROM generate_series(1, 2000);
+SELECT is((SELECT count(*) FROM wa_media WHERE id < _wa_uuid7_floor(now() - interval '1 day')), 0::bigint,
+    'a row by hand gets an id of its time');
 
 SELECT * FROM finish();
 ROLLBACK;
