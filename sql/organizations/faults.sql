@@ -46,6 +46,22 @@ COMMENT ON FUNCTION _wa_locked_out(text) IS
 'Internal: organizations whose work has just waited for a lock in vain: more of it does not wait for now, a '
 'second after the first time, five at most.';
 
+-- Those are waited for hardly: their neighbours would pay for each wait.
+CREATE OR REPLACE FUNCTION _wa_known_lockers(p_work text) RETURNS uuid[]
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    RETURN ARRAY(
+        SELECT f.organization_id FROM wa_faults f
+        WHERE f.last_at > clock_timestamp() - interval '1 minute'
+            AND f.work = p_work AND f.subject = '' AND f.sqlstate = '55P03'
+    );
+END
+$$;
+
+COMMENT ON FUNCTION _wa_known_lockers(text) IS
+'Internal: organizations whose work has waited for a lock in vain within the last minute.';
+
 CREATE OR REPLACE FUNCTION _wa_delete_faults(p_now timestamptz, p_limit integer) RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$

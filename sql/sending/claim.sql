@@ -65,6 +65,8 @@ DECLARE
     v_left integer := p_limit;
     v_rows bigint;
     v_locked_out uuid[] := _wa_locked_out('claim');
+    v_lockers uuid[] := _wa_known_lockers('claim');
+    v_is_guarded boolean;
     -- What is granted first must leave while it may still start: a lane takes one to three milliseconds.
     c_lanes CONSTANT integer := 100;
     -- A lane's claim costs as much as another twenty of its messages.
@@ -83,20 +85,28 @@ BEGIN
         WHERE l.organization_id = v_lane.organization_id AND l.number_id = v_lane.number_id
         FOR UPDATE SKIP LOCKED;
         CONTINUE WHEN NOT FOUND;
-        IF p_is_guarded THEN
+        -- What was granted already must leave while it may start: a lock that made the first try fail is not
+        -- waited for again.
+        v_is_guarded := p_is_guarded OR v_lane.organization_id = ANY (v_lockers);
+        IF v_is_guarded THEN
+            PERFORM set_config('lock_timeout',
+                CASE WHEN v_lane.organization_id = ANY (v_lockers) THEN '10ms' ELSE '50ms' END, true);
             RETURN QUERY SELECT * FROM _wa_claim_lane_safely(
                 v_lane.organization_id, v_lane.number_id, p_dispatcher_id,
                 least(v_left, greatest(ceil(p_limit::numeric / v_lane.lanes)::integer, c_fewest)), p_started_at
             );
+            GET DIAGNOSTICS v_rows = ROW_COUNT;
+            PERFORM set_config('lock_timeout', '500ms', true);
         ELSE
             RETURN QUERY SELECT * FROM _wa_claim_lane(
                 v_lane.organization_id, v_lane.number_id, p_dispatcher_id,
                 least(v_left, greatest(ceil(p_limit::numeric / v_lane.lanes)::integer, c_fewest)), p_started_at
             );
+            GET DIAGNOSTICS v_rows = ROW_COUNT;
         END IF;
-        GET DIAGNOSTICS v_rows = ROW_COUNT;
         -- What was granted before that wait must leave while it may start.
-        EXIT WHEN p_is_guarded AND v_lane.organization_id = ANY (_wa_locked_out('claim'));
+        EXIT WHEN v_is_guarded AND v_lane.organization_id <> ALL (v_lockers)
+            AND v_lane.organization_id = ANY (_wa_locked_out('claim'));
         v_left := v_left - v_rows;
         v_served := v_served + (v_rows > 0)::integer;
     END LOOP;
@@ -104,7 +114,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_claim_lanes(uuid, integer, timestamptz, boolean) IS
-'Internal: claims from all lanes in turn; guarded: a lane that fails is set aside.';
+'Internal: claims from all lanes in turn; guarded, or of an organization that is known to lock: a lane that '
+'fails is set aside.';
 
 CREATE OR REPLACE FUNCTION _wa_claim_lane_safely(
     p_org uuid, p_number_id bigint, p_dispatcher_id uuid, p_limit integer, p_started_at timestamptz

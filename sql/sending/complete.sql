@@ -19,21 +19,27 @@ COMMENT ON FUNCTION complete_wa_messages(uuid, jsonb) IS
 'were recorded before are passed over; returns how many were not. What cannot be recorded now is kept in '
 'wa_late_results and tried again.';
 
+-- lock_timeout: an application may hold rows that are written to here for as long as it likes; its
+-- neighbours' results stand behind.
 CREATE OR REPLACE FUNCTION _wa_complete_results(p_results jsonb) RETURNS integer
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET lock_timeout = '200ms'
 AS $$
 DECLARE
     v_org record;
     v_recorded integer := 0;
     v_locked_out uuid[] := _wa_locked_out('result');
+    v_lockers uuid[] := _wa_known_lockers('result');
 BEGIN
     BEGIN
         FOR v_org IN
             SELECT DISTINCT (r ->> 'org')::uuid AS id FROM jsonb_array_elements(p_results) r ORDER BY 1
         LOOP
-            v_recorded := v_recorded + CASE WHEN v_org.id = ANY (v_locked_out)
-                THEN _wa_keep_results(
+            v_recorded := v_recorded + CASE
+                WHEN v_org.id = ANY (v_locked_out) THEN _wa_keep_results(
                     v_org.id, p_results, '55P03', 'somebody has locked rows of the organization')
+                WHEN v_org.id = ANY (v_lockers) THEN _wa_complete_safely(v_org.id, (
+                    SELECT jsonb_agg(r) FROM jsonb_array_elements(p_results) r
+                    WHERE (r ->> 'org')::uuid = v_org.id))
                 ELSE _wa_complete_organization(v_org.id, p_results) END;
         END LOOP;
         RETURN v_recorded;
@@ -60,11 +66,14 @@ COMMENT ON FUNCTION _wa_complete_results(jsonb) IS
 -- A lock that somebody holds is waited for once: the organization's results are kept, and tried again later.
 -- Anything else is some result's fault, found by halving.
 CREATE OR REPLACE FUNCTION _wa_complete_safely(p_org uuid, p_results jsonb) RETURNS integer
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET lock_timeout = '200ms'
 AS $$
 DECLARE
     v_half integer := jsonb_array_length(p_results) / 2;
 BEGIN
+    IF p_org = ANY (_wa_known_lockers('result')) THEN
+        PERFORM set_config('lock_timeout', '10ms', true);
+    END IF;
     BEGIN
         RETURN _wa_complete_organization(p_org, p_results);
     EXCEPTION WHEN OTHERS THEN
@@ -208,10 +217,8 @@ $$;
 COMMENT ON FUNCTION _wa_read_result(jsonb) IS
 'Internal: what a result without acceptance means: not_started, unknown, or an action of wa_error_rules.';
 
--- lock_timeout: an application may hold rows that are written to here for as long as it likes; its
--- neighbours' results stand behind.
 CREATE OR REPLACE FUNCTION _wa_complete_organization(p_org uuid, p_results jsonb) RETURNS integer
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET lock_timeout = '200ms'
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
