@@ -390,5 +390,4 @@ def test_parameters_of_new_public_functions_begin_with_p(db: Database) -> None:
         if f"FUNCTION {row['name']}(" not in released
         and not all(name.startswith("p_") for name in row["parameters"])
     }
-    # The design names the parameters of this one.
-    assert bare == {"create_wa_media_signature"}
+    assert bare == set()

@@ -23,6 +23,8 @@ from wa_process import WaProcess, wa
 BUILD = load_build()
 CURRENT = BUILD.version_of(CHECKOUT)
 ROWS = CHECKOUT / "tests/packaging/rows.sql"
+#: What releases hold that were not there in the first one.
+ROWS_SINCE = {"0.2.0": CHECKOUT / "tests/packaging/rows_new.sql"}
 # One change of each kind that a release can bring.
 TABLES = """
 ALTER TABLE wa_contacts ADD COLUMN nickname text;
@@ -294,7 +296,9 @@ def test_every_release_upgrades_to_a_fresh_installation_and_keeps_its_rows(
     with upgraded.connect() as connection:
         connection.execute(f"CREATE EXTENSION pg_whatsapp VERSION '{version}' CASCADE")
         connection.execute("SELECT migrate_wa()")
-    run(pg, "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", upgraded.dsn, "-f", ROWS)
+    rows = [ROWS, *(path for since, path in ROWS_SINCE.items() if since <= version)]
+    for path in rows:
+        run(pg, "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", upgraded.dsn, "-f", path)
     with upgraded.connect() as connection:
         before = contents(connection)
         for name, kind in KINDS.items():
@@ -310,6 +314,7 @@ def test_every_release_upgrades_to_a_fresh_installation_and_keeps_its_rows(
         ).fetchall()
         connection.execute("DELETE FROM wa_templates WHERE name LIKE 'kind %'")
         after = contents(connection)
+        packs = connection.execute("SELECT DISTINCT name FROM wa_packs ORDER BY name").fetchall()
         # Files that have moved since are known by their present names.
         lost = connection.execute(
             "SELECT m.version, m.step FROM wa_migrations AS m"
@@ -317,12 +322,14 @@ def test_every_release_upgrades_to_a_fresh_installation_and_keeps_its_rows(
         ).fetchall()
     assert (lost, stale) == ([], [])
     fresh.install()
+    for (pack,) in packs:
+        fresh.query("SELECT * FROM install_wa_pack(%s)", pack)
     assert schema_of(upgraded) == schema_of(fresh)
     assert before["wa_outbound_queue"]
     # A release may bring rules; those that were there stay as an operator left them.
     kept = tuple(old[:-1] for old in before["wa_error_rules"])
     after["wa_error_rules"] = [row for row in after["wa_error_rules"] if row.startswith(kept)]
-    for table in before.keys() - {"wa_migrations"}:
+    for table in before.keys() - {"wa_migrations", "wa_packs"}:
         # New columns come last.
         assert [row[: len(old) - 1] for row, old in zip(after[table], before[table], strict=True)] == [
             old[:-1] for old in before[table]

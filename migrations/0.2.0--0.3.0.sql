@@ -1,0 +1,1 @@
+-- What changes in the tables between 0.2.0 and 0.3.0.
