@@ -19,7 +19,7 @@ from psycopg.rows import dict_row
 from pytest_postgresql.janitor import DatabaseJanitor
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-GROUPS = ("wa_admin", "wa_app", "wa_dispatcher", "wa_receiver", "wa_analyst")
+GROUPS = ("wa_admin", "wa_app", "wa_dispatcher", "wa_receiver", "wa_analyst", "wa_api")
 
 
 def cluster_command(*args: str, checkout: Path = CHECKOUT) -> str:

@@ -94,6 +94,9 @@ def _fill(db: Database, tenant: Tenant, services: dict[str, str]) -> None:
         app.execute("SELECT opt_out_wa_contact(%s, 'marketing', %s)", (tenant.phone, secret))
         app.execute("SELECT opt_in_wa_contact(%s, 'all', %s)", ("+54915000" + tenant.phone[-4:], secret))
         _automate(app, tenant)
+        app.execute("SELECT create_wa_api_key(%s, %s, p_requests_per_minute => 9)", (secret, tenant.role))
+        app.execute("SELECT begin_wa_idempotent_request(%s, 'x', sha256('x'))", (secret,))
+    db.query("SELECT count_wa_api_request(secret_hash) FROM wa_api_keys WHERE name = %s", secret)
     dispatcher = "00000000-0000-4000-8000-000000000001"
     with db.connect(user=services["wa_dispatcher"], row_factory=dict_row) as process:
         process.execute("SELECT start_wa_dispatcher(%s, 'here', 1, %s)", (dispatcher, __version__))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import httpx
 
     from pg_whatsapp.config import Settings
+    from pg_whatsapp.web import Part
 
 T = TypeVar("T")
 FAILED = 1
@@ -130,24 +131,42 @@ def dispatch(concurrency: int, batch: int, drain: bool) -> None:
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8800, show_default=True, help="Port; 0 takes a free one."
 )
-def serve(host: str, port: int) -> None:
-    """Receive webhooks at /api/whatsapp/webhook, until stopped.
+@click.option(
+    "--only",
+    type=click.Choice(["webhook", "api"]),
+    help="Only this part, in a process and with a database login of its own: as it belongs in production.",
+)
+def serve(host: str, port: int, only: str | None) -> None:
+    """Receive webhooks at /api/whatsapp/webhook and serve the HTTP API beside it, until stopped.
 
-    Answers 200 once the body is stored durably. Secrets come from `wa secrets set` and from
+    Answers a webhook 200 once the body is stored durably. Secrets come from `wa secrets set` and from
     WHATSAPP_APP_SECRET and WHATSAPP_VERIFY_TOKEN. Put a TLS proxy in front: where WA_TRUSTED_PROXIES names
     its address (or network, several with commas), the X-Forwarded-For that it sets tells the source.
     WA_MOST_PER_SOURCE bounds the requests that a source has under way; unset, nothing does, for all of
     Meta's may come through one proxy.
     """
     from pg_whatsapp.numbers import register_from_environment
-    from pg_whatsapp.receiver import Receiver
-    from pg_whatsapp.receiver import serve as run
-    from pg_whatsapp.secrets import load_box
+    from pg_whatsapp.readiness import Readiness
+    from pg_whatsapp.web import Web, check_login
+    from pg_whatsapp.web import serve as run
 
     settings = _settings()
-    receiver = Receiver(settings, load_box(settings))
-    _run(register_from_environment(settings))
-    run(receiver, host, port)
+    # Before the API, which answers at every path that is left.
+    parts: list[Part] = [Readiness(settings, has_health=only == "api")]
+    path = "/api/whatsapp" if only == "api" else "/api/whatsapp/webhook"
+    if only != "api":
+        from pg_whatsapp.receiver import Receiver
+        from pg_whatsapp.secrets import load_box
+
+        parts.append(Receiver(settings, load_box(settings)))
+    if only != "webhook":
+        from pg_whatsapp.api.part import Api
+
+        parts.append(Api(settings))
+    if only != "api":
+        _run(check_login(settings, is_alone=only == "webhook"))
+        _run(register_from_environment(settings))
+    run(Web(parts), settings, path, host, port)
 
 
 @wa.command()
@@ -252,6 +271,70 @@ def list_secrets(organization: str | None) -> None:
     from pg_whatsapp import stored_secrets
 
     _echo_table(_run(stored_secrets.list_secrets(_settings(), organization)), "nothing stored")
+
+
+@wa.group()
+def keys() -> None:
+    """Keys of the HTTP API: what each may do is what its database role may."""
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option("--role", required=True, help="Database role of its requests; you must be a member of it.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    # As the database names them; a test compares.
+    type=click.Choice(["send", "read", "media", "templates", "metrics", "admin"]),
+    default=["send", "read"],
+    show_default=True,
+    help="May be repeated.",
+)
+@click.option("--expires", metavar="TIME", help="When it ends, as in 2027-01-31 or 2027-01-31T12:00Z.")
+@click.option("--test", "is_test", is_flag=True, help="Reaches business numbers with is_test only.")
+@click.option("--requests-per-minute", type=click.IntRange(min=1), help="So many, and no more.")
+@_for_organization
+def create_key(
+    name: str,
+    role: str,
+    scopes: tuple[str, ...],
+    expires: str | None,
+    is_test: bool,
+    requests_per_minute: int | None,
+    organization: str | None,
+) -> None:
+    """Make a key for the application NAME and print it: it is told this once only."""
+    from pg_whatsapp import keys as work
+
+    key_id, key = _run(
+        work.create(
+            _settings(), name, role, list(scopes), expires, is_test, requests_per_minute, organization
+        )
+    )
+    click.echo(f"id {key_id}; the next line is told once only", err=True)
+    click.echo(key)
+
+
+@keys.command("list")
+@_for_organization
+def list_keys(organization: str | None) -> None:
+    """Show the keys: their beginning, role, scopes, state and last use."""
+    from pg_whatsapp import keys as work
+
+    _echo_table(_run(work.list_keys(_settings(), organization)), "no keys")
+
+
+@keys.command("revoke")
+@click.argument("key_id", metavar="ID")
+@_for_organization
+def revoke_key(key_id: str, organization: str | None) -> None:
+    """End a key: the next request with it is refused."""
+    from pg_whatsapp import keys as work
+
+    if not _run(work.revoke(_settings(), key_id, organization)):
+        raise WaError(f"no key {key_id} that you may end", "wa keys list shows them.")
+    click.echo("revoked")
 
 
 @wa.group()

@@ -39,6 +39,19 @@ class Settings(BaseSettings):
     secret_key: SecretStr | None = Field(default=None, validation_alias="WA_SECRET_KEY")
     secret_key_file: Path | None = Field(default=None, validation_alias="WA_SECRET_KEY_FILE")
 
+    # The issuer whose tokens the HTTP API takes instead of keys, and what their claims are called.
+    jwt_secret: SecretStr | None = Field(default=None, validation_alias="WA_JWT_SECRET")
+    jwt_jwks_file: Path | None = Field(default=None, validation_alias="WA_JWT_JWKS_FILE")
+    jwt_issuer: str | None = Field(default=None, validation_alias="WA_JWT_ISSUER")
+    jwt_audience: str | None = Field(default=None, validation_alias="WA_JWT_AUDIENCE")
+    jwt_role_claim: str = Field(default="role", validation_alias="WA_JWT_ROLE_CLAIM")
+    jwt_organization_claim: str = Field(default="organization", validation_alias="WA_JWT_ORGANIZATION_CLAIM")
+    jwt_role: str | None = Field(default=None, validation_alias="WA_JWT_ROLE")
+    jwt_scopes: str = Field(default="send read", validation_alias="WA_JWT_SCOPES")
+    api_connections: int = Field(default=8, validation_alias="WA_API_CONNECTIONS", ge=1, le=500)
+    api_timeout_s: float = Field(default=10, validation_alias="WA_API_TIMEOUT", gt=0, le=300)
+    cors_origins: str | None = Field(default=None, validation_alias="WA_CORS_ORIGINS")
+
     @cached_property
     def conninfo(self) -> str:
         """libpq connection string; empty when the PG* variables say it all."""

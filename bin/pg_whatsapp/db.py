@@ -13,6 +13,7 @@ from typing import Any, LiteralString, TypeVar
 from uuid import UUID
 
 import psycopg
+import psycopg_pool
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
@@ -120,18 +121,44 @@ async def connect(
             " programs add: the extension's schema is found by itself.",
         ) from None
     try:
-        if await _session(connection) != connection.info.backend_pid:
-            connection.is_pooled = True
-            connection.prepare_threshold = None
-        await connection.settle(_SETTINGS | (options or {}))
-        if not await set_search_path(connection) and need_schema:
-            raise errors.DatabaseError(
-                "the extension pg_whatsapp is not installed in this database", "bin/wa migrate installs it."
-            )
+        await _begin(connection, options or {}, need_schema=need_schema)
     except BaseException:
         await connection.close()
         raise
     return connection
+
+
+async def _begin(connection: Connection, options: dict[str, str], *, need_schema: bool = True) -> None:
+    """Have a new connection settle what its statements depend on."""
+    if await _session(connection) != connection.info.backend_pid:
+        connection.is_pooled = True
+        connection.prepare_threshold = None
+    await connection.settle(_SETTINGS | options)
+    if not await set_search_path(connection) and need_schema:
+        raise errors.DatabaseError(
+            "the extension pg_whatsapp is not installed in this database", "bin/wa migrate installs it."
+        )
+
+
+def make_pool(
+    conninfo: str, name: str, size: int, **options: str
+) -> psycopg_pool.AsyncConnectionPool[Connection]:
+    """Up to `size` connections as those of connect(), opened when they are needed; to be opened itself."""
+
+    async def begin(connection: Connection) -> None:
+        await _begin(connection, options)
+
+    return psycopg_pool.AsyncConnectionPool(
+        conninfo,
+        connection_class=Connection,
+        kwargs={"autocommit": True, "application_name": f"wa {name}", "connect_timeout": 10},
+        min_size=0,
+        max_size=size,
+        configure=begin,
+        open=False,
+        name=name,
+        reconnect_timeout=LONGEST_DELAY_S,
+    )
 
 
 async def set_search_path(connection: Connection) -> bool:

@@ -20,7 +20,7 @@ MOST_SKEW_S = 5.0
 DUE_TOO_LONG_S = 120.0
 UNPROCESSED_TOO_LONG_S = 60.0
 SILENT_TOO_LONG_S = 300.0
-ROLES = ("wa_admin", "wa_app", "wa_dispatcher", "wa_receiver", "wa_analyst")
+ROLES = ("wa_admin", "wa_app", "wa_dispatcher", "wa_receiver", "wa_analyst", "wa_api")
 
 
 class Finding(NamedTuple):

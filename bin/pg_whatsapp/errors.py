@@ -11,7 +11,8 @@ WaError
 │   ├── InstallationError     which database, which release (WA4..)
 │   │   ├── NotAdoptedError       this database may not send (WA401)
 │   │   └── VersionMismatchError  this program and the schema do not fit (WA402)
-│   └── RightsError           the role may not do this (WA5.., 42501)
+│   ├── RightsError           the role may not do this (WA5.., 42501)
+│   └── ApiError              what is asked over HTTP (WA6..)
 ├── UnavailableError  no connection, after waiting for one
 ├── SealError            a stored secret cannot be opened with the keys at hand
 └── ProviderError        the provider answered with an error, outside of sending
@@ -90,6 +91,10 @@ class RightsError(DatabaseError):
     """The role may not do this."""
 
 
+class ApiError(DatabaseError):
+    """A key, its scope or its role, or a request that was made before."""
+
+
 class NotAdoptedError(InstallationError):
     """This database may not send (WA401): a copy, or a standby that was promoted."""
 
@@ -108,6 +113,7 @@ _BY_SQLSTATE: dict[str, type[DatabaseError]] = {
     "WA401": NotAdoptedError,
     "WA402": VersionMismatchError,
     "WA5": RightsError,
+    "WA6": ApiError,
     "0A000": InputError,
     "22": InputError,
     "23": InputError,

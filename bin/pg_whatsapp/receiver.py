@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import signal
-import socket
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import LiteralString
+from collections.abc import Coroutine
+from typing import Any, LiteralString
 
 import psycopg
-import uvicorn
-from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from pg_whatsapp import errors, log
 from pg_whatsapp.config import Settings
 from pg_whatsapp.db import Link
-from pg_whatsapp.garbage import collect_rarely
-from pg_whatsapp.http_guard import Guard, allow_connections
 from pg_whatsapp.secrets import SecretBox
 from pg_whatsapp.signature import load_verify
 from pg_whatsapp.vouching import find_vouchers
@@ -37,7 +30,6 @@ HEALTH_TIMEOUT_S = 5.0
 # A wrong verify token is answered after so long, and so many wait for that at most.
 GUESS_S = 1.0
 MOST_GUESSES = 10
-BACKLOG = 2048
 _MAY_RECEIVE: LiteralString = (
     "SELECT has_function_privilege('ingest_wa_webhooks(bytea[], text[], text, text[])', 'EXECUTE')"
     " AND has_function_privilege('process_wa_webhooks(integer)', 'EXECUTE'), pg_is_in_recovery()"
@@ -54,11 +46,9 @@ _REPEAT = PlainTextResponse("not stored, please repeat", 503, headers={"retry-af
 
 
 class Receiver:
-    """The endpoints and what runs beside them."""
+    """The webhook's endpoints and what runs beside them."""
 
     def __init__(self, settings: Settings, box: SecretBox | None) -> None:
-        #: Why it stopped by itself, if it did.
-        self.failure: errors.WaError | None = None
         self._verify = load_verify()
         self._store_link = Link(settings.conninfo, "serve store")
         self._process_link = Link(settings.conninfo, "serve process")
@@ -66,20 +56,19 @@ class Receiver:
         self._other_link = Link(settings.conninfo, "serve other")
         self._processor = WebhookProcessor(self._process_link)
         self._batcher = WebhookBatcher(self._store_link, self._processor.wake)
-        self._rejections = Rejections(self._other_link)
+        self._rejections = Rejections(
+            self._other_link, "SELECT record_wa_webhook_rejection(%s, %s)", "webhook refused"
+        )
         self._secrets = WebhookSecrets(settings, box, self._other_link)
-        #: Bounds what clients cost before anything is known of them.
-        self.guard = Guard()
-        self.trusted_proxies = settings.trusted_proxies
         self._most_per_source = settings.most_per_source
         self._per_source: Counter[str] = Counter()
         self._guessing = 0
         self._one_guess = asyncio.Lock()
 
-    def app(self) -> Starlette:
-        """The ASGI application."""
+    def routes(self) -> list[BaseRoute]:
+        """Its endpoints."""
         webhook = _Webhook(self)
-        routes = [
+        return [
             route
             # Whoever configured the URL may have ended it with a slash.
             for end in ("", "/")
@@ -89,34 +78,16 @@ class Receiver:
                 Route(HEALTH_PATH + end, self.health, methods=["GET"]),
             )
         ]
-        app = Starlette(routes=routes, lifespan=self._lifespan)
-        # Providers take a redirect for a failure: any other spelling is told so at once, by 404.
-        app.router.redirect_slashes = False
-        return app
 
-    @asynccontextmanager
-    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
-        batcher = self._batcher
+    def work(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs beside them until it is cancelled."""
         parts = (self._processor, self._rejections, self._secrets)
-        work = (batcher.run(), batcher.give_up(), self.guard.run(), *(part.run() for part in parts))
-        tasks = [asyncio.create_task(one) for one in work]
-        for task in tasks:
-            task.add_done_callback(self._ended)
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            for link in (self._store_link, self._process_link, self._other_link):
-                await link.drop()
+        return [self._batcher.run(), self._batcher.give_up(), *(part.run() for part in parts)]
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """Without one of its parts the receiver must not go on as if it worked."""
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _logger.error("stopping: a part of the receiver failed", **log.describe(error))
-            self.failure = errors.WaError(f"a part of the receiver failed: {type(error).__name__}")
-            signal.raise_signal(signal.SIGTERM)
+    async def close(self) -> None:
+        """Give up its connections."""
+        for link in (self._store_link, self._process_link, self._other_link):
+            await link.drop()
 
     async def verify_endpoint(self, request: Request) -> Response:
         """Meta's verification: echoes hub.challenge when hub.verify_token is one of ours."""
@@ -255,52 +226,3 @@ async def _read(receive: Receive) -> bytes | None:
 
 def _source(request: Request) -> str:
     return request.client.host if request.client else "unknown"
-
-
-class Server(uvicorn.Server):
-    """uvicorn, saying where it listens once it does; with --port 0 that is where the port is told."""
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start serving, then log the address."""
-        await super().startup(sockets)
-        for listener in sockets or []:
-            host, port = listener.getsockname()[:2]
-            _logger.info("serving", host=host, port=port, path=PATH)
-
-
-def serve(receiver: Receiver, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT. Raises WaError if it cannot listen there or had to stop."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise errors.WaError(
-            f"could not listen on {host}:{port}: {error.strerror}",
-            "--host and --port choose another address.",
-        ) from None
-    config = uvicorn.Config(
-        receiver.app(),
-        loop="uvloop",
-        http=receiver.guard.protocol(),
-        ws="none",
-        lifespan="on",
-        # Its access log would hold the verify token.
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        date_header=False,
-        # An address that a client names itself counts only where a proxy of ours says so.
-        proxy_headers=bool(receiver.trusted_proxies),
-        forwarded_allow_ips=receiver.trusted_proxies or [],
-        timeout_graceful_shutdown=10,
-    )
-    # uvicorn shuts down in order on a signal and then raises it again for whoever had it before: that would
-    # make an orderly end look like a crash.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    collect_rarely()
-    allow_connections()
-    with listener:
-        Server(config).run(sockets=[listener])
-    if receiver.failure is not None:
-        raise receiver.failure

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from time import monotonic
+from typing import LiteralString
 
 import psycopg
 
@@ -62,13 +63,15 @@ class WebhookProcessor:
 class Rejections:
     """Counts refused requests in the audit log, without letting a flood of them queue up."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, statement: LiteralString, words: str) -> None:
         self._link = link
+        self._statement = statement
+        self._words = words
         self._waiting: asyncio.Queue[tuple[str, str]] = asyncio.Queue(MOST_REJECTIONS)
 
     def add(self, source: str, reason: str) -> None:
         """Note one refused request of a source address."""
-        _logger.warning("webhook refused", source=source, reason=reason)
+        _logger.warning(self._words, source=source, reason=reason)
         with contextlib.suppress(asyncio.QueueFull):
             self._waiting.put_nowait((source, reason))
 
@@ -77,7 +80,7 @@ class Rejections:
         while True:
             source, reason = await self._waiting.get()
             try:
-                await self._link.fetch("SELECT record_wa_webhook_rejection(%s, %s)", source, reason)
+                await self._link.fetch(self._statement, source, reason)
             except (psycopg.Error, errors.WaError) as error:
                 _logger.error("refusal not recorded", **log.describe(error))
 

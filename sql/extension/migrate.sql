@@ -294,12 +294,14 @@ BEGIN
     -- The group roles must be able to look into the schema; only its owner can let them.
     IF EXISTS (
         SELECT
-        FROM unnest(ARRAY['wa_admin', 'wa_app', 'wa_dispatcher', 'wa_receiver', 'wa_analyst']) AS r (name)
+        FROM unnest(
+            ARRAY['wa_admin', 'wa_app', 'wa_dispatcher', 'wa_receiver', 'wa_analyst', 'wa_api']
+        ) AS r (name)
         WHERE NOT has_schema_privilege(r.name, v_schema, 'USAGE')
     ) THEN
         IF pg_has_role((SELECT nspowner FROM pg_catalog.pg_namespace WHERE nspname = v_schema), 'USAGE') THEN
             EXECUTE format(
-                'GRANT USAGE ON SCHEMA %I TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst',
+                'GRANT USAGE ON SCHEMA %I TO wa_admin, wa_app, wa_dispatcher, wa_receiver, wa_analyst, wa_api',
                 v_schema
             );
         ELSE
@@ -307,7 +309,7 @@ BEGIN
                 MESSAGE = format('the wa_ roles have no USAGE on schema %I and you do not own it', v_schema),
                 HINT = format(
                     'Its owner should run: GRANT USAGE ON SCHEMA %I TO wa_admin, wa_app, wa_dispatcher, '
-                    'wa_receiver, wa_analyst;', v_schema
+                    'wa_receiver, wa_analyst, wa_api;', v_schema
                 );
         END IF;
     END IF;

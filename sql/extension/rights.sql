@@ -12,7 +12,7 @@ AS $stated$
         FROM regexp_split_to_table(p_matrix, '\n') AS l (text)
         CROSS JOIN LATERAL regexp_match(
             l.text, '^(\w+)(\(\))?(?:\.(\w+))?\s+(?:(public)|([rawdWX]+|\.)'
-            || repeat('\s+([rawdWX]+|\.)', 4) || ')\s*$'
+            || repeat('\s+([rawdWX]+|\.)', 4) || '(?:\s+([rawdWX]+|\.))?)\s*$'
         ) AS m (found)
         WHERE m.found IS NOT NULL
     )
@@ -22,8 +22,8 @@ AS $stated$
             WHEN 'X' THEN 'EXECUTE' ELSE 'UPDATE' END
     FROM line AS l
     CROSS JOIN LATERAL unnest(
-        ARRAY['PUBLIC', 'wa_admin', 'wa_app', 'wa_dispatcher', 'wa_receiver', 'wa_analyst'],
-        ARRAY[CASE WHEN l.found [4] IS NOT NULL THEN 'X' END] || l.found [5:9]
+        ARRAY['PUBLIC', 'wa_admin', 'wa_app', 'wa_dispatcher', 'wa_receiver', 'wa_analyst', 'wa_api'],
+        ARRAY[CASE WHEN l.found [4] IS NOT NULL THEN 'X' END] || l.found [5:10]
     ) AS r (role_name, letters)
     CROSS JOIN LATERAL regexp_split_to_table(r.letters, '') AS p (letter)
     LEFT JOIN pg_catalog.pg_class AS c

@@ -10,6 +10,7 @@ AS $$
         + _wa_delete_events(n.at, p_limit) + _wa_delete_messages(n.at, p_limit)
         + _wa_delete_webhook_logs(n.at, p_limit) + _wa_delete_audit(n.at, p_limit)
         + _wa_delete_account_events(n.at, p_limit) + _wa_delete_faults(n.at, p_limit)
+        + _wa_delete_idempotent_requests(n.at, p_limit)
     FROM (SELECT clock_timestamp()) n (at)
 $$;
 

@@ -66,6 +66,10 @@ CREATE INDEX wa_messages_created_at_idx ON wa_messages (created_at, organization
 CREATE INDEX wa_messages_reply_to_idx
 ON wa_messages (reply_to, organization_id) WHERE message_type IN ('edit', 'revoke');
 
+-- For whoever looks for a word that was said.
+CREATE INDEX wa_messages_text_idx
+ON wa_messages USING gin (to_tsvector('simple', content_text)) WHERE content_text IS NOT NULL;
+
 CREATE TABLE wa_message_statuses (
     organization_id uuid NOT NULL DEFAULT current_wa_organization(),
     id bigint GENERATED ALWAYS AS IDENTITY,

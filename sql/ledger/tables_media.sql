@@ -3,7 +3,11 @@
 
 CREATE TABLE wa_media (
     organization_id uuid NOT NULL DEFAULT current_wa_organization(),
-    id uuid NOT NULL DEFAULT _wa_uuid7(clock_timestamp()),
+    -- As _wa_uuid7(), which is the extension's: a default that calls it would go with the extension.
+    id uuid NOT NULL DEFAULT (
+        overlay(lpad(to_hex((date_part('epoch', clock_timestamp()) * 4096000)::bigint), 15, '0'), '7', 13, 0)
+        || right(gen_random_uuid()::text, 17)
+    )::uuid,
     message_id bigint,
     direction text NOT NULL,
     phone_number_id text,

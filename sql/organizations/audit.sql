@@ -16,6 +16,11 @@ CREATE OR REPLACE FUNCTION tg_audit_log__sign() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 BEGIN
+    -- A name that the caller gave; it grants nothing.
+    NEW.meta := NEW.meta || jsonb_strip_nulls(jsonb_build_object(
+        'acting_user', nullif(current_setting('wa.acting_user', true), ''),
+        'caller', nullif(current_setting('wa.caller', true), '')
+    ));
     IF NOT pg_has_role((SELECT c.relowner FROM pg_class c WHERE c.oid = TG_RELID), 'USAGE') THEN
         NEW.created_at := clock_timestamp();
         IF NEW.actor <> session_user AND NOT pg_has_role('wa_admin', 'MEMBER') THEN
@@ -29,7 +34,8 @@ $$;
 
 COMMENT ON FUNCTION tg_audit_log__sign() IS
 'When an audit row was written is what it was, not what the row says, and so is who did, but for what a '
-'wa_admin writes on behalf of others: an actor that was given is kept in its meta.';
+'wa_admin writes on behalf of others: an actor that was given is kept in its meta. What came over HTTP '
+'tells the key, and the user whom the request named, there, too.';
 
 CREATE OR REPLACE TRIGGER sign BEFORE INSERT ON audit_log
 FOR EACH ROW EXECUTE FUNCTION tg_audit_log__sign();

@@ -146,15 +146,26 @@ RETURN coalesce(nullif(current_setting('role'), 'none'), session_user::text)::na
 COMMENT ON FUNCTION _wa_caller() IS
 'Internal: who calls a SECURITY DEFINER function: the role that was set, else the session''s user.';
 
+CREATE OR REPLACE FUNCTION _wa_organizations_of(p_role name) RETURNS uuid[]
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    RETURN ARRAY(
+        SELECT r.organization_id FROM wa_organization_roles r
+        WHERE pg_has_role(p_role, to_regrole(quote_ident(r.role_name)), 'MEMBER')
+            AND _wa_is_bound_role(r.role_name)
+    );
+END
+$$;
+
+COMMENT ON FUNCTION _wa_organizations_of(name) IS
+'Internal: the organizations that a role was added to, itself or by a role that it is a member of.';
+
 CREATE OR REPLACE FUNCTION _wa_caller_organization() RETURNS uuid
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 BEGIN
-    RETURN _wa_choose_organization(_wa_caller(), ARRAY(
-        SELECT r.organization_id FROM wa_organization_roles r
-        WHERE pg_has_role(_wa_caller(), to_regrole(quote_ident(r.role_name)), 'MEMBER')
-            AND _wa_is_bound_role(r.role_name)
-    ));
+    RETURN _wa_choose_organization(_wa_caller(), _wa_organizations_of(_wa_caller()));
 END
 $$;
 
@@ -206,6 +217,28 @@ $$;
 COMMENT ON FUNCTION add_wa_organization_role(uuid, name) IS
 'Lets a role, and every member of it, work for an organization; also one that has taken the name of a role '
 'that was dropped. For wa_admin.';
+
+CREATE OR REPLACE FUNCTION _wa_bind_role(p_role name, p_org uuid) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_organizations uuid[] := _wa_organizations_of(p_role);
+BEGIN
+    IF cardinality(v_organizations) = 0 AND _wa_sole_organization() = p_org THEN
+        PERFORM add_wa_organization_role(p_org, p_role);
+    ELSIF p_org <> ALL (v_organizations) THEN
+        RAISE EXCEPTION USING ERRCODE = 'WA302',
+            MESSAGE = format('role "%s" does not belong to organization %s', p_role, p_org),
+            DETAIL = format('It belongs to: %s.',
+                coalesce(nullif(array_to_string(v_organizations, ', '), ''), 'none')),
+            HINT = 'Ask a wa_admin: SELECT add_wa_organization_role(organization_id, role_name).';
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_bind_role(name, uuid) IS
+'Internal: adds a role to the sole organization, for which it could work without; raises WA302 for one of '
+'another organization.';
 
 INSERT INTO wa_organizations (name, is_default, rate_limit_per_minute)
 SELECT 'default', true, NULL

@@ -96,7 +96,20 @@ FROM (
         'Store the secret of the number''s own app (bin/wa secrets set app_secret), or share_wa_app(); then '
         'replay_wa_webhooks().'),
     ('42501', 'rights', 'the role may not do this',
-        'HINT names the group role, or the organization, that may.')
+        'HINT names the group role, or the organization, that may.'),
+
+    ('WA601', 'api', 'an API key or token that is unknown, revoked or expired',
+        'create_wa_api_key(), or bin/wa keys create, makes a key.'),
+    ('WA602', 'api', 'the API key or token has not the scope that the request needs',
+        'Make a key with that scope; wa_api_keys.scopes lists those that there are.'),
+    ('WA603', 'api', 'no request may run as this role: it sees several organizations, or could come to',
+        'Give the key a role of its own, IN ROLE wa_app, of one organization.'),
+    ('WA605', 'api', 'a test key, and a business number that is no test number',
+        'Name a number with is_test as phone_number_id, or use a live key.'),
+    ('WA606', 'api', 'the Idempotency-Key was used for another body',
+        'A repetition brings the same body; another request needs another key.'),
+    ('WA607', 'api', 'the first request with this Idempotency-Key is still at work',
+        'Repeat it in a moment; nothing was done for this one.')
 ) AS e (sqlstate, error_group, cause, way_out);
 
 COMMENT ON VIEW wa_sqlstates IS
@@ -104,4 +117,4 @@ COMMENT ON VIEW wa_sqlstates IS
 'MESSAGE says what was wrong, DETAIL with which values, HINT what to do now.';
 COMMENT ON COLUMN wa_sqlstates.error_group IS
 'input: what was given. policy: WhatsApp''s rules forbid it. state: too late, or not in this state. tenant: '
-'for whom. installation: which database, which release. rights: who may.';
+'for whom. installation: which database, which release. rights: who may. api: what is asked over HTTP.';

@@ -17,6 +17,7 @@ BEGIN
         'wa_automation_flows', 'siren_templates', 'siren_events', 'timeline_entries',
         'wa_broadcast_lists', 'wa_broadcast_members',
         'wa_media', 'wa_media_contents', 'wa_media_signatures',
+        'wa_api_keys', 'wa_api_key_uses', 'wa_idempotent_requests',
         'wa_message_rollups', 'wa_response_rollups', 'wa_rollup_marks', 'wa_rollup_horizons', 'wa_rates'
     ] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', v_table);

@@ -72,10 +72,15 @@ BEGIN
         error := NULL;
         hint := NULL;
         BEGIN
+            IF jsonb_typeof(v_message) <> 'object' THEN
+                RAISE EXCEPTION USING ERRCODE = '22023',
+                    MESSAGE = format('a message is a JSON object, not %s', jsonb_typeof(v_message)),
+                    DETAIL = format('It begins: %s.', left(v_message::text, 60)),
+                    HINT = 'For example: {"phone": "+15551234567", "text_body": "Hello"}.';
+            END IF;
             -- A misspelt scheduled_at must not be sent at once.
             SELECT k INTO v_stray
-            FROM jsonb_object_keys(CASE jsonb_typeof(v_message) WHEN 'object' THEN v_message ELSE '{}' END) k
-            WHERE k <> ALL (v_keys) LIMIT 1;
+            FROM jsonb_object_keys(v_message) k WHERE k <> ALL (v_keys) LIMIT 1;
             IF FOUND THEN
                 RAISE EXCEPTION USING ERRCODE = '22023',
                     MESSAGE = format('a message has no %I', v_stray),

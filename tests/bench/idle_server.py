@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from pg_whatsapp.receiver import PATH, Receiver, serve
+from pg_whatsapp.config import Settings
+from pg_whatsapp.receiver import PATH
+from pg_whatsapp.web import Web, serve
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
@@ -20,11 +22,11 @@ class _Idle:
         await _OK(scope, receive, send)
 
 
-class IdleReceiver(Receiver):
-    """The same routes and the same server without what stands behind them."""
+class IdleWeb(Web):
+    """The same server without what stands behind it."""
 
     def __init__(self) -> None:
-        self.failure = None
+        super().__init__([])
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -32,4 +34,4 @@ class IdleReceiver(Receiver):
 
 
 if __name__ == "__main__":
-    serve(IdleReceiver(), "127.0.0.1", int(sys.argv[1]))
+    serve(IdleWeb(), Settings(), PATH, "127.0.0.1", int(sys.argv[1]))

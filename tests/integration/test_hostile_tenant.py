@@ -263,12 +263,19 @@ def arguments(names: list[str], types: list[str], text: str, mine: Tenant, queue
         "wa_templates": json.dumps({
             "organization_id": mine.id, "id": queue_id, "name": f"{mine.secret}_UTILITY", "body_text": "x",
         }),
+        "wa_outbound_queue": json.dumps({"organization_id": mine.id, "id": queue_id, "phone": mine.phone}),
+        "wa_messages": json.dumps({"organization_id": mine.id, "id": mine.message_id}),
+        "wa_conversations": json.dumps({"organization_id": mine.id, "contact_id": mine.contact_id}),
     }  # fmt: skip
     values = []
     for place, kind in enumerate(types):
         name = re.sub("^p_", "", names[place]) if place < len(names) else ""
         if name == "message_id":
             values.append(mine.message_id)
+            continue
+        if name == "idempotency_key":
+            # What a caller did before with the same one is the caller's own.
+            values.append(str(uuid4()))
             continue
         hint = next((value for word, value in by_name.items() if name.startswith(word)), None)
         values.append(
@@ -320,9 +327,8 @@ def anonymous(outcome: tuple[str, list[Any], int], *tenants: Tenant) -> str:
     return re.sub(r"\d{4}-\d\d-\d\d[ T][\d:.+]+|\b\d+\b", "n", text)
 
 
-# The one chooses among the ids that it is given and can only repeat what the caller said; the other reads
-# what everybody may read in pg_type.
-ONLY_ARGUMENTS = {"_wa_choose_organization", "_wa_is_bound_role"}
+# They can only repeat what the caller said, or read what everybody may read in pg_type.
+ONLY_ARGUMENTS = {"_wa_choose_organization", "_wa_is_bound_role", "_wa_write_cursor"}
 
 
 def test_no_function_gives_or_does_anything_to_the_other(

@@ -27,6 +27,7 @@ CLASSES = {
     "tenant": errors.TenantError,
     "installation": errors.InstallationError,
     "rights": errors.RightsError,
+    "api": errors.ApiError,
 }
 SOURCES = [*(CHECKOUT / "sql").rglob("*.sql"), *(CHECKOUT / "plpython").glob("*.py")]
 

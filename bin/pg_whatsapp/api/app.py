@@ -1,0 +1,111 @@
+"""The application: its operations, and how everything that goes wrong becomes a problem document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from pg_whatsapp import __version__, log
+from pg_whatsapp.api import documents, host_routes, routes
+from pg_whatsapp.api.problems import Problem
+from pg_whatsapp.api.service import Service
+
+PREFIX = "/api/whatsapp"
+MOST_ERRORS = 20
+_logger = log.get("api")
+
+
+def make_app(service: Service) -> FastAPI:
+    """The ASGI application over a service."""
+    app = FastAPI(
+        title="pg_whatsapp",
+        version=__version__,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    app.include_router(routes.router, prefix=PREFIX)
+    app.include_router(host_routes.router)
+    for kind in (Problem, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, _failed)
+    document = orjson.dumps(describe(app))
+
+    async def openapi(_request: Request) -> Response:
+        return Response(document, media_type="application/json")
+
+    app.add_route(f"{PREFIX}/openapi.json", openapi, include_in_schema=False)
+    return app
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document of the application."""
+    return documents.finish(
+        get_openapi(
+            title=app.title,
+            version=app.version,
+            openapi_version="3.1.0",
+            summary="WhatsApp messages from a PostgreSQL database",
+            routes=app.routes,
+        )
+    )
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """Whatever went wrong as a problem document."""
+    if isinstance(error, Problem):
+        problem = error
+    elif isinstance(error, RequestValidationError):
+        problem = _wrong_request(error)
+    elif isinstance(error, HTTPException):
+        problem = _wrong_path(error)
+    else:
+        _logger.error("unforeseen error", path=_route(request), **log.describe(error))
+        problem = Problem(500, "unforeseen", "an error that was not foreseen")
+    if request.url.path.startswith(host_routes.PREFIX):
+        return host_routes.problem_response(problem)
+    return problem.response()
+
+
+def _wrong_request(error: RequestValidationError) -> Problem:
+    found = error.errors()
+    if any(one["type"] == "json_invalid" for one in found):
+        return Problem(400, "json", "the body is no JSON")
+    wrong = [
+        {"field": ".".join(str(part) for part in one["loc"][1:]) or one["loc"][0], "message": _words(one)}
+        for one in found[:MOST_ERRORS]
+    ]
+    return Problem(
+        422,
+        "request",
+        f"{wrong[0]['field']}: {wrong[0]['message']}",
+        f"{PREFIX}/openapi.json describes what a request may hold.",
+        more={"errors": wrong},
+    )
+
+
+def _words(one: Any) -> str:
+    """What is wrong with a field. Checks of our own would quote the value."""
+    if one["type"] == "extra_forbidden":
+        return "there is no such field"
+    return "not a valid value" if one["type"] == "value_error" else str(one["msg"])[:200]
+
+
+def _wrong_path(error: HTTPException) -> Problem:
+    code, words = {
+        404: ("path", "there is nothing at this path"),
+        405: ("method", "this path does not take the method"),
+    }.get(error.status_code, ("http", "the request cannot be served"))
+    return Problem(error.status_code, code, words, headers=error.headers)
+
+
+def _route(request: Request) -> str:
+    """The path with names in place of values: a phone number may stand in it."""
+    return str(getattr(request.scope.get("route"), "path", "unknown"))

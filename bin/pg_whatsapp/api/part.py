@@ -1,0 +1,42 @@
+"""The HTTP API as a part of the web server."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute, Mount
+from starlette.types import ASGIApp
+
+from pg_whatsapp.api.app import make_app
+from pg_whatsapp.api.service import Service
+from pg_whatsapp.config import Settings
+
+
+class Api:
+    """Its endpoints and what runs beside them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._service = Service(settings)
+        self._settings = settings
+
+    def routes(self) -> list[BaseRoute]:
+        """Its endpoints."""
+        app: ASGIApp = make_app(self._service)
+        if self._settings.cors_origins:
+            app = CORSMiddleware(
+                app,
+                allow_origins=[one.strip() for one in self._settings.cors_origins.split(",")],
+                allow_methods=["GET", "POST", "DELETE"],
+                allow_headers=["authorization", "apikey", "content-type", "idempotency-key", "x-user-id"],
+                expose_headers=["retry-after", "ratelimit", "ratelimit-policy"],
+            )
+        return [Mount("/", app)]
+
+    def work(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs beside them until it is cancelled."""
+        return [self._service.run()]
+
+    async def close(self) -> None:
+        """Nothing is held beyond work()."""

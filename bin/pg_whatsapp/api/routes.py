@@ -1,0 +1,280 @@
+"""The operations under /api/whatsapp: each is one call of an SQL function."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Header, Query, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from pg_whatsapp.api import models
+from pg_whatsapp.api.documents import operation
+from pg_whatsapp.api.problems import Problem
+from pg_whatsapp.api.service import Service
+
+router = APIRouter()
+MOST_IN_A_BATCH = 10_000
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="A repetition with the same key and body does nothing more, and shows how it stands now.",
+    ),
+]
+Limit = Annotated[int, Query(description="Rows of a page; more than the most is refused.")]
+Cursor = Annotated[str | None, Query(description="next of the page before.", max_length=200)]
+
+
+def service_of(request: Request) -> Service:
+    """The service of the application that serves a request."""
+    service: Service = request.app.state.service
+    return service
+
+
+def answer(request: Request, body: bytes, status: int = 200) -> Response:
+    """JSON that the database made, as an answer that no cache keeps."""
+    headers = {
+        "cache-control": "no-store",
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
+    }
+    headers |= getattr(request.state, "headers", {})
+    return Response(body, status, headers, media_type="application/json")
+
+
+@router.post("/send", tags=["messages"], **operation("send", models.QueuedMessage, 409))
+async def send(request: Request, message: models.Message, idempotency_key: IdempotencyKey = None) -> Response:
+    """Queue a message.
+
+    Text goes while the 24-hour window is open; else the answer is 409 with the time at which it closed and
+    the templates that may be sent.
+    """
+    service = service_of(request)
+    body = message.model_dump_json(exclude_unset=True)
+    try:
+        done = await service.call(
+            request, "send", "SELECT send_wa_message(%s::jsonb, %s)::text", body, idempotency_key
+        )
+    except Problem as problem:
+        if problem.code == "WA101":
+            options = await service.call(
+                request,
+                "send",
+                "SELECT get_wa_send_options(%s, %s)::text",
+                message.phone,
+                message.phone_number_id,
+            )
+            problem.more |= orjson.loads(options)
+        raise
+    return answer(request, done)
+
+
+@router.post("/messages/batch", tags=["messages"], **operation("send", models.Batch, 409))
+async def send_batch(
+    request: Request,
+    messages: Annotated[list[Any], Field(min_length=1, max_length=MOST_IN_A_BATCH)],
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Queue up to 10,000 messages, each as for /send, with a verdict for each in their order."""
+    done = await service_of(request).call(
+        request,
+        "send",
+        "SELECT send_wa_messages(%s::jsonb, %s)::text",
+        orjson.dumps(messages).decode(),
+        idempotency_key,
+    )
+    return answer(request, done)
+
+
+@router.get("/messages/{message_id}", tags=["messages"], **operation("read", models.MessageDetails, 404))
+async def get_message(request: Request, message_id: str) -> Response:
+    """A message with its history and why it has not gone, by its id in the queue or in the ledger."""
+    done = await service_of(request).call(request, "read", "SELECT get_wa_message(%s)::text", message_id)
+    return answer(request, done)
+
+
+@router.delete(
+    "/messages/{message_id}", tags=["messages"], **operation("send", models.QueuedMessage, 404, 409)
+)
+async def cancel_message(request: Request, message_id: UUID) -> Response:
+    """Take a pending message back; 409 once it was claimed."""
+    done = await service_of(request).call(request, "send", "SELECT cancel_wa_message(%s)::text", message_id)
+    return answer(request, done)
+
+
+@router.post("/queue", tags=["messages"], **operation("send", models.HostBatch, 409))
+async def queue(
+    request: Request, recipients: models.Recipients, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Queue a template to each of many recipients; a bad one stops no other."""
+    done = await service_of(request).call(
+        request,
+        "send",
+        "SELECT queue_wa_recipients(%s::jsonb, %s)::text",
+        recipients.model_dump_json(exclude_unset=True),
+        idempotency_key,
+    )
+    return answer(request, done)
+
+
+@router.post("/process-queue", tags=["processes"], **operation("admin", models.Processed))
+async def process_queue(request: Request) -> Response:
+    """Wake the dispatchers, which send by themselves, and say what they did in the last minute."""
+    done = await service_of(request).call(request, "admin", "SELECT process_wa_queue()::text")
+    return answer(request, done)
+
+
+@router.get("/conversations", tags=["conversations"], **operation("read", models.Conversations))
+async def list_conversations(
+    request: Request,
+    search: Annotated[
+        str | None, Query(description="Number, name or words of a message.", max_length=200)
+    ] = None,
+    state: Literal["active", "waiting", "completed", "expired"] | None = None,
+    unread: bool | None = None,
+    phone_number_id: str | None = None,
+    closing_within_minutes: Annotated[int | None, Query(ge=1, le=1440)] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Response:
+    """Conversations, that with the latest message first; at most 200 a page."""
+    done = await service_of(request).call(
+        request,
+        "read",
+        "SELECT search_wa_conversations(%s, %s, %s, %s, %s, %s, %s)::text",
+        search,
+        state,
+        unread,
+        phone_number_id,
+        timedelta(minutes=closing_within_minutes) if closing_within_minutes else None,
+        limit,
+        cursor,
+    )
+    return answer(request, done)
+
+
+@router.get("/conversations/{phone}", tags=["conversations"], **operation("read", models.Thread, 404))
+async def get_conversation(
+    request: Request,
+    phone: models.PhonePath,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    phone_number_id: str | None = None,
+) -> Response:
+    """What was said with a customer, newest first; at most 500 messages a page."""
+    done = await service_of(request).call(
+        request,
+        "read",
+        "SELECT get_wa_conversation(%s, %s, %s, %s)::text",
+        phone,
+        limit,
+        cursor,
+        phone_number_id,
+    )
+    return answer(request, done)
+
+
+@router.get("/templates", tags=["templates"], **operation("read", models.Templates))
+async def list_templates(
+    request: Request,
+    approval_status: Literal["pending", "approved", "rejected"] | None = None,
+    name: str | None = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Response:
+    """Templates by name; at most 500 a page."""
+    done = await service_of(request).call(
+        request,
+        "read",
+        "SELECT list_wa_templates(%s, %s, %s, %s)::text",
+        approval_status,
+        name,
+        limit,
+        cursor,
+    )
+    return answer(request, done)
+
+
+@router.post("/templates", tags=["templates"], **operation("templates", models.TemplateRow, 409, status=201))
+async def create_template(
+    request: Request, template: models.Template, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Make a draft, which /templates/submit hands to Meta's review."""
+    done = await service_of(request).call(
+        request,
+        "templates",
+        "SELECT create_wa_template(%s::jsonb, %s)::text",
+        template.model_dump_json(exclude_unset=True),
+        idempotency_key,
+    )
+    return answer(request, done, 201)
+
+
+@router.get("/opt-outs", tags=["consent"], **operation("read", models.OptOuts))
+async def list_opt_outs(request: Request, limit: Limit = 100, cursor: Cursor = None) -> Response:
+    """Who asked not to be written to, the latest first; at most 1,000 a page."""
+    done = await service_of(request).call(
+        request, "read", "SELECT list_wa_opt_outs(%s, %s)::text", limit, cursor
+    )
+    return answer(request, done)
+
+
+@router.post("/opt-outs", tags=["consent"], **operation("admin", models.Changed))
+async def add_opt_out(request: Request, opt_out: models.OptOut) -> Response:
+    """Record that somebody asked not to be written to; what is queued for them is cancelled."""
+    done = await service_of(request).call(
+        request,
+        "admin",
+        "SELECT jsonb_build_object('changed', opt_out_wa_contact(%s, %s, %s, 'api'))::text",
+        opt_out.phone,
+        opt_out.scope,
+        opt_out.reason,
+    )
+    return answer(request, done)
+
+
+@router.get("/opt-outs/{phone}", tags=["consent"], **operation("read", models.Consent))
+async def get_opt_out(request: Request, phone: models.PhonePath) -> Response:
+    """Whether somebody asked not to be written to."""
+    done = await service_of(request).call(request, "read", "SELECT get_wa_consent(%s)::text", phone)
+    return answer(request, done)
+
+
+@router.delete("/opt-outs/{phone}", tags=["consent"], **operation("admin", models.Changed))
+async def lift_opt_out(
+    request: Request, phone: models.PhonePath, scope: Literal["marketing", "all"] = "all"
+) -> Response:
+    """Record a new consent, which lifts the opt-outs of its scope."""
+    done = await service_of(request).call(
+        request,
+        "admin",
+        "SELECT jsonb_build_object('changed', opt_in_wa_contact(%s, %s, 'api'))::text",
+        phone,
+        scope,
+    )
+    return answer(request, done)
+
+
+@router.get("/metrics", tags=["processes"], **operation("metrics", None))
+async def get_metrics(request: Request) -> Response:
+    """How the organization stands: queue, messages by day, conversations, templates, opt-outs, webhooks."""
+    done = await service_of(request).call(request, "metrics", "SELECT get_wa_metrics()::text")
+    return answer(request, done)
+
+
+@router.post("/payment-link", tags=["automation"], **operation(None, None, 501, status=501))
+async def create_payment_link(_request: Request) -> Response:
+    """Not there yet."""
+    raise Problem(501, "not-implemented", "payment links are not there yet")
+
+
+@router.post("/process-flows", tags=["automation"], **operation(None, None, 422, 501, status=501))
+async def process_flows(_request: Request, batch_size: int = 10) -> Response:
+    """Not there yet."""
+    raise Problem(501, "not-implemented", f"flows are not run yet, in batches of {batch_size} or others")
