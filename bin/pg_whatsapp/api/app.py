@@ -11,8 +11,9 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from pg_whatsapp import __version__, log
+from pg_whatsapp import __version__, exposition, log
 from pg_whatsapp.api import documents, host_routes, routes
+from pg_whatsapp.api.documents import operation
 from pg_whatsapp.api.problems import Problem
 from pg_whatsapp.api.service import Service
 
@@ -36,6 +37,13 @@ def make_app(service: Service) -> FastAPI:
     app.include_router(host_routes.router)
     for kind in (Problem, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _failed)
+    app.add_api_route(
+        exposition.PATH,
+        routes.expose_metrics,
+        methods=["GET"],
+        tags=["processes"],
+        **operation("metrics", None, description="Text format of Prometheus."),
+    )
     document = orjson.dumps(describe(app))
 
     async def openapi(_request: Request) -> Response:

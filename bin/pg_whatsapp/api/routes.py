@@ -11,6 +11,7 @@ from fastapi import APIRouter, Header, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
+from pg_whatsapp import exposition
 from pg_whatsapp.api import models
 from pg_whatsapp.api.documents import operation
 from pg_whatsapp.api.problems import Problem
@@ -266,6 +267,16 @@ async def get_metrics(request: Request) -> Response:
     """How the organization stands: queue, messages by day, conversations, templates, opt-outs, webhooks."""
     done = await service_of(request).call(request, "metrics", "SELECT get_wa_metrics()::text")
     return answer(request, done)
+
+
+async def expose_metrics(request: Request) -> Response:
+    """The figures of wa_metrics that the key's role may see, as Prometheus scrapes them."""
+    rows = await service_of(request).call(
+        request, "metrics", "SELECT coalesce(jsonb_agg(to_jsonb(m)), '[]')::text FROM wa_metrics AS m"
+    )
+    return exposition.answer(
+        (row["name"], row["help"], row["labels"], row["value"]) for row in orjson.loads(rows)
+    )
 
 
 @router.post("/payment-link", tags=["automation"], **operation(None, None, 501, status=501))

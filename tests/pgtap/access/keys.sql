@@ -19,7 +19,7 @@ SELECT is(_wa_api_role_problem('wa_keys_near_super'), 'it is a member of "wa_key
     'nor who may become one');
 SELECT is(_wa_api_role_problem('wa_keys_bypass'), 'it bypasses row security', 'nor who is outside of row security');
 SELECT is(_wa_api_role_problem('wa_keys_maker_of_roles'), 'it may make roles', 'nor who can make others');
-SELECT is(_wa_api_role_problem('wa_keys_admin'), 'it is a member of "wa_admin", which may see every organization',
+SELECT is(_wa_api_role_problem('wa_keys_admin'), 'it is a member of "wa_admin", which serves every organization',
     'nor an administrator');
 SELECT is(_wa_api_role_problem('nobody'), 'it does not exist', 'nor one that is not there');
 SELECT is(_wa_api_role_problem(current_user::name), 'it is a superuser', 'nor the owner');
