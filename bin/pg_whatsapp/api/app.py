@@ -8,8 +8,10 @@ import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import compile_path
 
 from pg_whatsapp import __version__, exposition, log
 from pg_whatsapp.api import documents, host_routes, routes
@@ -42,6 +44,7 @@ def make_app(service: Service) -> FastAPI:
         routes.expose_metrics,
         methods=["GET"],
         tags=["processes"],
+        response_class=PlainTextResponse,
         **operation("metrics", None, description="Text format of Prometheus."),
     )
     document = orjson.dumps(describe(app))
@@ -73,7 +76,7 @@ async def _failed(request: Request, error: Exception) -> Response:
     elif isinstance(error, RequestValidationError):
         problem = _wrong_request(error)
     elif isinstance(error, HTTPException):
-        problem = _wrong_path(error)
+        problem = _wrong_path(request, error)
     else:
         _logger.error("unforeseen error", path=_route(request), **log.describe(error))
         problem = Problem(500, "unforeseen", "an error that was not foreseen")
@@ -106,12 +109,30 @@ def _words(one: Any) -> str:
     return "not a valid value" if one["type"] == "value_error" else str(one["msg"])[:200]
 
 
-def _wrong_path(error: HTTPException) -> Problem:
+def _wrong_path(request: Request, error: HTTPException) -> Problem:
     code, words = {
         404: ("path", "there is nothing at this path"),
         405: ("method", "this path does not take the method"),
     }.get(error.status_code, ("http", "the request cannot be served"))
-    return Problem(error.status_code, code, words, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        # The router knows the methods of one of them only.
+        headers = {"allow": ", ".join(sorted(_methods_at(request)))}
+    return Problem(error.status_code, code, words, headers=headers)
+
+
+def _methods_at(request: Request) -> set[str]:
+    """The documented methods at a request's path; an operation without parameters goes before others."""
+    found = [
+        ("{" in route.path, route.methods or set())
+        for router in (routes.router, host_routes.router)
+        for route in router.routes
+        if isinstance(route, APIRoute) and route.include_in_schema
+        for prefix in ("", PREFIX)
+        if compile_path(prefix + route.path)[0].match(request.url.path)
+    ]
+    least = min((has_parameters for has_parameters, _ in found), default=False)
+    return set().union(*(methods for has_parameters, methods in found if has_parameters == least))
 
 
 def _route(request: Request) -> str:

@@ -77,8 +77,9 @@ def finish(document: dict[str, Any]) -> dict[str, Any]:
         for one in path.values():
             for status, response in one["responses"].items():
                 content = response.get("content", {})
-                # FastAPI puts a model's schema under its default type, too.
-                if int(status) >= 400 and "application/json" in content:
-                    schema = content.pop("application/json")["schema"]
-                    content.setdefault(MEDIA_TYPE, {})["schema"] = schema
+                # FastAPI puts a model's schema under the type of the operation's success.
+                if int(status) >= 400:
+                    for other in content.keys() - {MEDIA_TYPE}:
+                        del content[other]
+                    content[MEDIA_TYPE]["schema"] = {"$ref": "#/components/schemas/ProblemDocument"}
     return document

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+
+# RFC 3339; pydantic alone would take a number for seconds since 1970.
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _only_text(value: Any) -> Any:
+    if value is not None and not (isinstance(value, str) and _TIME.fullmatch(value)):
+        raise ValueError("a time as in 2027-03-14T10:00:00Z")
+    return value
+
 
 Json = dict[str, Any]
+Time = Annotated[AwareDatetime, BeforeValidator(_only_text)]
 Priority = Literal["high", "normal", "low"]
 
 
@@ -40,8 +52,8 @@ class Message(Asked):
     type: str | None = Field(None, description="Type of the Cloud API, with content; else it follows.")
     content: Json | None = Field(None, description="The object that the Cloud API has for the type.")
     priority: Priority | None = None
-    scheduled_at: AwareDatetime | None = None
-    expires_at: AwareDatetime | None = None
+    scheduled_at: Time | None = None
+    expires_at: Time | None = None
     phone_number_id: str | None = Field(None, description="Business number to send from.")
     idempotency_key: str | None = Field(None, description="As the column of the queue.")
     reference: str | None = None
@@ -80,7 +92,7 @@ class Recipients(Asked):
     recipients: list[Any] = Field(min_length=1, max_length=10_000)
     templateName: str  # noqa: N815
     variables: list[Any] | Json | None = None
-    scheduledFor: AwareDatetime | None = None  # noqa: N815
+    scheduledFor: Time | None = None  # noqa: N815
 
 
 class Template(Asked):

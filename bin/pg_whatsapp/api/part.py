@@ -6,8 +6,8 @@ from collections.abc import Coroutine
 from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import BaseRoute, Mount
-from starlette.types import ASGIApp
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pg_whatsapp.api.app import make_app
 from pg_whatsapp.api.service import Service
@@ -32,7 +32,7 @@ class Api:
                 allow_headers=["authorization", "apikey", "content-type", "idempotency-key", "x-user-id"],
                 expose_headers=["retry-after", "ratelimit", "ratelimit-policy"],
             )
-        return [Mount("/", app)]
+        return [_Rest(app)]
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """What runs beside them until it is cancelled."""
@@ -40,3 +40,18 @@ class Api:
 
     async def close(self) -> None:
         """Nothing is held beyond work()."""
+
+
+class _Rest(BaseRoute):
+    """Whatever no other route takes: paths that a pattern would not match, too, get a problem document."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    def matches(self, _scope: Scope) -> tuple[Match, Scope]:
+        """Always."""
+        return Match.FULL, {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand the request on."""
+        await self._app(scope, receive, send)

@@ -155,6 +155,9 @@ _OUR_STATES = frozenset(
 
 def from_database(error: psycopg.Error) -> Problem:
     """The problem for an error of the database. Its DETAIL quotes values and stays behind."""
+    if error.sqlstate is None and isinstance(error, psycopg.DataError):
+        # The driver's own: a text with a NUL, which no value of the database can hold.
+        return Problem(422, "22P05", _GENERAL[422])
     status = status_of(error.sqlstate)
     if is_ours(error):
         return Problem(status, str(error.sqlstate), error.diag.message_primary or "", error.diag.message_hint)

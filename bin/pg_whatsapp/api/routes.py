@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -9,6 +10,7 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Header, Query, Request
 from pydantic import Field
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from pg_whatsapp import exposition
@@ -19,6 +21,8 @@ from pg_whatsapp.api.service import Service
 
 router = APIRouter()
 MOST_IN_A_BATCH = 10_000
+# Ten thousand take some ten seconds, on a busy machine a minute.
+BATCH_S = 120.0
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -28,7 +32,6 @@ IdempotencyKey = Annotated[
         description="A repetition with the same key and body does nothing more, and shows how it stands now.",
     ),
 ]
-Limit = Annotated[int, Query(description="Rows of a page; more than the most is refused.")]
 Cursor = Annotated[str | None, Query(description="next of the page before.", max_length=200)]
 
 
@@ -87,10 +90,18 @@ async def send_batch(
         request,
         "send",
         "SELECT send_wa_messages(%s::jsonb, %s)::text",
-        orjson.dumps(messages).decode(),
+        # Not by orjson, which takes no number of more than 64 bits.
+        json.dumps(messages),
         idempotency_key,
+        timeout_s=BATCH_S,
     )
     return answer(request, done)
+
+
+@router.api_route("/messages/batch", methods=["GET", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+async def no_batch(_request: Request) -> Response:
+    """Not a message whose id is "batch"."""
+    raise HTTPException(405)
 
 
 @router.get("/messages/{message_id}", tags=["messages"], **operation("read", models.MessageDetails, 404))
@@ -120,6 +131,7 @@ async def queue(
         "SELECT queue_wa_recipients(%s::jsonb, %s)::text",
         recipients.model_dump_json(exclude_unset=True),
         idempotency_key,
+        timeout_s=BATCH_S,
     )
     return answer(request, done)
 
@@ -141,7 +153,7 @@ async def list_conversations(
     unread: bool | None = None,
     phone_number_id: str | None = None,
     closing_within_minutes: Annotated[int | None, Query(ge=1, le=1440)] = None,
-    limit: Limit = 50,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Cursor = None,
 ) -> Response:
     """Conversations, that with the latest message first; at most 200 a page."""
@@ -164,7 +176,7 @@ async def list_conversations(
 async def get_conversation(
     request: Request,
     phone: models.PhonePath,
-    limit: Limit = 50,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Cursor = None,
     phone_number_id: str | None = None,
 ) -> Response:
@@ -186,7 +198,7 @@ async def list_templates(
     request: Request,
     approval_status: Literal["pending", "approved", "rejected"] | None = None,
     name: str | None = None,
-    limit: Limit = 100,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
     cursor: Cursor = None,
 ) -> Response:
     """Templates by name; at most 500 a page."""
@@ -218,7 +230,9 @@ async def create_template(
 
 
 @router.get("/opt-outs", tags=["consent"], **operation("read", models.OptOuts))
-async def list_opt_outs(request: Request, limit: Limit = 100, cursor: Cursor = None) -> Response:
+async def list_opt_outs(
+    request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100, cursor: Cursor = None
+) -> Response:
     """Who asked not to be written to, the latest first; at most 1,000 a page."""
     done = await service_of(request).call(
         request, "read", "SELECT list_wa_opt_outs(%s, %s)::text", limit, cursor
@@ -240,14 +254,14 @@ async def add_opt_out(request: Request, opt_out: models.OptOut) -> Response:
     return answer(request, done)
 
 
-@router.get("/opt-outs/{phone}", tags=["consent"], **operation("read", models.Consent))
+@router.get("/opt-outs/{phone}", tags=["consent"], **operation("read", models.Consent, 404))
 async def get_opt_out(request: Request, phone: models.PhonePath) -> Response:
     """Whether somebody asked not to be written to."""
     done = await service_of(request).call(request, "read", "SELECT get_wa_consent(%s)::text", phone)
     return answer(request, done)
 
 
-@router.delete("/opt-outs/{phone}", tags=["consent"], **operation("admin", models.Changed))
+@router.delete("/opt-outs/{phone}", tags=["consent"], **operation("admin", models.Changed, 404))
 async def lift_opt_out(
     request: Request, phone: models.PhonePath, scope: Literal["marketing", "all"] = "all"
 ) -> Response:

@@ -25,6 +25,7 @@ MOST_UNLIMITED = 10_000
 # What tries keys gets through one a second, however many it sends; so many wait for that at most.
 GUESS_S = 1.0
 MOST_GUESSES = 10
+_WITHIN: LiteralString = "SELECT set_config('statement_timeout', %s, true)"
 _COUNT: LiteralString = "SELECT quota, remaining, reset_s FROM count_wa_api_request(%s)"
 _logger = log.get("api")
 
@@ -60,15 +61,22 @@ class Service:
             await self._pool.close()
             await self._link.drop()
 
-    async def call(self, request: Request, scope: str, statement: LiteralString, *params: object) -> bytes:
-        """The answer of one SQL function as JSON, run as the caller of the request.
+    async def call(
+        self,
+        request: Request,
+        scope: str,
+        statement: LiteralString,
+        *params: object,
+        timeout_s: float | None = None,
+    ) -> bytes:
+        """The answer of one SQL function as JSON, run as the caller of the request, within so many seconds.
 
         Counts the request where its key has a limit, and adds the RateLimit headers to the answer by
         request.state. Raises Problem.
         """
         caller = await self._admit(request)
         try:
-            return await self._call(caller, scope, statement, params)
+            return await self._call(caller, scope, statement, params, timeout_s)
         except Problem as problem:
             if problem.status == 401:
                 await self._punish(request, problem.detail)
@@ -123,11 +131,18 @@ class Service:
             )
 
     async def _call(
-        self, caller: Caller, scope: str, statement: LiteralString, params: tuple[object, ...]
+        self,
+        caller: Caller,
+        scope: str,
+        statement: LiteralString,
+        params: tuple[object, ...],
+        timeout_s: float | None,
     ) -> bytes:
         async with self._connection() as connection, connection.pipeline():
             async with connection.transaction():
                 await connection.execute(*caller.opening(scope))
+                if timeout_s is not None:
+                    await connection.execute(_WITHIN, (f"{timeout_s:.0f}s",))
                 cursor = await connection.execute(statement, params)
             [row] = await cursor.fetchall()
         return str(row[0]).encode()
