@@ -15,6 +15,7 @@ from harness import CHECKOUT
 
 from bench import (
     against,
+    api,
     arrivals,
     drain,
     held,
@@ -46,6 +47,7 @@ FIGURES: dict[str, Figure] = {
     "shapes": shapes.shapes,
     "arrivals": arrivals.arrivals,
     "hostile": hostile.hostile,
+    "api": api.api,
     "history": history.history,
 }
 #: The figures that can be measured in part.

@@ -80,11 +80,11 @@ class Client(asyncio.Protocol):
             self.done.set_exception(exc or RuntimeError("connection closed by the server"))
 
 
-async def post_all(url: str, bodies: list[bytes], secret: str = "") -> tuple[float, float]:
+async def post_all(url: str, bodies: list[bytes], secret: str = "", key: str = "") -> tuple[float, float]:
     """POST each body once over 64 connections; Unix times of the first request and the last answer."""
     target = urlsplit(url)
     host, port = target.hostname or "", target.port or 80
-    requests = iter([_request(target.netloc, target.path, body, secret) for body in bodies])
+    requests = iter([_request(target.netloc, target.path, body, secret, key) for body in bodies])
     loop = asyncio.get_running_loop()
     started = time()
     clients = []
@@ -101,10 +101,11 @@ def signature(secret: str, body: bytes) -> str:
     return f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"
 
 
-def _request(host: str, path: str, body: bytes, secret: str) -> bytes:
+def _request(host: str, path: str, body: bytes, secret: str, key: str) -> bytes:
+    vouched = f"authorization: Bearer {key}" if key else f"x-hub-signature-256: {signature(secret, body)}"
     head = (
         f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\nx-hub-signature-256: {signature(secret, body)}\r\n\r\n"
+        f"content-length: {len(body)}\r\n{vouched}\r\n\r\n"
     )
     return head.encode() + body
 
