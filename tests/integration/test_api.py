@@ -446,3 +446,17 @@ def test_monitors_get_figures(api: ApiServer, make_role: Callable[..., str]) -> 
         assert httpx.get(f"{url}{BASE}/metrics").status_code == 404
         process.signal()
         assert process.wait() == 0
+
+
+def test_a_page_shows_the_document(api: ApiServer) -> None:
+    with httpx.Client(base_url=api.url) as client:
+        shown = client.get(f"{BASE}/docs")
+        assert shown.headers["content-type"].startswith("text/html")
+        assert "script-src 'self';" in shown.headers["content-security-policy"]
+        loaded = re.findall(r'(?:src|href)="([^"]+)"', shown.text)
+        assert len(loaded) == 3
+        for path in loaded:
+            # Relative, so that it comes from here and under whatever path a proxy gives us.
+            assert re.fullmatch(r"docs/[\w.-]+", path)
+            assert client.get(f"{BASE}/{path}").status_code == 200
+        assert client.get(f"{BASE}/docs/other.js").status_code == 404

@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import compile_path
 
 from pg_whatsapp import __version__, exposition, log
-from pg_whatsapp.api import documents, host_routes, routes
+from pg_whatsapp.api import documents, host_routes, page, routes
 from pg_whatsapp.api.documents import operation
 from pg_whatsapp.api.problems import Problem
 from pg_whatsapp.api.service import Service
@@ -53,6 +53,7 @@ def make_app(service: Service) -> FastAPI:
         return Response(document, media_type="application/json")
 
     app.add_route(f"{PREFIX}/openapi.json", openapi, include_in_schema=False)
+    app.router.routes.extend(page.routes(PREFIX))
     return app
 
 
