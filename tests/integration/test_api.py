@@ -114,6 +114,12 @@ def test_what_makes_no_sense_is_refused(api: ApiServer) -> None:
     assert api.db.query("SELECT count(*) AS n FROM wa_outbound_queue") == [{"n": 0}]
 
 
+def test_a_body_has_a_largest_size(api: ApiServer) -> None:
+    problem(send(api.client, **HELLO, reference="x" * 17 * 1024 * 1024), 413, "size")
+    parts = (b" " * 1024**2 for _ in range(17))
+    problem(api.client.post(f"{BASE}/send", content=parts), 413, "size")
+
+
 def test_repetitions_do_nothing_more(api: ApiServer) -> None:
     def once(number: int) -> httpx.Response:
         with api.client_of(api.key, **{"idempotency-key": "order-42"}) as client:

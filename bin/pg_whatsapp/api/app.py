@@ -21,6 +21,8 @@ from pg_whatsapp.api.service import Service
 
 PREFIX = "/api/whatsapp"
 MOST_ERRORS = 20
+# Ten thousand messages with a kilobyte each.
+LARGEST_BODY = 16 * 1024 * 1024
 _logger = log.get("api")
 
 
@@ -33,6 +35,7 @@ def make_app(service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        max_body_size=LARGEST_BODY,
     )
     app.state.service = service
     app.include_router(routes.router, prefix=PREFIX)
@@ -111,6 +114,8 @@ def _words(one: Any) -> str:
 
 
 def _wrong_path(request: Request, error: HTTPException) -> Problem:
+    if error.status_code == 413:
+        return too_large()
     code, words = {
         404: ("path", "there is nothing at this path"),
         405: ("method", "this path does not take the method"),
@@ -120,6 +125,11 @@ def _wrong_path(request: Request, error: HTTPException) -> Problem:
         # The router knows the methods of one of them only.
         headers = {"allow": ", ".join(sorted(_methods_at(request)))}
     return Problem(error.status_code, code, words, headers=headers)
+
+
+def too_large() -> Problem:
+    """The problem with a body that is larger than LARGEST_BODY."""
+    return Problem(413, "size", f"the body is larger than {LARGEST_BODY // 1024**2} MiB")
 
 
 def _methods_at(request: Request) -> set[str]:

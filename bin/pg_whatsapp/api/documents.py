@@ -24,13 +24,14 @@ _EXAMPLES = {
     403: ("WA602", "the API key has not the scope send"),
     404: ("P0002", "no message with that id"),
     409: ("WA101", "more than 24 hours since the customer's last message: only templates may be sent"),
+    413: ("size", "the body is larger than 16 MiB"),
     422: ("22023", "limit must be 1 to 500, not 0"),
     429: ("too-many-requests", "the key has used up its requests of this minute"),
     500: ("XX000", "an error that was not foreseen"),
     501: ("not-implemented", "payment links are not there yet"),
     503: ("no-connection", "no connection to the database in time"),
 }
-EVERYWHERE = (400, 401, 403, 422, 429, 500, 503)
+EVERYWHERE = (400, 401, 403, 413, 422, 429, 500, 503)
 
 
 def problem(status: int) -> dict[str, Any]:

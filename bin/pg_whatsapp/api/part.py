@@ -9,7 +9,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pg_whatsapp.api.app import make_app
+from pg_whatsapp.api.app import LARGEST_BODY, make_app, too_large
 from pg_whatsapp.api.service import Service
 from pg_whatsapp.config import Settings
 
@@ -53,5 +53,9 @@ class _Rest(BaseRoute):
         return Match.FULL, {}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand the request on."""
-        await self._app(scope, receive, send)
+        """Hand the request on, unless it announces more than the application takes."""
+        announced = dict(scope["headers"]).get(b"content-length", b"")
+        if announced.isdigit() and int(announced) > LARGEST_BODY:
+            await too_large().response()(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
