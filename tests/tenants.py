@@ -179,6 +179,11 @@ def _automate(app: psycopg.Connection[dict[str, Any]], tenant: Tenant) -> None:
     app.execute("INSERT INTO profiles (full_name) VALUES (%s)", (secret,))
     app.execute("INSERT INTO wa_broadcast_lists (name) VALUES (%s)", (secret,))
     app.execute("SELECT add_wa_broadcast_members(%s, ARRAY[%s])", (secret, tenant.phone))
+    app.execute(
+        "SELECT test_wa_event_subscription(create_wa_event_subscription("
+        "gen_random_uuid(), %s, ARRAY['message'], %s, 'key', 'print'))",
+        (f"https://{secret}.example/", SEALED),
+    )
 
 
 def _fill_history(admin: psycopg.Connection[Any], secret: str) -> None:

@@ -11,8 +11,8 @@ INSERT INTO wa_jobs AS j (name, function_name, schedule, batch_rows, pack, descr
 ('rate_windows', 'clean_wa_rate_windows', '17 * * * *', 10000, NULL,
     'Forgets what was charged to limits whose time is over.'),
 ('retention', 'run_wa_retention', '2-57/5 * * * *', 10000, NULL,
-    'Deletes what is older than wa_organizations.message_retention and audit_retention and '
-    'wa_installations.webhook_log_retention.'),
+    'Deletes what is older than wa_organizations.message_retention, audit_retention and '
+    'event_delivery_retention and wa_installations.webhook_log_retention.'),
 ('roll_ups', 'roll_up_wa_analytics', '*/5 * * * *', 2000, NULL,
     'Adds up messages by quarter hour for analytics.')
 ON CONFLICT (name) DO UPDATE SET

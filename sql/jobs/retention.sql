@@ -7,6 +7,7 @@ CREATE OR REPLACE FUNCTION run_wa_retention(p_limit integer DEFAULT 10000) RETUR
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
     SELECT _wa_delete_queue_rows(n.at, p_limit) + _wa_delete_statuses(n.at, p_limit)
+        + _wa_delete_event_deliveries(n.at, p_limit)
         + _wa_delete_events(n.at, p_limit) + _wa_delete_messages(n.at, p_limit)
         + _wa_delete_webhook_logs(n.at, p_limit) + _wa_delete_audit(n.at, p_limit)
         + _wa_delete_account_events(n.at, p_limit) + _wa_delete_faults(n.at, p_limit)

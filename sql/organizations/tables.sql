@@ -25,6 +25,7 @@ CREATE TABLE wa_organizations (
     audit_retention interval,
     default_language text,
     time_zone text NOT NULL DEFAULT 'UTC',
+    event_delivery_retention interval DEFAULT interval '7 days',
     CONSTRAINT wa_organizations_pkey PRIMARY KEY (id),
     CONSTRAINT wa_organizations_region_check CHECK (default_region ~ '^[A-Z]{2}$'),
     CONSTRAINT wa_organizations_rate_check CHECK (rate_limit_per_minute > 0),
@@ -47,6 +48,9 @@ CREATE TABLE wa_organizations (
     CONSTRAINT wa_organizations_time_zone_check CHECK (
         time_zone ~ '^(UTC|[A-Z][A-Za-z]+(/[A-Za-z_-]+)+|Etc/GMT[+-][0-9]{1,2})$'
         AND timestamptz '2000-01-01 00:00+00' AT TIME ZONE time_zone IS NOT NULL
+    ),
+    CONSTRAINT wa_organizations_event_delivery_retention_check CHECK (
+        event_delivery_retention >= interval '1 hour'
     )
 );
 
@@ -77,6 +81,8 @@ CREATE TABLE wa_installations (
     is_sending_enabled boolean NOT NULL DEFAULT true,
     sending_note text,
     webhook_log_retention interval DEFAULT interval '90 days',
+    outside_networks cidr[] NOT NULL DEFAULT '{}',
+    outside_plain_http boolean NOT NULL DEFAULT false,
     CONSTRAINT wa_installations_pkey PRIMARY KEY (is_current),
     CONSTRAINT wa_installations_current_check CHECK (is_current),
     CONSTRAINT wa_installations_webhook_log_retention_check CHECK (webhook_log_retention >= interval '1 day')
@@ -123,6 +129,9 @@ COMMENT ON COLUMN wa_organizations.default_language IS
 'none is.';
 COMMENT ON COLUMN wa_organizations.time_zone IS
 'IANA name of the zone in which days are cut, for example Asia/Kathmandu.';
+COMMENT ON COLUMN wa_organizations.event_delivery_retention IS
+'How long wa_event_deliveries keeps what was pushed or given up, once jobs are scheduled; NULL keeps it for '
+'good.';
 COMMENT ON TABLE wa_organization_roles IS
 'Which database roles belong to which organization; row security goes by membership in these roles.';
 COMMENT ON DOMAIN _wa_bound_role IS
@@ -138,3 +147,7 @@ COMMENT ON COLUMN wa_installations.sending_note IS 'Who threw the kill switch an
 COMMENT ON COLUMN wa_installations.webhook_log_retention IS
 'How long raw webhooks are kept, once jobs are scheduled, though never longer than any organization keeps '
 'its messages; NULL sets no limit of its own.';
+COMMENT ON COLUMN wa_installations.outside_networks IS
+'Networks that are not of the internet (10.0.0.0/8, …) to which URLs that tenants set may lead all the same.';
+COMMENT ON COLUMN wa_installations.outside_plain_http IS
+'Whether URLs that tenants set may be http instead of https.';

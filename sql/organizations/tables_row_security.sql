@@ -18,6 +18,7 @@ BEGIN
         'wa_broadcast_lists', 'wa_broadcast_members',
         'wa_media', 'wa_media_contents', 'wa_media_signatures',
         'wa_api_keys', 'wa_api_key_uses', 'wa_idempotent_requests',
+        'wa_event_subscriptions', 'wa_event_secrets', 'wa_event_deliveries',
         'wa_message_rollups', 'wa_response_rollups', 'wa_rollup_marks', 'wa_rollup_horizons', 'wa_rates'
     ] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', v_table);

@@ -24,6 +24,18 @@ WHERE relname IN (
     'wa_messages', 'wa_message_statuses', 'wa_outbound_queue', 'wa_queue_due', 'wa_queue_inflight'
 )
 """
+PUSHED = 3000
+# Ten look-ups, and the rows before it of those that are counted.
+MOST_READ_PUSHED = 40
+READ_PUSHED = """
+SELECT indexrelname, idx_tup_read FROM pg_stat_user_indexes WHERE relname = 'wa_event_deliveries'
+"""
+CLAIM_AND_COMPLETE = """
+SELECT count(*), _wa_complete_event_deliveries(jsonb_agg(jsonb_build_object(
+    'org', c.organization_id, 'subscription', c.subscription_id, 'event', c.event_id, 'attempt', c.attempt,
+    'outcome', 'answered', 'status', 200)), world.at())
+FROM _wa_claim_event_deliveries(10, 10, '{key}', world.at()) c
+"""
 BEFORE_MAINTENANCE = 5
 EMPTIED = ["wa_outbound_queue", "wa_queue_due"]
 # What an index reads and passes over is counted nowhere: the plan has to tell.
@@ -90,3 +102,28 @@ def walked(session: psycopg.Connection[Any]) -> dict[str, int]:
     session.execute("SELECT pg_stat_force_next_flush()")
     session.execute("SELECT 1")
     return {name: read for name, read in session.execute(READ) if read > MOST_READ * BATCHES * BATCH}
+
+
+def test_events_that_are_pushed_after_a_pause_are_read_by_key(db: Database) -> None:
+    with db.connect() as session:
+        session.execute((CHECKOUT / "tests/pgtap/subscriptions/subscribers.psql").read_bytes())
+        session.execute("SELECT world.subscribe()")
+        session.execute("ALTER TABLE wa_event_deliveries SET (autovacuum_enabled = false)")
+        push(session, 20)
+        session.execute("DELETE FROM wa_event_deliveries")
+        session.execute("ANALYZE")
+        assert session.execute(SEEMS_EMPTY, [["wa_event_deliveries"]]).fetchone() == (1,)
+        session.execute("SELECT pg_stat_reset()")
+        push(session, PUSHED)
+        session.execute("SELECT pg_stat_force_next_flush()")
+        session.execute("SELECT 1")
+        read = dict(session.execute(READ_PUSHED).fetchall())
+        assert read["wa_event_deliveries_pkey"] > PUSHED
+        assert {name: rows for name, rows in read.items() if rows > MOST_READ_PUSHED * PUSHED} == {}
+
+
+def push(session: psycopg.Connection[Any], events: int) -> None:
+    """Have so many events of as many customers happen, and pushed, ten at a time."""
+    session.execute("SELECT world.happen(n) FROM generate_series(1, %s::int) n", (events,))
+    for _ in range(0, events, 10):
+        assert session.execute(CLAIM_AND_COMPLETE).fetchone() == (10, [])

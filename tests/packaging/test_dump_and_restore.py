@@ -42,6 +42,8 @@ def test_restored_rows_are_the_same_and_migrate_finds_nothing_to_do(
         Path(__file__).parent / "rows.sql",
         "-f",
         Path(__file__).parent / "rows_new.sql",
+        "-f",
+        Path(__file__).parent / "rows_pushed.sql",
     )
     copy = make_database(schema, bare=True)
     run(copy.server, "pg_restore", *options, "-d", copy.dsn, dump(original, tmp_path / "dump"))
@@ -49,7 +51,17 @@ def test_restored_rows_are_the_same_and_migrate_finds_nothing_to_do(
     assert rows["wa_messages"]
     assert rows["wa_webhook_logs"]
     assert all(
-        rows[table] for table in ("wa_media_contents", "siren_events", "wa_packs", "profiles", "ai_events")
+        rows[table]
+        for table in (
+            "wa_media_contents",
+            "siren_events",
+            "wa_packs",
+            "profiles",
+            "ai_events",
+            "wa_event_subscriptions",
+            "wa_event_secrets",
+            "wa_event_deliveries",
+        )
     )
     assert rows_of(copy) == rows
     assert copy.query("SELECT DISTINCT action FROM migrate_wa()") == [{"action": "unchanged"}]
