@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import psycopg
 
 from pg_whatsapp import __version__, log
+from pg_whatsapp.cli_events import events
+from pg_whatsapp.cli_tools import echo_table as _echo_table
+from pg_whatsapp.cli_tools import for_organization as _for_organization
+from pg_whatsapp.cli_tools import run as _run
+from pg_whatsapp.cli_tools import settings as _settings
 from pg_whatsapp.errors import ConfigError, WaError, from_database
 
 if TYPE_CHECKING:
     import httpx
 
     from pg_whatsapp.config import Settings
+    from pg_whatsapp.secrets import SecretBox
     from pg_whatsapp.web import Part
 
 T = TypeVar("T")
 FAILED = 1
+MESSAGES_AT_ONCE = 200
+EVENTS_AT_ONCE = 100
 
 
 class _Group(click.Group):
@@ -56,40 +64,14 @@ def wa(log_format: str) -> None:
     log.configure(log_format)
 
 
-_for_organization = click.option(
-    "--organization",
-    envvar="WA_ORGANIZATION",
-    metavar="ID|NAME",
-    help="Which, for a role that may work for several; also by WA_ORGANIZATION.",
-)
-
-
-def _settings() -> Settings:
-    from pg_whatsapp.config import load
-
-    return load()
-
-
-def _echo_table(rows: Sequence[Mapping[str, Any]], nothing: str) -> None:
-    """Rows in columns under their names; `nothing` when there are none."""
-    if not rows:
-        click.echo(nothing)
-        return
-    table = [list(rows[0])] + [["" if v is None else str(v) for v in row.values()] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for line in table:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    import uvloop
-
-    return uvloop.run(work)
+wa.add_command(events)
 
 
 @wa.command()
 @click.option(
-    "--concurrency", type=click.IntRange(1, 2000), default=200, show_default=True, help="Requests in flight."
+    "--concurrency",
+    type=click.IntRange(1, 2000),
+    help=f"Requests in flight.  [default: {MESSAGES_AT_ONCE}; of --only events {EVENTS_AT_ONCE}]",
 )
 @click.option(
     "--batch",
@@ -101,29 +83,81 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 @click.option(
     "--drain", is_flag=True, help="Stop when nothing is due within a minute and nothing is in flight."
 )
-def dispatch(concurrency: int, batch: int, drain: bool) -> None:
-    """Send what is queued, until stopped.
+@click.option(
+    "--only", type=click.Choice(["messages", "events"]), help="Only send messages, or only push events."
+)
+@click.option("--companion", is_flag=True, hidden=True)
+@click.pass_context
+def dispatch(
+    ctx: click.Context, concurrency: int | None, batch: int, drain: bool, only: str | None, companion: bool
+) -> None:
+    """Send what is queued, until stopped, and push events to where they are subscribed.
 
     SIGTERM finishes what is in flight and hands the rest back; a second signal ends at once. Any number of
     dispatchers may share a database. Tokens come from `wa secrets set`, else from WHATSAPP_ACCESS_TOKEN.
     """
-    from pg_whatsapp.dispatcher import Dispatcher, serve
+    from pg_whatsapp.companion import Companion
+    from pg_whatsapp.dispatcher import Dispatcher
     from pg_whatsapp.numbers import register_from_environment
-    from pg_whatsapp.secrets import load_box
+    from pg_whatsapp.process import serve
+    from pg_whatsapp.secrets import load_box, require_box
     from pg_whatsapp.transport import open_transport
 
     settings = _settings()
     box = load_box(settings)
+    if only == "events":
+        _run(_push_events(settings, require_box(settings), concurrency or EVENTS_AT_ONCE, drain, companion))
+        return
+    # Pushing has a process of its own, so that it never takes the time of sending.
+    pushing = Companion(
+        "events",
+        [*_global_options(ctx), "dispatch", "--only", "events", "--companion"],
+        "SELECT has_wa_event_subscriptions(%s)",
+        sorted(box.key_ids) if box else [],
+    )
 
     async def work() -> None:
         http = open_transport()
         try:
             await register_from_environment(settings)
-            await serve(Dispatcher(settings, box, http, concurrency=concurrency, batch=batch, drain=drain))
+            await serve(
+                Dispatcher(
+                    settings,
+                    box,
+                    http,
+                    concurrency=concurrency or MESSAGES_AT_ONCE,
+                    batch=batch,
+                    drain=drain,
+                    companions=() if only else (pushing,),
+                )
+            )
         finally:
             await http.aclose()
 
     _run(work())
+
+
+def _global_options(ctx: click.Context) -> list[str]:
+    """The options before the command, for a process that is to log as this one does."""
+    return ["--log-format", ctx.find_root().params["log_format"]]
+
+
+async def _push_events(
+    settings: Settings, box: SecretBox, concurrency: int, drain: bool, is_companion: bool
+) -> None:
+    from pg_whatsapp.companion import become_companion
+    from pg_whatsapp.outside import OutsideTransport
+    from pg_whatsapp.process import serve
+    from pg_whatsapp.pusher import Pusher
+
+    http = OutsideTransport()
+    pusher = Pusher(settings, box, http, concurrency=concurrency, drain=drain)
+    if is_companion:
+        become_companion(pusher.stop)
+    try:
+        await serve(pusher)
+    finally:
+        await http.aclose()
 
 
 @wa.command()

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 from uuid import uuid4
@@ -17,10 +17,10 @@ import httpx
 import psycopg
 
 from pg_whatsapp import __version__, errors, log
+from pg_whatsapp.companion import Companion
 from pg_whatsapp.config import Settings
 from pg_whatsapp.credentials import Credentials
 from pg_whatsapp.db import FIRST_DELAY_S, Link, require_session
-from pg_whatsapp.garbage import collect_rarely
 from pg_whatsapp.gate import Gate
 from pg_whatsapp.job_runner import JobRunner
 from pg_whatsapp.recorder import Recorder
@@ -74,12 +74,14 @@ class Dispatcher:
         concurrency: int = 200,
         batch: int = 500,
         drain: bool = False,
+        companions: Sequence[Companion] = (),
     ) -> None:
         self.id = str(uuid4())
         self._http = http
         self._concurrency = concurrency
         self._batch = batch
         self._drain = drain
+        self._companions = companions
         self._conninfo = settings.conninfo
         self._claims = Link(settings.conninfo, "dispatch claim")
         self._records = Link(settings.conninfo, "dispatch record")
@@ -121,9 +123,13 @@ class Dispatcher:
             self._spawn(self._maintain()),
             self._spawn(JobRunner(self._jobs).run()),
         ]
+        if not self._drain:
+            background += [self._spawn(companion.run(self._records)) for companion in self._companions]
         _logger.info("dispatching", dispatcher=self.id, concurrency=self._concurrency, version=__version__)
         try:
             await self._claim_until_stopped()
+            for companion in self._companions if self._drain and not self._stopping else ():
+                await companion.once(self._records, "--drain")
         finally:
             await self._finish()
             for task in background:
@@ -142,6 +148,8 @@ class Dispatcher:
             self._claims.give_up_at = monotonic()
             self._records.give_up_at = monotonic() + RECORD_AFTER_STOP_S
             self._work.set()
+            for companion in self._companions:
+                companion.stop()
             if hasattr(self, "_sender"):
                 self._sender.stop()
 
@@ -351,22 +359,3 @@ class Dispatcher:
                 "Their messages count as unknown until a status webhook settles them.",
             )
             _logger.error("not signed off", **log.describe(error))
-
-
-async def serve(dispatcher: Dispatcher) -> None:
-    """Run a dispatcher until SIGTERM or SIGINT; a second signal ends the process at once."""
-    loop = asyncio.get_running_loop()
-    signals = 0
-
-    def on_signal() -> None:
-        nonlocal signals
-        signals += 1
-        if signals > 1:
-            os._exit(1)
-        _logger.info("stopping: finishing what is in flight")
-        dispatcher.stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    collect_rarely()
-    await dispatcher.run()

@@ -174,7 +174,9 @@ async def _key(patient: Patient) -> Finding:
         box = load_box(patient.settings)
     except errors.SecretKeyError as error:
         return Finding("master key", False, str(error), error.hint)
-    rows = await patient.list("SELECT DISTINCT key_id FROM wa_secrets WHERE is_active")
+    rows = await patient.list(
+        "SELECT key_id FROM wa_secrets WHERE is_active UNION SELECT key_id FROM wa_event_secrets"
+    )
     needed = {key_id for (key_id,) in rows}
     if box is None:
         hint = "Set WA_SECRET_KEY or WA_SECRET_KEY_FILE to the key that sealed the stored secrets."
@@ -377,6 +379,31 @@ async def _queue(patient: Patient) -> Finding:
     return Finding("queue", False, text, hint)
 
 
+async def _events(patient: Patient) -> Finding:
+    rows = await patient.list(
+        """
+        SELECT id::text, state_reason IS DISTINCT FROM 'paused' AND (
+                state <> 'active' OR failing_since < clock_timestamp() - interval '1 hour'
+            ),
+            concat_ws(', ', state_reason, last_error),
+            CASE WHEN state = 'active' AND failing_since IS NULL THEN
+                extract(epoch FROM clock_timestamp() - least(oldest_due_at, oldest_unread_at))::float8 END
+        FROM wa_event_subscription_health ORDER BY failing_since, id
+        """
+    )
+    bad = [row for row in rows if row[1]]
+    if bad:
+        text = f"{len(bad)} of {len(rows)} do not get through, the first is {bad[0][0]}: {bad[0][2]}"
+        hint = "SELECT * FROM wa_event_subscription_health; resume_wa_event_subscription(id) once mended."
+        return Finding("event subscriptions", False, text, hint)
+    waits_s = max((row[3] for row in rows if row[3] is not None), default=0.0)
+    if waits_s > DUE_TOO_LONG_S:
+        text = f"an event waits for {lasted(waits_s)}"
+        hint = "Is a bin/wa dispatch running that has WA_SECRET_KEY?"
+        return Finding("event subscriptions", False, text, hint)
+    return Finding("event subscriptions", True, f"{len(rows)}, all well" if rows else "none")
+
+
 async def _faults(patient: Patient) -> Finding:
     rows = await patient.list(
         "SELECT work, sqlstate, error FROM wa_faults WHERE last_at > clock_timestamp() - interval '1 hour'"
@@ -423,6 +450,7 @@ CHECKS: tuple[Check, ...] = (
     _clocks,
     _standbys,
     _queue,
+    _events,
     _faults,
     _dispatcher,
 )

@@ -26,6 +26,7 @@ _ID_NAMES = frozenset(
         "secret_id",
         "queue_id",
         "organization_id",
+        "subscription_id",
         "dispatcher",
         "timestamp",
         "version",

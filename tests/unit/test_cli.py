@@ -23,6 +23,10 @@ COMMANDS = (
     ["secrets", "list"],
     ["templates"],
     ["templates", "sync"],
+    ["events"],
+    ["events", "subscribe"],
+    ["events", "rotate"],
+    ["events", "list"],
 )
 
 
@@ -44,6 +48,8 @@ def test_every_command_has_help(command: list[str]) -> None:
     [
         ["nonsense"],
         ["dispatch", "--concurrency", "0"],
+        ["dispatch", "--only", "nothing"],
+        ["events", "rotate", "no-id"],
         ["serve", "--port", "x"],
         ["secrets", "set", "password"],
         ["simulate", "--nonsense"],
