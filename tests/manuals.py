@@ -17,7 +17,7 @@ from harness import CHECKOUT, Server, free_port
 
 _BLOCK = re.compile(r"(?:^ *<!-- (.*?) -->\n)?^( *)```(\w+)\n(.*?)^\2```$", re.MULTILINE | re.DOTALL)
 # What the manuals let programs listen on; a test takes ports that are free.
-_PORTS = ("8800", "8801")
+_PORTS = ("8800", "8801", "8802")
 _PSQL = "psql -X -q -v VERBOSITY=verbose -v SHOW_CONTEXT=never"
 _BLOCK_S = 90.0
 

@@ -46,6 +46,8 @@ SITUATION = """
     INSERT INTO wa_account_events (field, event, dedupe_key, occurred_at)
     VALUES ('account_update', 'ACCOUNT_RESTRICTION', 'x', now());
     SELECT set_wa_secret('access_token', NULL, '\\x{sealed}', 'key', 'print');
+    SELECT create_wa_event_subscription(
+        gen_random_uuid(), 'https://example.com/hook', '{{message}}', '\\x{sealed}', 'key', 'print');
     SELECT add_wa_organization_role(current_wa_organization(), 'operator');
     SELECT opt_out_wa_contact('+16505550101', 'marketing', 'asked by phone');
     SELECT count(*) FROM schedule_wa_jobs();
