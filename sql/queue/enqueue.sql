@@ -102,7 +102,7 @@ COMMENT ON FUNCTION _wa_enqueue_one(integer, jsonb, text[]) IS
 'Internal: queues one element of an array, and returns the verdict on it.';
 
 -- One statement for many is several times as fast as one for each. Where one of them is bad all are undone,
--- and tried in smaller parts. Ids that grow keep the order in which they came.
+-- and each is tried by itself. Ids that grow keep the order in which they came.
 CREATE OR REPLACE FUNCTION _wa_enqueue_part(
     p_first integer, p_messages jsonb[], p_size integer, p_keys text[]
 )
@@ -124,53 +124,53 @@ BEGIN
             RETURN QUERY SELECT * FROM _wa_enqueue_one(p_first + v_from - 1, v_part[1], p_keys);
             CONTINUE;
         END IF;
-        BEGIN
-            -- What is no message at all is seen before anything is written.
-            IF EXISTS (
-                SELECT FROM unnest(v_part) m (message)
-                WHERE CASE jsonb_typeof(m.message)
-                    WHEN 'object' THEN _wa_stray_key(m.message, p_keys) IS NOT NULL ELSE true END
-            ) THEN
-                RAISE EXCEPTION USING ERRCODE = 'data_exception';
-            END IF;
-            v_now := clock_timestamp();
-            v_ids := ARRAY(
-                SELECT _wa_uuid7(v_now + i * interval '1 microsecond')
-                FROM generate_series(1, cardinality(v_part)) i
-            );
-            INSERT INTO wa_outbound_queue (
-                id, phone, text_body, template_name, template_params, template_language, type, content,
-                priority, scheduled_at, expires_at, phone_number_id, idempotency_key, reference, metadata,
-                reply_to, on_refusal, on_unknown, fallback_template_name, fallback_template_params,
-                fallback_template_language, customer_id
-            )
-            SELECT u.id, r.phone, r.text_body, r.template_name, r.template_params, r.template_language,
-                r.type, r.content, coalesce(r.priority, 'normal'), r.scheduled_at, r.expires_at,
-                r.phone_number_id, r.idempotency_key, r.reference, r.metadata, r.reply_to, r.on_refusal,
-                r.on_unknown, r.fallback_template_name, r.fallback_template_params,
-                r.fallback_template_language, r.customer_id
-            FROM unnest(v_part, v_ids) WITH ORDINALITY u (message, id, n)
-            CROSS JOIN LATERAL jsonb_populate_record(NULL::wa_outbound_queue, u.message) r
-            ORDER BY u.n
-            ON CONFLICT (organization_id, idempotency_key) DO NOTHING;
-            RETURN QUERY
-            SELECT p_first + v_from - 2 + u.n::integer, q.id, q.status, NULL, q.last_error, NULL
-            FROM unnest(v_part, v_ids) WITH ORDINALITY u (message, id, n)
-            CROSS JOIN LATERAL (
-                SELECT x.id, x.status, x.last_error FROM wa_outbound_queue x
-                WHERE x.organization_id = v_org AND x.id = u.id
-                UNION ALL
-                -- With a key that exists, the row that is there.
-                SELECT x.id, x.status, x.last_error FROM wa_outbound_queue x
-                WHERE x.organization_id = v_org
-                    AND x.idempotency_key = u.message ->> 'idempotency_key'
-                LIMIT 1
-            ) q
-            ORDER BY u.n;
-            CONTINUE;
-        EXCEPTION WHEN OTHERS THEN
-            NULL;
-        END;
+        -- What is no message at all is seen before anything is written.
+        IF NOT EXISTS (
+            SELECT FROM unnest(v_part) m (message)
+            WHERE CASE jsonb_typeof(m.message)
+                WHEN 'object' THEN _wa_stray_key(m.message, p_keys) IS NOT NULL ELSE true END
+        ) THEN
+            BEGIN
+                v_now := clock_timestamp();
+                v_ids := ARRAY(
+                    SELECT _wa_uuid7(v_now + i * interval '1 microsecond')
+                    FROM generate_series(1, cardinality(v_part)) i
+                );
+                INSERT INTO wa_outbound_queue (
+                    id, phone, text_body, template_name, template_params, template_language, type, content,
+                    priority, scheduled_at, expires_at, phone_number_id, idempotency_key, reference, metadata,
+                    reply_to, on_refusal, on_unknown, fallback_template_name, fallback_template_params,
+                    fallback_template_language, customer_id
+                )
+                SELECT u.id, r.phone, r.text_body, r.template_name, r.template_params, r.template_language,
+                    r.type, r.content, coalesce(r.priority, 'normal'), r.scheduled_at, r.expires_at,
+                    r.phone_number_id, r.idempotency_key, r.reference, r.metadata, r.reply_to, r.on_refusal,
+                    r.on_unknown, r.fallback_template_name, r.fallback_template_params,
+                    r.fallback_template_language, r.customer_id
+                FROM unnest(v_part, v_ids) WITH ORDINALITY u (message, id, n)
+                CROSS JOIN LATERAL jsonb_populate_record(NULL::wa_outbound_queue, u.message) r
+                ORDER BY u.n
+                ON CONFLICT (organization_id, idempotency_key) DO NOTHING;
+                RETURN QUERY
+                SELECT p_first + v_from - 2 + u.n::integer, q.id, q.status, NULL, q.last_error, NULL
+                FROM unnest(v_part, v_ids) WITH ORDINALITY u (message, id, n)
+                CROSS JOIN LATERAL (
+                    SELECT x.id, x.status, x.last_error FROM wa_outbound_queue x
+                    WHERE x.organization_id = v_org AND x.id = u.id
+                    UNION ALL
+                    -- With a key that exists, the row that is there.
+                    SELECT x.id, x.status, x.last_error FROM wa_outbound_queue x
+                    WHERE x.organization_id = v_org
+                        AND x.idempotency_key = u.message ->> 'idempotency_key'
+                    LIMIT 1
+                ) q
+                ORDER BY u.n;
+                CONTINUE;
+            EXCEPTION WHEN OTHERS THEN
+                -- Each is tried by itself, and its error is the caller's.
+                NULL;
+            END;
+        END IF;
         RETURN QUERY SELECT * FROM _wa_enqueue_part(p_first + v_from - 1, v_part, 1, p_keys);
     END LOOP;
 END

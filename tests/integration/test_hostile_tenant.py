@@ -259,6 +259,7 @@ def arguments(names: list[str], types: list[str], text: str, mine: Tenant, queue
         "double precision": 1.0, "interval": "1 hour",
         "timestamp with time zone": "2030-01-01", "bytea": b"{}",
         "bytea[]": [b"{}"],
+        "jsonb[]": [json.dumps({"id": queue_id, "phone": mine.phone, "text_body": "x"})],
         "jsonb": json.dumps([{"id": queue_id, "org": mine.id, "phone": mine.phone, "text_body": "x"}]),
         "wa_templates": json.dumps({
             "organization_id": mine.id, "id": queue_id, "name": f"{mine.secret}_UTILITY", "body_text": "x",
