@@ -137,14 +137,30 @@ def _fill(db: Database, tenant: Tenant, services: dict[str, str]) -> None:
                 (file["organization_id"], file["media_id"], secret.encode()),
             )
     with db.connect(user=tenant.role, row_factory=dict_row) as app:
-        app.execute("SELECT create_wa_media_signature(id) FROM wa_media")
+        link = app.execute(
+            "SELECT l.id, l.token FROM wa_media, create_wa_media_signature(id) AS l"
+        ).fetchone()
+        assert link
+        app.execute(
+            "SELECT upload_wa_media(create_wa_media(%s, 'text/plain', %s), %s)",
+            (f"own {secret}".encode(), secret, tenant.number),
+        )
+    with db.connect(user=services["wa_receiver"]) as receiver:
+        receiver.execute("SELECT open_wa_media(%(id)s, %(token)s, 'here', 'program')", link)
+    db.query(
+        "INSERT INTO wa_media_garbage (organization_id, blob_id, store, location)"
+        " VALUES (%s, gen_random_uuid(), 'directory', %s)",
+        tenant.id,
+        f"/{secret}",
+    )
+    with db.connect(user=tenant.role, row_factory=dict_row) as app:
         app.execute("SELECT * FROM read_wa_events(%s)", (secret,))
         tenant.queue_id = str(_queue(app, tenant))
         _hold_event(app, tenant)
     (found,) = db.query(
         "SELECT c.id AS contact, n.id AS number, f.message_id AS message FROM wa_contacts AS c"
         " JOIN wa_phone_numbers AS n USING (organization_id) JOIN wa_media AS f USING (organization_id)"
-        " WHERE organization_id = %s AND c.phone_e164 = %s",
+        " WHERE organization_id = %s AND c.phone_e164 = %s AND f.direction = 'inbound'",
         tenant.id,
         tenant.phone,
     )

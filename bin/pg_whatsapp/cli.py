@@ -12,6 +12,7 @@ import psycopg
 
 from pg_whatsapp import __version__, log
 from pg_whatsapp.cli_events import events
+from pg_whatsapp.cli_media import media
 from pg_whatsapp.cli_tools import echo_table as _echo_table
 from pg_whatsapp.cli_tools import for_organization as _for_organization
 from pg_whatsapp.cli_tools import run as _run
@@ -29,6 +30,7 @@ T = TypeVar("T")
 FAILED = 1
 MESSAGES_AT_ONCE = 200
 EVENTS_AT_ONCE = 100
+FILES_AT_ONCE = 4
 
 
 class _Group(click.Group):
@@ -65,13 +67,15 @@ def wa(log_format: str) -> None:
 
 
 wa.add_command(events)
+wa.add_command(media)
 
 
 @wa.command()
 @click.option(
     "--concurrency",
     type=click.IntRange(1, 2000),
-    help=f"Requests in flight.  [default: {MESSAGES_AT_ONCE}; of --only events {EVENTS_AT_ONCE}]",
+    help=f"Requests in flight.  [default: {MESSAGES_AT_ONCE}; of --only events {EVENTS_AT_ONCE},"
+    f" of --only files {FILES_AT_ONCE}]",
 )
 @click.option(
     "--batch",
@@ -84,14 +88,16 @@ wa.add_command(events)
     "--drain", is_flag=True, help="Stop when nothing is due within a minute and nothing is in flight."
 )
 @click.option(
-    "--only", type=click.Choice(["messages", "events"]), help="Only send messages, or only push events."
+    "--only",
+    type=click.Choice(["messages", "events", "files"]),
+    help="Only send messages, push events, or fetch and upload files.",
 )
 @click.option("--companion", is_flag=True, hidden=True)
 @click.pass_context
 def dispatch(
     ctx: click.Context, concurrency: int | None, batch: int, drain: bool, only: str | None, companion: bool
 ) -> None:
-    """Send what is queued, until stopped, and push events to where they are subscribed.
+    """Send what is queued, until stopped; fetch and upload files; push events to where they are subscribed.
 
     SIGTERM finishes what is in flight and hands the rest back; a second signal ends at once. Any number of
     dispatchers may share a database. Tokens come from `wa secrets set`, else from WHATSAPP_ACCESS_TOKEN.
@@ -108,7 +114,16 @@ def dispatch(
     if only == "events":
         _run(_push_events(settings, require_box(settings), concurrency or EVENTS_AT_ONCE, drain, companion))
         return
-    # Pushing has a process of its own, so that it never takes the time of sending.
+    if only == "files":
+        _run(_work_on_files(settings, box, concurrency or FILES_AT_ONCE, drain, companion))
+        return
+    # Pushing and files have processes of their own, so that they never take the time of sending.
+    files = Companion(
+        "files",
+        [*_global_options(ctx), "dispatch", "--only", "files", "--companion"],
+        "SELECT has_wa_media_work()",
+        is_for_sending=True,
+    )
     pushing = Companion(
         "events",
         [*_global_options(ctx), "dispatch", "--only", "events", "--companion"],
@@ -128,7 +143,7 @@ def dispatch(
                     concurrency=concurrency or MESSAGES_AT_ONCE,
                     batch=batch,
                     drain=drain,
-                    companions=() if only else (pushing,),
+                    companions=() if only else (files, pushing),
                 )
             )
         finally:
@@ -158,6 +173,26 @@ async def _push_events(
         await serve(pusher)
     finally:
         await http.aclose()
+
+
+async def _work_on_files(
+    settings: Settings, box: SecretBox | None, concurrency: int, drain: bool, is_companion: bool
+) -> None:
+    from pg_whatsapp.companion import become_companion
+    from pg_whatsapp.media_worker import MediaWorker
+    from pg_whatsapp.outside import OutsideTransport
+    from pg_whatsapp.process import serve
+    from pg_whatsapp.transport import open_transport
+
+    http, outside = open_transport(), OutsideTransport()
+    worker = MediaWorker(settings, box, http, outside, concurrency=concurrency, drain=drain)
+    if is_companion:
+        become_companion(worker.stop)
+    try:
+        await serve(worker)
+    finally:
+        await http.aclose()
+        await outside.aclose()
 
 
 @wa.command()
@@ -198,8 +233,9 @@ def serve(host: str, port: int, only: str | None) -> None:
         _run(register_from_environment(settings))
     if only in (None, "api"):
         from pg_whatsapp.api.part import Api
+        from pg_whatsapp.media_http import MediaLinks
 
-        parts.append(Api(settings))
+        parts += [MediaLinks(settings), Api(settings)]
     if only == "metrics":
         from pg_whatsapp.exposition import Exposition
 

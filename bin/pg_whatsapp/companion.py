@@ -28,7 +28,16 @@ NICENESS = 5
 class Companion:
     """Runs `wa` with some arguments once a query, whose one value is a boolean, says that it is wanted."""
 
-    def __init__(self, work: str, arguments: Sequence[str], question: LiteralString, *params: Any) -> None:
+    def __init__(
+        self,
+        work: str,
+        arguments: Sequence[str],
+        question: LiteralString,
+        *params: Any,
+        is_for_sending: bool = False,
+    ) -> None:
+        #: Whether messages wait for it, so that it runs also while what is due is drained.
+        self.is_for_sending = is_for_sending
         self._work = work
         self._arguments = arguments
         self._question = question

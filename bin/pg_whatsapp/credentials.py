@@ -18,9 +18,11 @@ _logger = log.get("credentials")
 class Endpoint:
     """Where the requests of one number go and what identifies us there."""
 
-    __slots__ = ("headers", "prefix", "urls")
+    __slots__ = ("base_url", "headers", "prefix", "urls")
 
-    def __init__(self, prefix: str, headers: httpx.Headers) -> None:
+    def __init__(self, base_url: str, prefix: str, headers: httpx.Headers) -> None:
+        #: The provider's API, without version.
+        self.base_url = base_url
         self.prefix = prefix
         self.headers = headers
         self.urls: dict[str, httpx.URL] = {}
@@ -108,8 +110,9 @@ class Credentials:
                 number, "the access token has characters that no header can hold", phone_number_id=number
             )
             return None
-        prefix = kind.prefix(self._settings.base_url(provider), self._settings.api_version)
-        return Endpoint(prefix, httpx.Headers(kind.headers(token)))
+        base_url = self._settings.base_url(provider)
+        prefix = kind.prefix(base_url, self._settings.api_version)
+        return Endpoint(base_url, prefix, httpx.Headers(kind.headers(token)))
 
     def _complain(self, about: str, message: str, **facts: object) -> None:
         if about not in self._complained:

@@ -236,15 +236,17 @@ class Link:
             await self._connection.close()
             self._connection = None
 
-    async def fetch(self, statement: LiteralString, *params: Any) -> list[tuple[Any, ...]]:
-        """Run one statement once and return its rows.
+    async def fetch(
+        self, statement: LiteralString, *params: Any, binary: bool = False
+    ) -> list[tuple[Any, ...]]:
+        """Run one statement once and return its rows; binary: they come as they are, not as text.
 
         A lost connection is dropped and raised as psycopg.OperationalError: only the caller knows whether the
         statement may be repeated. Other errors of the database pass through.
         """
         connection = await self.get()
         try:
-            return await (await connection.execute(statement, params)).fetchall()
+            return await (await connection.execute(statement, params, binary=binary)).fetchall()
         except psycopg.Error as error:
             if is_away(error) or connection.closed:
                 await self.drop()

@@ -123,13 +123,18 @@ class Dispatcher:
             self._spawn(self._maintain()),
             self._spawn(JobRunner(self._jobs).run()),
         ]
-        if not self._drain:
-            background += [self._spawn(companion.run(self._records)) for companion in self._companions]
+        beside = [one for one in self._companions if one.is_for_sending or not self._drain]
+        company = [self._spawn(companion.run(self._records)) for companion in beside]
+        background += company
         _logger.info("dispatching", dispatcher=self.id, concurrency=self._concurrency, version=__version__)
         try:
             await self._claim_until_stopped()
-            for companion in self._companions if self._drain and not self._stopping else ():
-                await companion.once(self._records, "--drain")
+            if self._drain and not self._stopping:
+                for companion in beside:
+                    companion.stop()
+                await asyncio.gather(*company)
+                for companion in self._companions:
+                    await companion.once(self._records, "--drain")
         finally:
             await self._finish()
             for task in background:

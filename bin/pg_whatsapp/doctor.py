@@ -291,6 +291,23 @@ async def _webhooks(patient: Patient) -> Finding:
     return Finding("webhooks", True, came + refusals)
 
 
+async def _files(patient: Patient) -> Finding:
+    late, why, undeleted, why_not = await patient.ask(
+        "SELECT (SELECT count(*) FROM wa_media m"
+        "   WHERE m.status = 'pending' AND m.created_at < now() - interval '10 minutes'),"
+        " (SELECT max(m.error) FROM wa_media m WHERE m.status = 'pending'),"
+        " (SELECT count(*) FROM wa_media_garbage g WHERE g.attempts > 1),"
+        " (SELECT max(g.error) FROM wa_media_garbage g)"
+    )
+    if late:
+        text = f"{late} could not be fetched within ten minutes, for example: {why or 'nobody has tried'}"
+        return Finding("files", False, text, "SELECT id, error FROM wa_media WHERE status = 'pending';")
+    if undeleted:
+        text = f"{undeleted} cannot be deleted from their store, for example: {why_not}"
+        return Finding("files", False, text, "Can bin/wa dispatch reach wa_installations.media_location?")
+    return Finding("files", True, "none waits")
+
+
 async def _pg_cron(patient: Patient) -> Finding:
     [there] = await patient.ask("SELECT to_regclass('cron.job_run_details') IS NOT NULL")
     if not there:
@@ -445,6 +462,7 @@ CHECKS: tuple[Check, ...] = (
     _numbers,
     _tokens,
     _webhooks,
+    _files,
     _pg_cron,
     _jobs,
     _clocks,

@@ -25,6 +25,7 @@ _ID_NAMES = frozenset(
         "key_id",
         "secret_id",
         "queue_id",
+        "media_id",
         "organization_id",
         "subscription_id",
         "dispatcher",

@@ -9,6 +9,7 @@ from typing import Final
 from .control import Control
 from .errors import GraphError
 from .http import Answer, Request, json_response
+from .media import META_FILES
 from .platform import Platform
 from .state import unknown_object
 
@@ -46,12 +47,20 @@ class App:
             case [number_id, "marketing_messages"] if method == "POST":
                 return self._platform.sender.handle(request, number_id, version, marketing=True)
             case ["_media", media_id] if method == "GET":
-                self._platform.sender.authorize(request)
+                self._authorize(request)
                 return self._platform.media.download(request, media_id)
             case ["configs", "webhook"] if method in ("GET", "POST"):
                 return self._platform.management.webhook_config(
                     request, self._platform.sender.number_of(request, None)
                 )
+            case ["media"] if method == "POST":
+                self._platform.sender.number_of(request, None)
+                return self._platform.media.upload(request)
+            case [media_id] if method == "GET" and "d360-api-key" in request.headers:
+                self._authorize(request)
+                media = self._platform.state.media.get(media_id)
+                if media is not None:
+                    return self._platform.media.describe(media, META_FILES)
             case [number_id, "media"] if method == "POST":
                 self._platform.sender.number_of(request, number_id)
                 return self._platform.media.upload(request)
@@ -59,6 +68,13 @@ class App:
                 self._platform.sender.authorize(request, self._platform.state.numbers.get(object_id))
                 return self._object(request, object_id, edge[0] if edge else None)
         raise unknown_object("/".join(segments))
+
+    def _authorize(self, request: Request) -> None:
+        """Refuse a request without a bearer token, or a 360dialog key, that is known."""
+        if "d360-api-key" in request.headers:
+            self._platform.sender.number_of(request, None)
+        else:
+            self._platform.sender.authorize(request)
 
     def _object(self, request: Request, object_id: str, edge: str | None) -> Answer:
         management = self._platform.management

@@ -39,6 +39,12 @@ class Wanted(BaseModel):
         "garbage",
         "slow",
         "fail_status",
+        # These act on files: on the look-up and the upload, the others on the download.
+        "media_error",
+        "media_gone",
+        "media_redirect",
+        "media_drip",
+        "media_cut",
     ]
     probability: Annotated[float, Field(ge=0, le=1)] | None = None
     every: PositiveInt | None = None
@@ -51,6 +57,8 @@ class Wanted(BaseModel):
     retry_after: float | None = None
     seconds: float = Field(default_factory=lambda given: _SECONDS.get(given.get("mode"), 0.0))
     details: str = "Injected by the simulator."
+    location: Annotated[str, Field(pattern=r"^(https?://|/)")] | None = None
+    bytes_per_s: PositiveInt = 1000
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -103,20 +111,29 @@ class Faults:
     def pick(self, number: str, to: str | None) -> Rule | None:
         """The rule that hits this request; the caller counts it with :meth:`hit` when it takes effect."""
         for rule in self.rules:
+            if rule.mode.startswith("media_"):
+                continue
             if (rule.number is not None and rule.number != number) or (rule.to is not None and rule.to != to):
                 continue
-            rule.seen += 1
-            if rule.probability is not None:
-                due = self._random.random() < rule.probability
-            elif rule.every is not None:
-                due = rule.seen % rule.every == 0
-            elif rule.next is not None:
-                due = rule.hits < rule.next
-            else:
-                due = True
-            if due:
+            if self._is_due(rule):
                 return rule
         return None
+
+    def pick_media(self, *modes: str) -> Rule | None:
+        """The rule of one of these modes that hits a request for a file; it is counted as taking effect."""
+        for rule in list(self.rules):
+            if rule.mode in modes and self._is_due(rule):
+                self.hit(rule)
+                return rule
+        return None
+
+    def _is_due(self, rule: Rule) -> bool:
+        rule.seen += 1
+        if rule.probability is not None:
+            return self._random.random() < rule.probability
+        if rule.every is not None:
+            return rule.seen % rule.every == 0
+        return rule.next is None or rule.hits < rule.next
 
     def hit(self, rule: Rule) -> None:
         """Count that ``rule`` took effect; a rule for the next n goes when it is used up."""

@@ -26,6 +26,7 @@ MAX_BODY: Final = 110 * 1024 * 1024
 _MAX_QUEUED = 64
 _REASONS: Final = {
     200: "OK",
+    302: "Found",
     400: "Bad Request",
     401: "Unauthorized",
     403: "Forbidden",
@@ -86,6 +87,19 @@ class Response:
         """The bytes on the wire."""
         end = b"\r\n" if keep_alive else b"Connection: close\r\n\r\n"
         return self.head + end + self.body
+
+
+class Trickle(Response):
+    """An answer whose body goes slowly, and may end too soon: so many bytes, then the connection is reset."""
+
+    __slots__ = ("bytes_per_s", "stop_after")
+
+    def __init__(
+        self, status: int, body: bytes, content_type: str, bytes_per_s: float, stop_after: int | None = None
+    ) -> None:
+        super().__init__(status, body, content_type)
+        self.bytes_per_s = bytes_per_s
+        self.stop_after = stop_after
 
 
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -189,22 +203,45 @@ class _Connection(asyncio.Protocol):
             answer = self.server.handler(request)
         except Exception as error:
             answer = _broken(error)
-        if isinstance(answer, (Response, Cut)):
+        if isinstance(answer, (Response, Cut)) and not isinstance(answer, Trickle):
             self._send(answer, keep_alive)
         else:
             self.task = asyncio.ensure_future(self._finish(answer, keep_alive))
 
-    async def _finish(self, pending: Awaitable[Answer], keep_alive: bool) -> None:
+    async def _finish(self, pending: Answer | Awaitable[Answer], keep_alive: bool) -> None:
         try:
-            answer: Answer = await pending
+            answer = pending if isinstance(pending, (Response, Cut)) else await pending
         except Exception as error:
             answer = _broken(error)
+        is_sent = isinstance(answer, Trickle)
+        if isinstance(answer, Trickle):
+            await self._trickle(answer, keep_alive)
         self.task = None
-        self._send(answer, keep_alive)
+        if not is_sent:
+            self._send(answer, keep_alive)
         while self.waiting and self.task is None and self.transport is not None:
             self._start(*self.waiting.popleft())
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
+
+    async def _trickle(self, answer: Trickle, keep_alive: bool) -> None:
+        whole = answer.render(keep_alive)
+        at = len(whole) - len(answer.body)
+        end = len(whole) if answer.stop_after is None else at + answer.stop_after
+        piece = max(1, int(answer.bytes_per_s / 10))
+        self._write(whole[:at])
+        while at < end and self.transport is not None:
+            self._write(whole[at : min(at + piece, end)])
+            at += piece
+            await asyncio.sleep(piece / answer.bytes_per_s)
+        if self.transport is not None and answer.stop_after is not None:
+            self.transport.abort()
+        elif self.transport is not None and not keep_alive:
+            self.transport.close()
+
+    def _write(self, data: bytes) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
 
     def _send(self, answer: Answer, keep_alive: bool) -> None:
         if self.transport is None or self.transport.is_closing():

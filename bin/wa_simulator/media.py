@@ -11,7 +11,8 @@ import time
 from typing import Any, Final
 
 from .errors import GraphError
-from .http import Request, Response, json_response
+from .faults import Faults
+from .http import Answer, Request, Response, Trickle, json_response
 from .settings import Settings
 from .state import Media, State, unknown_object
 
@@ -40,12 +41,17 @@ _MIME_TYPES: Final = frozenset(
 _DISPOSITION: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
+# 360dialog tells Meta's address of a file, and gives it out at its own.
+META_FILES: Final = "https://lookaside.fbsbx.com"
+
+
 class MediaStore:
     """The files in the state directory and their URLs."""
 
-    def __init__(self, state: State, settings: Settings) -> None:
+    def __init__(self, state: State, settings: Settings, faults: Faults) -> None:
         self._state = state
         self._settings = settings
+        self._faults = faults
         self._url_key = secrets.token_bytes(32)
 
     def add(self, content: bytes, mime_type: str, filename: str | None = None) -> Media:
@@ -60,14 +66,21 @@ class MediaStore:
         return self._state.media[media_id]
 
     def inbound(self, kind: str, payload: dict[str, Any], base_url: str) -> dict[str, Any]:
-        """The media object of a customer's message; where it has no id, it is made (from ``base64``)."""
+        """The media object of a customer's message: of an uploaded file by its id, else a file is made.
+
+        What is told of it (``mime_type``, ``sha256``, ...) may be told otherwise than it is.
+        """
         payload = dict(payload)
-        if "id" in payload:
+        if "id" in payload and payload["id"] not in self._state.media:
             return payload
-        mime_type = payload.pop("mime_type", _INBOUND_TYPES[kind])
-        encoded = payload.pop("base64", None)
-        content = base64.b64decode(encoded) if encoded is not None else f"simulated {kind}".encode()
-        media = self.add(content, mime_type.partition(";")[0], payload.get("filename"))
+        if "id" in payload:
+            media = self._state.media[payload["id"]]
+            mime_type = payload.pop("mime_type", media.mime_type)
+        else:
+            mime_type = payload.pop("mime_type", _INBOUND_TYPES[kind])
+            encoded = payload.pop("base64", None)
+            content = base64.b64decode(encoded) if encoded is not None else _SAMPLES[kind]
+            media = self.add(content, mime_type.partition(";")[0], payload.get("filename"))
         digest = base64.b64encode(bytes.fromhex(media.sha256)).decode()
         return {
             "id": media.id,
@@ -78,7 +91,7 @@ class MediaStore:
         }
 
     def url(self, media: Media, base_url: str) -> str:
-        """The URL of the bytes, valid for as long as the settings say."""
+        """The URL of the bytes, below base_url, valid for as long as the settings say."""
         expires = int(time.time()) + self._settings.media_url_ttl_s
         return f"{base_url}/_media/{media.id}?ext={expires}&hash={self._hash(media.id, str(expires))}"
 
@@ -89,6 +102,7 @@ class MediaStore:
 
     def upload(self, request: Request) -> Response:
         """POST /{phone_number_id}/media."""
+        self._maybe_fail()
         parts = _multipart(request)
         if parts.get("messaging_product", ("", "", b""))[2] != b"whatsapp":
             raise GraphError(100, "The parameter messaging_product is required and must be 'whatsapp'.")
@@ -108,8 +122,14 @@ class MediaStore:
             {"id": self.add(content, plain or "application/octet-stream", filename or None).id}
         )
 
+    def _maybe_fail(self) -> None:
+        rule = self._faults.pick_media("media_error")
+        if rule is not None:
+            raise GraphError(rule.code, rule.details, subcode=rule.subcode, status=rule.status)
+
     def describe(self, media: Media, base_url: str) -> Response:
         """GET /{media_id}."""
+        self._maybe_fail()
         return json_response(
             {
                 "messaging_product": "whatsapp",
@@ -121,7 +141,7 @@ class MediaStore:
             }
         )
 
-    def download(self, request: Request, media_id: str) -> Response:
+    def download(self, request: Request, media_id: str) -> Answer:
         """GET of the URL that :meth:`describe` gave; 404 once it has expired."""
         query = request.query
         media = self._state.media.get(media_id)
@@ -129,8 +149,19 @@ class MediaStore:
         genuine = hmac.compare_digest(query.get("hash", "").encode(), self._hash(media_id, expires).encode())
         if media is None or not genuine or int(expires) < time.time():
             return Response(404, b"", "text/plain")
+        rule = self._faults.pick_media("media_gone", "media_redirect", "media_drip", "media_cut")
         content = (self._state.media_directory / media_id).read_bytes()
-        return Response(200, content, media.mime_type)
+        if rule is None:
+            return Response(200, content, media.mime_type)
+        if rule.mode == "media_gone":
+            return Response(404, b"", "text/plain")
+        if rule.mode == "media_redirect":
+            # Where nothing is said, to itself: as a content network that moves a request on.
+            place = rule.location or f"{request.path}?{request.raw_query}"
+            return Response(302, b"", "text/plain", {"Location": place})
+        if rule.mode == "media_cut":
+            return Trickle(200, content, media.mime_type, 1e9, stop_after=len(content) // 2)
+        return Trickle(200, content, media.mime_type, rule.bytes_per_s)
 
     def delete(self, media_id: str) -> Response:
         """DELETE /{media_id}."""
@@ -147,6 +178,14 @@ _INBOUND_TYPES: Final = {
     "audio": "audio/ogg; codecs=opus",
     "document": "application/pdf",
     "sticker": "image/webp",
+}
+# The least that is known for what it is by its first bytes.
+_SAMPLES: Final = {
+    "image": b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00simulated image",
+    "video": b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00mp42isomsimulated video",
+    "audio": b"OggS\x00\x02" + bytes(20) + b"\x01\x13OpusHead\x01\x01simulated audio",
+    "document": b"%PDF-1.4\n% simulated document\n%%EOF\n",
+    "sticker": b"RIFF\x2c\x00\x00\x00WEBPVP8 simulated sticker",
 }
 INBOUND_KINDS: Final = frozenset(_INBOUND_TYPES)
 

@@ -52,7 +52,7 @@ class Platform:
         self.client = Client()
         self.emitter = Emitter(self.settings, app_secret, self.client, self._delivered)
         self.statuses = Statuses(self.state, self.settings, self.emitter)
-        self.media = MediaStore(self.state, self.settings)
+        self.media = MediaStore(self.state, self.settings, self.faults)
         self.management = Management(self.state, self.settings, self.tell_template)
         self.sender = Sender(
             self.state,

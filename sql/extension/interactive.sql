@@ -218,7 +218,15 @@ BEGIN
             AND p_content ->> 'body' ~ '\S' AND NOT p_content ? 'preview_url'
             THEN NULL ELSE _wa_check_text(p_content) END;
     ELSIF p_type IN ('image', 'video', 'document', 'audio', 'sticker') THEN
-        RETURN _wa_check_media(p_type, p_content, p_type);
+        -- A file of wa_media is named by its own id; the provider's takes the place of that when it goes.
+        IF NOT p_content ? 'media_id' THEN
+            RETURN _wa_check_media(p_type, p_content, p_type);
+        ELSIF p_content ? 'id' OR p_content ? 'link' THEN
+            RETURN p_type || ' must have one of media_id, id and link.';
+        ELSIF p_content ->> 'media_id' !~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN
+            RETURN p_type || '.media_id must be the id of a row of wa_media.';
+        END IF;
+        RETURN _wa_check_media(p_type, p_content - 'media_id' || '{"id": "x"}', p_type);
     ELSIF p_type = 'location' THEN
         RETURN _wa_check_location(p_content);
     ELSIF p_type = 'reaction' THEN

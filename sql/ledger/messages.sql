@@ -54,7 +54,7 @@ CREATE OR REPLACE FUNCTION _wa_record_messages(p_org uuid, p_messages _wa_told_m
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
-    v_ids bigint[];
+    v_new record;
 BEGIN
     WITH recorded AS (
         INSERT INTO wa_messages (
@@ -73,28 +73,34 @@ BEGIN
         ) s
         CROSS JOIN LATERAL _wa_party(p_org, m.contact_id, m.phone, m.phone_key) c
         ON CONFLICT (organization_id, wa_message_id) DO NOTHING
-        RETURNING id, phone_number_id, direction, message_type, content, state, provider_at
-    ),
-    filed AS (
-        INSERT INTO wa_media (
-            organization_id, id, message_id, direction, phone_number_id, provider_media_id, media_type,
-            mime_type, filename, sha256
-        )
-        SELECT p_org, _wa_uuid7(clock_timestamp()), r.id, r.direction, r.phone_number_id,
-            r.content ->> 'id', r.message_type, r.content ->> 'mime_type', r.content ->> 'filename',
-            _wa_read_sha256(r.content ->> 'sha256')
-        FROM recorded r
-        WHERE r.message_type IN ('image', 'video', 'audio', 'document', 'sticker') AND r.content ->> 'id' <> ''
+        RETURNING id, phone_number_id, contact_id, direction, message_type, content, state, provider_at
     ),
     announced AS (
         INSERT INTO wa_events (organization_id, kind, message_id, status, occurred_at)
         SELECT p_org, 'message', r.id, r.state, r.provider_at FROM recorded r ORDER BY r.id
     )
-    SELECT array_agg(r.id) INTO v_ids FROM recorded r;
-    IF v_ids IS NOT NULL THEN
-        PERFORM _wa_mark_amended(p_org, v_ids);
+    SELECT array_agg(r.id) AS ids, array_agg(r.id) FILTER (WHERE f.is_file) AS filed,
+        array_agg(r.contact_id) FILTER (WHERE f.is_file) AS contact_ids,
+        array_agg(r.direction) FILTER (WHERE f.is_file) AS directions,
+        array_agg(r.phone_number_id) FILTER (WHERE f.is_file) AS phone_number_ids,
+        array_agg(r.message_type) FILTER (WHERE f.is_file) AS types,
+        array_agg(r.content) FILTER (WHERE f.is_file) AS contents
+    INTO v_new
+    FROM recorded r
+    CROSS JOIN LATERAL (
+        SELECT r.message_type IN ('image', 'video', 'audio', 'document', 'sticker')
+            AND r.content ->> 'id' <> '' AS is_file
+    ) f;
+    IF v_new.filed IS NOT NULL THEN
+        PERFORM _wa_file_media(
+            p_org, v_new.filed, v_new.contact_ids, v_new.directions, v_new.phone_number_ids, v_new.types,
+            v_new.contents
+        );
     END IF;
-    RETURN v_ids;
+    IF v_new.ids IS NOT NULL THEN
+        PERFORM _wa_mark_amended(p_org, v_new.ids);
+    END IF;
+    RETURN v_new.ids;
 END
 $$;
 

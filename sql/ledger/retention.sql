@@ -71,6 +71,7 @@ LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET plan_cache_mode = for
 AS $$
 DECLARE
     v_deleted integer;
+    v_filed bigint[];
 BEGIN
     WITH old AS MATERIALIZED (
         SELECT f.id
@@ -82,13 +83,16 @@ BEGIN
     ),
     gone AS (
         DELETE FROM wa_messages m USING old WHERE m.organization_id = p_org AND m.id = old.id
-        RETURNING m.wa_message_id
+        RETURNING m.id, m.wa_message_id, m.message_type
     ),
     histories AS (
         DELETE FROM wa_message_statuses s
         WHERE s.organization_id = p_org AND s.wa_message_id IN (SELECT g.wa_message_id FROM gone g)
     )
-    SELECT count(*) INTO v_deleted FROM gone;
+    SELECT count(*), array_agg(g.id) FILTER (
+        WHERE g.message_type IN ('image', 'video', 'audio', 'document', 'sticker')
+    ) INTO v_deleted, v_filed FROM gone g;
+    PERFORM _wa_abandon_media(p_org, v_filed);
     RETURN v_deleted;
 END
 $$;

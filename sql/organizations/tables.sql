@@ -26,6 +26,11 @@ CREATE TABLE wa_organizations (
     default_language text,
     time_zone text NOT NULL DEFAULT 'UTC',
     event_delivery_retention interval DEFAULT interval '7 days',
+    public_url text,
+    media_store text,
+    media_location text,
+    media_quota bigint,
+    media_contact_quota bigint DEFAULT 1073741824,
     CONSTRAINT wa_organizations_pkey PRIMARY KEY (id),
     CONSTRAINT wa_organizations_region_check CHECK (default_region ~ '^[A-Z]{2}$'),
     CONSTRAINT wa_organizations_rate_check CHECK (rate_limit_per_minute > 0),
@@ -51,7 +56,18 @@ CREATE TABLE wa_organizations (
     ),
     CONSTRAINT wa_organizations_event_delivery_retention_check CHECK (
         event_delivery_retention >= interval '1 hour'
-    )
+    ),
+    CONSTRAINT wa_organizations_public_url_check CHECK (
+        public_url ~ '^https?://[^/?#[:space:]]+(/[^?#[:space:]]*[^/?#[:space:]])?$'
+    ),
+    CONSTRAINT wa_organizations_media_store_check CHECK (
+        CASE media_store
+            WHEN 'directory' THEN coalesce(media_location ~ '^/.*[^/]$', false)
+            WHEN 's3' THEN coalesce(media_location ~ '^s3://[a-z0-9.-]{3,63}(/.*[^/])?$', false)
+            ELSE media_location IS NULL AND coalesce(media_store = 'database', true)
+        END
+    ),
+    CONSTRAINT wa_organizations_media_quota_check CHECK (media_quota >= 0 AND media_contact_quota >= 0)
 );
 
 CREATE UNIQUE INDEX wa_organizations_default_key ON wa_organizations (is_default) WHERE is_default;
@@ -83,9 +99,22 @@ CREATE TABLE wa_installations (
     webhook_log_retention interval DEFAULT interval '90 days',
     outside_networks cidr[] NOT NULL DEFAULT '{}',
     outside_plain_http boolean NOT NULL DEFAULT false,
+    public_url text,
+    media_store text NOT NULL DEFAULT 'database',
+    media_location text,
     CONSTRAINT wa_installations_pkey PRIMARY KEY (is_current),
     CONSTRAINT wa_installations_current_check CHECK (is_current),
-    CONSTRAINT wa_installations_webhook_log_retention_check CHECK (webhook_log_retention >= interval '1 day')
+    CONSTRAINT wa_installations_webhook_log_retention_check CHECK (webhook_log_retention >= interval '1 day'),
+    CONSTRAINT wa_installations_public_url_check CHECK (
+        public_url ~ '^https?://[^/?#[:space:]]+(/[^?#[:space:]]*[^/?#[:space:]])?$'
+    ),
+    CONSTRAINT wa_installations_media_store_check CHECK (
+        CASE media_store
+            WHEN 'directory' THEN coalesce(media_location ~ '^/.*[^/]$', false)
+            WHEN 's3' THEN coalesce(media_location ~ '^s3://[a-z0-9.-]{3,63}(/.*[^/])?$', false)
+            ELSE media_location IS NULL AND media_store = 'database'
+        END
+    )
 );
 
 COMMENT ON TABLE wa_organizations IS
@@ -132,6 +161,19 @@ COMMENT ON COLUMN wa_organizations.time_zone IS
 COMMENT ON COLUMN wa_organizations.event_delivery_retention IS
 'How long wa_event_deliveries keeps what was pushed or given up, once jobs are scheduled; NULL keeps it for '
 'good.';
+COMMENT ON COLUMN wa_organizations.public_url IS
+'Where customers and browsers reach `bin/wa serve`, for example https://chat.shop.example; links to files '
+'begin with it. NULL: that of wa_installations.';
+COMMENT ON COLUMN wa_organizations.media_store IS
+'Where files are stored from now on: database, directory or s3; NULL: as wa_installations says.';
+COMMENT ON COLUMN wa_organizations.media_location IS
+'The directory, or s3://BUCKET/PREFIX, of media_store. Every process that reads or writes files has to '
+'reach it.';
+COMMENT ON COLUMN wa_organizations.media_quota IS
+'How many bytes of files are kept; what comes in beyond them waits for fetch_wa_media(). NULL: any number.';
+COMMENT ON COLUMN wa_organizations.media_contact_quota IS
+'How many bytes are fetched of what one contact sends within 24 hours; NULL: any number, 0: nothing by '
+'itself.';
 COMMENT ON TABLE wa_organization_roles IS
 'Which database roles belong to which organization; row security goes by membership in these roles.';
 COMMENT ON DOMAIN _wa_bound_role IS
@@ -151,3 +193,9 @@ COMMENT ON COLUMN wa_installations.outside_networks IS
 'Networks that are not of the internet (10.0.0.0/8, …) to which URLs that tenants set may lead all the same.';
 COMMENT ON COLUMN wa_installations.outside_plain_http IS
 'Whether URLs that tenants set may be http instead of https.';
+COMMENT ON COLUMN wa_installations.public_url IS
+'Where customers and browsers reach `bin/wa serve`, for organizations that have no public_url of their own.';
+COMMENT ON COLUMN wa_installations.media_store IS
+'Where files are stored from now on, for organizations that say nothing else: database, directory or s3.';
+COMMENT ON COLUMN wa_installations.media_location IS
+'The directory, or s3://BUCKET/PREFIX, of media_store.';

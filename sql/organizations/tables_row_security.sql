@@ -16,9 +16,10 @@ BEGIN
         'wa_account_events', 'wa_app_shares', 'audit_log', 'wa_secrets', 'wa_template_syncs',
         'wa_automation_flows', 'siren_templates', 'siren_events', 'timeline_entries',
         'wa_broadcast_lists', 'wa_broadcast_members',
-        'wa_media', 'wa_media_contents', 'wa_media_signatures',
         'wa_api_keys', 'wa_api_key_uses', 'wa_idempotent_requests',
         'wa_event_subscriptions', 'wa_event_secrets', 'wa_event_deliveries',
+        'wa_media', 'wa_media_blobs', 'wa_media_chunks', 'wa_media_garbage', 'wa_media_usages',
+        'wa_media_signatures', 'wa_media_openings', 'wa_media_uploads',
         'wa_message_rollups', 'wa_response_rollups', 'wa_rollup_marks', 'wa_rollup_horizons', 'wa_rates'
     ] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', v_table);

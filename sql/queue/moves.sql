@@ -131,6 +131,37 @@ $$;
 COMMENT ON FUNCTION _wa_free_due(uuid, bigint[], text) IS
 'Internal: lets what is queued to contacts out of holds of a kind, to be judged anew.';
 
+-- A new place at the end of the line, as above.
+CREATE OR REPLACE FUNCTION _wa_free_held(p_org uuid, p_hold_id bigint) RETURNS void
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    UPDATE wa_queue_due d SET hold_id = NULL, hold_reason = NULL, due_at = clock_timestamp()
+    FROM (
+        SELECT x.organization_id, x.queue_id FROM wa_queue_due x
+        WHERE x.hold_id = p_hold_id AND x.organization_id = p_org
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) w
+    WHERE d.organization_id = w.organization_id AND d.queue_id = w.queue_id
+$$;
+
+COMMENT ON FUNCTION _wa_free_held(uuid, bigint) IS
+'Internal: lets what waits in a hold out of it, but for what somebody has locked, to be judged anew.';
+
+CREATE OR REPLACE FUNCTION _wa_relabel_held(p_org uuid, p_hold_id bigint, p_kind text) RETURNS void
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    UPDATE wa_queue_due d SET hold_reason = p_kind
+    FROM (
+        SELECT x.organization_id, x.queue_id FROM wa_queue_due x
+        WHERE x.hold_id = p_hold_id AND x.organization_id = p_org AND x.hold_reason <> p_kind
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) w
+    WHERE d.organization_id = w.organization_id AND d.queue_id = w.queue_id
+$$;
+
+COMMENT ON FUNCTION _wa_relabel_held(uuid, bigint, text) IS
+'Internal: says anew for what rows in a hold wait.';
+
 -- The window has closed: from now on the row is its fall-back template, and is judged as one.
 CREATE OR REPLACE FUNCTION _wa_turn_into_fallback(p_org uuid, p_waba_id text, p_ids uuid[]) RETURNS uuid[]
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT

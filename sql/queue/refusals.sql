@@ -92,6 +92,9 @@ BEGIN
             ELSE 'WA008'
         END;
         v_hint := 'The limits are those of the Cloud API''s message types; see Meta''s reference.';
+        IF v_problem IS NULL AND _wa_named_file(p_type, p_content) IS NOT NULL THEN
+            RETURN _wa_named_file_problem(p_org, p_type, p_content ->> 'media_id');
+        END IF;
     END IF;
     RETURN CASE WHEN v_sqlstate IS NOT NULL THEN ARRAY[v_sqlstate, v_problem, v_hint] END;
 END
@@ -259,6 +262,13 @@ DECLARE
     v_recorded record;
 BEGIN
     PERFORM _wa_analyze_refilled('{wa_outbound_queue}', cardinality(p_ids));
+    -- In a statement of its own: what is checked below is what stays.
+    PERFORM _wa_use_media(
+        p_org, array_agg(_wa_named_file(q.type, q.content)), array_agg(greatest(q.scheduled_at, v_now))
+    )
+    FROM _wa_queue_rows(p_org, p_ids) q
+    WHERE _wa_named_file(q.type, q.content) IS NOT NULL
+    HAVING count(*) > 0;
     PERFORM FROM (
         SELECT
             array_agg(CASE WHEN NOT _wa_is_user_id(q.phone) THEN q.phone END) AS phones,

@@ -48,6 +48,10 @@ CREATE TABLE wa_outbound_queue (
 CREATE INDEX wa_outbound_queue_reference_idx
 ON wa_outbound_queue (reference, organization_id) WHERE reference IS NOT NULL;
 
+-- Cleaning up asks whether a file is waited for. Nothing of a row without one stands here.
+CREATE INDEX wa_outbound_queue_media_idx
+ON wa_outbound_queue ((content ->> 'media_id')) WHERE content ->> 'media_id' IS NOT NULL;
+
 -- class = 2 * priority rank (0 high, 1 normal, 2 low) + 1, + 1 when the organization's rate limit counts it.
 CREATE TABLE wa_queue_due (
     organization_id uuid NOT NULL,
@@ -108,7 +112,9 @@ COMMENT ON COLUMN wa_outbound_queue.template_params IS
 'JSON array: body values in order. JSON object: values by the template''s declared names. '
 '{"header": ..., "body": ..., "buttons": ...} gives the other components too.';
 COMMENT ON COLUMN wa_outbound_queue.content IS
-'The message object of the Cloud API for every type but text and template.';
+'The message object of the Cloud API for every type but text and template. A file is named by link, by the '
+'id that the provider gave it, or, as media_id, by its id in wa_media: then it is uploaded when it has to '
+'be.';
 COMMENT ON COLUMN wa_outbound_queue.reply_to IS 'wamid of the message that this one quotes.';
 COMMENT ON COLUMN wa_outbound_queue.status IS 'pending, sending, sent, failed or cancelled.';
 COMMENT ON COLUMN wa_outbound_queue.scheduled_at IS 'Not sent before.';
@@ -137,7 +143,8 @@ COMMENT ON COLUMN wa_queue_due.template_id IS
 COMMENT ON COLUMN wa_queue_due.hold_reason IS
 'retry where due_at was moved on, else the kind of the hold.';
 COMMENT ON COLUMN wa_queue_due.hold_id IS
-'The cause that it waits for, a row of wa_queue_holds; NULL for what may go when its turn comes.';
+'The cause that it waits for: a row of wa_queue_holds, or below zero one of wa_media_uploads; NULL for what '
+'may go when its turn comes.';
 COMMENT ON COLUMN wa_queue_due.expires_at IS 'That of the message; infinity where it has none.';
 COMMENT ON TABLE wa_queue_inflight IS
 'Internal: rows handed to a dispatcher, or whose outcome is not known yet.';

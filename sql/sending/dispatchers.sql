@@ -102,6 +102,7 @@ BEGIN
         END;
     END LOOP;
     v_expired := _wa_expire_queued(c_expired_at_once, clock_timestamp());
+    PERFORM _wa_free_after_uploads();
     PERFORM _wa_expire_panics(clock_timestamp());
     FOR v_org IN
         SELECT DISTINCT d.organization_id AS id FROM wa_queue_due d
@@ -203,6 +204,12 @@ BEGIN
                 SELECT CASE WHEN min(d.expires_at) <= v_now THEN v_now + interval '1 second' END
                 FROM wa_queue_due d WHERE d.expires_at < 'infinity'
             ),
+            -- Uploads let their rows go by notification; here it is only said that something is to come.
+            (
+                SELECT min(greatest(u.next_attempt_at, v_now + interval '1 second'))
+                FROM wa_media_uploads u
+                WHERE u.status = 'pending' AND EXISTS (SELECT FROM wa_queue_due d WHERE d.hold_id = -u.id)
+            ),
             (
                 SELECT min(least(
                     h.opens_at, f.due_at,
@@ -249,7 +256,8 @@ END
 $$;
 
 COMMENT ON FUNCTION get_wa_next_due() IS
-'When the next row becomes due, expired ones are ended, or a held lane is free (NULL: never, by itself). '
+'When the next row becomes due, expired ones are ended, a held lane is free, or a file that rows wait for is '
+'looked after (NULL: never, by itself). '
 'is_contended: a lane has due rows that another dispatcher may be claiming at this moment, so ask again '
 'soon; is_sifting: claims are setting aside rows that cannot go, so ask again at once.';
 

@@ -16,6 +16,7 @@ DECLARE
     v_state wa_lane_states;
     v_hold wa_queue_holds;
     v_late text;
+    v_upload_error text;
 BEGIN
     SELECT o.* INTO v_org FROM wa_organizations o WHERE o.id = p_message.organization_id;
     SELECT d.* INTO v_due FROM wa_queue_due d
@@ -64,7 +65,10 @@ BEGIN
     );
     SELECT * INTO v_block FROM _wa_lane_block(v_org.id, v_due.number_id, v_now);
     SELECT * INTO v_state FROM _wa_lane_state(v_org.id, v_due.number_id);
-    IF v_due.hold_id IS NOT NULL THEN
+    IF v_due.hold_id < 0 THEN
+        SELECT 'file', u.next_attempt_at, u.error INTO v_hold.reason, v_hold.opens_at, v_upload_error
+        FROM wa_media_uploads u WHERE u.organization_id = v_org.id AND u.id = -v_due.hold_id;
+    ELSIF v_due.hold_id IS NOT NULL THEN
         SELECT h.* INTO v_hold FROM wa_queue_holds h
         WHERE h.organization_id = v_org.id AND h.id = v_due.hold_id AND h.opens_at > v_now;
     ELSIF v_due.hold_reason = 'retry' AND v_due.due_at > v_now THEN
@@ -124,9 +128,12 @@ BEGIN
             WHEN 'in_order' THEN 'an earlier message to the same recipient goes first'
             WHEN 'messaging_limit'
                 THEN 'the portfolio''s messaging limit of unique recipients in 24 hours is reached'
+            WHEN 'file' THEN concat_ws('; ', 'its file is being uploaded to the provider',
+                'the last try failed: ' || v_upload_error)
             ELSE 'waits for its next try: ' || coalesce(p_message.last_error, '') END;
         hint := CASE v_hold.reason WHEN 'messaging_limit'
             THEN 'The limit rises with quality; SELECT * FROM wa_portfolios;'
+            WHEN 'file' THEN 'SELECT * FROM wa_media_uploads; a running bin/wa dispatch uploads it.'
             ELSE 'Nothing to do.' END;
     ELSIF v_state.held_until > v_now AND v_state.hold_reason = 'organization_rate'
         AND _wa_is_metered_class(v_due.class)
@@ -243,7 +250,17 @@ AS $$
 DECLARE
     v_message wa_outbound_queue := _wa_visible_message($1);
     v_template wa_templates;
+    v_number text;
 BEGIN
+    SELECT n.phone_number_id INTO v_number
+    FROM (
+        SELECT d.number_id FROM wa_queue_due d
+        WHERE d.organization_id = v_message.organization_id AND d.queue_id = v_message.id
+        UNION ALL
+        SELECT i.number_id FROM wa_queue_inflight i
+        WHERE i.organization_id = v_message.organization_id AND i.queue_id = v_message.id
+    ) q
+    JOIN wa_phone_numbers n ON n.organization_id = v_message.organization_id AND n.id = q.number_id;
     SELECT t.* INTO v_template
     FROM wa_templates t
     WHERE t.organization_id = v_message.organization_id AND t.id = coalesce(
@@ -262,7 +279,12 @@ BEGIN
             FROM wa_queue_due d
             WHERE d.organization_id = v_message.organization_id AND d.queue_id = v_message.id
         ), v_message.phone),
-        v_message.type, v_message.text_body, v_message.content, v_message.reply_to, v_template,
+        v_message.type, v_message.text_body,
+        CASE WHEN _wa_named_file(v_message.type, v_message.content) IS NULL OR v_template.id IS NOT NULL
+            THEN v_message.content
+            ELSE _wa_provider_content(v_message.organization_id, v_message.content, v_number, clock_timestamp())
+        END,
+        v_message.reply_to, v_template,
         _wa_request_components(
             v_message.type, v_message.content, v_message.template_params, v_message.fallback_template_params,
             v_template
@@ -323,6 +345,9 @@ AS $$
         LEFT JOIN LATERAL (
             SELECT h.reason, h.opens_at FROM wa_queue_holds h
             WHERE h.organization_id = q.organization_id AND h.id = q.hold_id AND h.opens_at > clock_timestamp()
+            UNION ALL
+            SELECT 'file', u.next_attempt_at FROM wa_media_uploads u
+            WHERE u.organization_id = q.organization_id AND u.id = -q.hold_id
             UNION ALL
             SELECT q.hold_reason, q.due_at
             WHERE q.hold_id IS NULL AND q.hold_reason IS NOT NULL AND q.due_at > clock_timestamp()

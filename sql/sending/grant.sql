@@ -19,7 +19,10 @@ BEGIN
         (p_number).phone_number_id, (p_number).provider,
         _wa_request_path((p_number).provider, (p_number).phone_number_id),
         _wa_build_request(
-            q.id, q.attempt, a.phone, q.type, q.text_body, q.content, q.reply_to, t.template, c.components
+            q.id, q.attempt, a.phone, q.type, q.text_body,
+            CASE WHEN _wa_named_file(q.type, q.content) IS NULL OR (t.template).id IS NOT NULL THEN q.content
+                ELSE _wa_provider_content((p_org).id, q.content, (p_number).phone_number_id, p_now) END,
+            q.reply_to, t.template, c.components
         )::text,
         30::double precision,
         extract(epoch FROM u.start_at - p_now)::double precision

@@ -241,6 +241,9 @@ BEGIN
             PERFORM _wa_set_aside(
                 p_org, p_number, v_verdict.failed, v_verdict.fail_codes, v_verdict.converted);
         END IF;
+        IF v_verdict.fileless IS NOT NULL THEN
+            PERFORM _wa_hold_for_files((p_org).id, p_number, v_verdict.fileless, v_verdict.files);
+        END IF;
         IF v_verdict.held IS NOT NULL THEN
             PERFORM _wa_hold_rows(
                 (p_org).id, p_number, v_verdict.held, v_verdict.held_kinds, v_verdict.held_contacts,
@@ -399,6 +402,9 @@ BEGIN
         UNION ALL
         SELECT FROM wa_queue_due d
         WHERE d.organization_id = OLD.organization_id AND d.number_id = OLD.id AND d.hold_id IS NULL
+        UNION ALL
+        SELECT FROM wa_queue_due d
+        WHERE d.hold_id < 0 AND d.organization_id = OLD.organization_id AND d.number_id = OLD.id
         UNION ALL
         SELECT FROM wa_queue_holds h
         JOIN wa_queue_due d ON d.organization_id = h.organization_id AND d.hold_id = h.id

@@ -20,8 +20,9 @@ COMMENT ON FUNCTION _wa_turns_of(uuid, bigint, bigint, integer, uuid, integer, t
 'Internal: how many messages of a priority a dispatcher may be handed out for a recipient, of at most so '
 'many in flight: none while an earlier one is in flight that must be recorded first.';
 
--- It was handed back, committed late, or waits itself for its turn. One that waits for something of its own
--- (a limit, a time) holds up nobody, one that waits for the organization's minute only its like.
+-- It was handed back, committed late, waits itself for its turn, or for its file, which is being uploaded.
+-- One that waits for something of its own (a limit, a time, a file that did not get there at once) holds up
+-- nobody, one that waits for the organization's minute only its like.
 CREATE OR REPLACE FUNCTION _wa_first_in_turn(
     p_org uuid, p_number_id bigint, p_contact_id bigint, p_class integer, p_picked uuid[], p_now timestamptz
 ) RETURNS TABLE (queue_id uuid)
@@ -36,7 +37,7 @@ BEGIN ATOMIC
         OFFSET 0
     ) o
     WHERE o.organization_id = p_org AND o.number_id = p_number_id AND o.expires_at > p_now
-        AND ((o.hold_id IS NULL AND o.due_at <= p_now) OR o.hold_reason = 'recipient')
+        AND ((o.hold_id IS NULL AND o.due_at <= p_now) OR o.hold_reason IN ('recipient', 'file'))
         AND o.queue_id <> ALL (p_picked)
     LIMIT 1;
 END;

@@ -10,7 +10,8 @@ CREATE OR REPLACE FUNCTION _wa_weigh_due(
     OUT fail_codes text[],
     OUT held uuid[], OUT held_kinds text[], OUT held_contacts bigint[], OUT held_reasons text[],
     OUT held_until timestamptz[], OUT converted uuid[], OUT counted bigint[], OUT tier_limit integer,
-    OUT tier_version bigint, OUT tier_counted_at timestamptz, OUT tier_used integer, OUT tier_taken integer
+    OUT tier_version bigint, OUT tier_counted_at timestamptz, OUT tier_used integer, OUT tier_taken integer,
+    OUT fileless uuid[], OUT files text[]
 )
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -21,6 +22,7 @@ DECLARE
     v_tier_room integer;
     v_tier_free_at timestamptz;
     v_told bigint[] := '{}';
+    v_absent text[];
 BEGIN
     -- Only templates open conversations.
     IF v_templates > 0 THEN
@@ -39,11 +41,13 @@ BEGIN
     -- became another contact's, since it was picked. Judged is what the locked rows say.
     SELECT array_agg(q.id) AS ids, array_agg(d.place) AS places, array_agg(u.contact_id) AS contact_ids, array_agg(u.template_id) AS template_ids,
         array_agg(u.class) AS classes, array_agg(q.expires_at <= p_now) AS expired,
-        array_agg(q.fallback_template_name IS NOT NULL) AS fallbacks
+        array_agg(q.fallback_template_name IS NOT NULL) AS fallbacks, array_agg(q.file) AS files
     INTO v_locked
     FROM unnest(p_ids, p_contact_ids, p_template_ids, p_classes) u (id, contact_id, template_id, class)
     CROSS JOIN LATERAL (
-        SELECT x.id, x.expires_at, x.fallback_template_name FROM wa_outbound_queue x
+        SELECT x.id, x.expires_at, x.fallback_template_name,
+            CASE WHEN u.template_id IS NULL THEN _wa_named_file(x.type, x.content) END AS file
+        FROM wa_outbound_queue x
         WHERE x.organization_id = (p_org).id AND x.id = u.id AND x.status = 'pending'
             AND x.scheduled_at <= p_now
         LIMIT 1
@@ -78,8 +82,9 @@ BEGIN
             FOR NO KEY UPDATE SKIP LOCKED
         ) l ON true;
     END IF;
+    v_absent := _wa_absent_files((p_org).id, (p_number).phone_number_id, v_locked.files, p_now);
     WITH judged AS MATERIALIZED (
-        SELECT j.*, v_locked.classes[j.place]::integer AS class, v_locked.expired[j.place] AS is_expired,
+        SELECT j.*, v_locked.files[j.place] AS file, v_locked.classes[j.place]::integer AS class, v_locked.expired[j.place] AS is_expired,
             v_locked.fallbacks[j.place] AS has_fallback
         FROM _wa_judge(
             (p_org).id, v_locked.ids, array_fill((p_number).id, ARRAY[cardinality(v_locked.ids)]),
@@ -94,6 +99,7 @@ BEGIN
                 WHEN j.refusal = 'window_closed' AND j.has_fallback THEN 'convert'
                 WHEN j.refusal IS NOT NULL THEN 'fail'
                 WHEN j.hold_until IS NOT NULL THEN 'hold'
+                WHEN j.file = ANY (v_absent) THEN 'file'
                 ELSE 'go'
             END AS verdict
         FROM judged j
@@ -103,7 +109,9 @@ BEGIN
         SELECT p.*,
             count(*) FILTER (WHERE p.verdict = 'go') OVER (PARTITION BY p.contact_id ORDER BY p.place) AS k,
             array_agg(p.queue_id) OVER (PARTITION BY p.contact_id) AS picked,
-            row_number() OVER (PARTITION BY p.contact_id, p.class ORDER BY p.place) AS nth
+            row_number() OVER (PARTITION BY p.contact_id, p.class ORDER BY p.place) AS nth,
+            bool_or(p.verdict = 'file') OVER (PARTITION BY p.contact_id, p.class ORDER BY p.place)
+                AS is_behind_file
         FROM by_policy p
     ),
     looked_up AS (
@@ -130,13 +138,14 @@ BEGIN
     ),
     told AS (
         SELECT l.place, l.queue_id, l.contact_id, l.template_id, l.class, l.is_within_24h, l.refusal,
-            l.is_expired, l.verdict, l.k, l.hold_until, l.hold_reason,
+            l.is_expired, l.verdict, l.file, l.k, l.hold_until, l.hold_reason,
             first_value(l.clear_at) OVER same AS clear_at,
             (p_org).order_mode = 'delivered' AND first_value(l.wait_until) OVER same > p_now
                 AS is_undelivered,
             first_value(l.wait_until) OVER same AS wait_until,
             first_value(l.turns) OVER same AS turns,
-            coalesce(first_value(l.earlier_id) OVER same < l.queue_id, false) AS is_out_of_order,
+            coalesce(first_value(l.earlier_id) OVER same < l.queue_id, false) OR l.is_behind_file
+                AS is_out_of_order,
             least(
                 coalesce(first_value(l.room) OVER same, _wa_pair_burst()),
                 CASE WHEN (p_org).order_mode = 'delivered' THEN 1 END
@@ -175,7 +184,7 @@ BEGIN
         ) t
     ),
     final AS (
-        SELECT t.place, t.queue_id, t.contact_id, t.template_id, t.class, t.is_within_24h, t.slot,
+        SELECT t.place, t.queue_id, t.contact_id, t.template_id, t.class, t.is_within_24h, t.slot, t.file,
             CASE WHEN t.is_expired THEN 'expired' ELSE t.refusal END AS fail_code,
             CASE WHEN t.turn_at IS NOT NULL OR t.slot > v_tier_room THEN 'hold' ELSE t.verdict END AS verdict,
             CASE
@@ -214,9 +223,12 @@ BEGIN
         array_agg(f.opens_at ORDER BY f.place) FILTER (WHERE f.verdict = 'hold'),
         array_agg(f.queue_id) FILTER (WHERE f.verdict = 'convert'),
         max(f.slot) FILTER (WHERE f.verdict = 'go'),
-        array_agg(f.contact_id) FILTER (WHERE f.verdict = 'go' AND f.slot IS NOT NULL)
+        array_agg(f.contact_id) FILTER (WHERE f.verdict = 'go' AND f.slot IS NOT NULL),
+        array_agg(f.queue_id ORDER BY f.place) FILTER (WHERE f.verdict = 'file'),
+        array_agg(f.file ORDER BY f.place) FILTER (WHERE f.verdict = 'file')
     INTO granted, granted_places, granted_contacts, granted_templates, granted_classes, granted_open, metered,
-        failed, fail_codes, held, held_kinds, held_contacts, held_reasons, held_until, converted, tier_taken, counted
+        failed, fail_codes, held, held_kinds, held_contacts, held_reasons, held_until, converted, tier_taken, counted,
+        fileless, files
     FROM final f;
     tier_limit := v_tier_limit;
 END
@@ -225,8 +237,9 @@ $$;
 COMMENT ON FUNCTION _wa_weigh_due(
     wa_organizations, wa_phone_numbers, uuid, uuid[], bigint[], uuid[], smallint[], integer, timestamptz
 ) IS
-'Internal: divides picked rows into granted, failed (expired or refused), held (with reason and time) and '
-'those to be turned into their fall-back template. Locks the queue rows.';
+'Internal: divides picked rows into granted, failed (expired or refused), held (with reason and time), '
+'those to be turned into their fall-back template, and those whose files the provider does not have '
+'(fileless, with the files). Locks the queue rows.';
 
 CREATE OR REPLACE FUNCTION _wa_set_aside(
     p_org wa_organizations, p_number wa_phone_numbers, p_failed uuid[], p_fail_codes text[],

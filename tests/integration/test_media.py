@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 from harness import Database
+from simulated import wait_until
 from webhook_bodies import NUMBER_ID, message
 
 CONTENT = b"picture"
@@ -15,6 +16,7 @@ CONTENT = b"picture"
 @pytest.fixture
 def media(db: Database) -> Database:
     """With two messages that have a file; that of the first is stored."""
+    db.query("SELECT adopt_wa_database()")
     db.query("SELECT register_wa_phone_number(%s, '+1 555 123 4567', '200')", NUMBER_ID)
     for n in (1, 2):
         body = message(f"wamid.{n}", "5491140000001", 1790000000 + n, "image", {"id": f"M{n}"})
@@ -39,22 +41,23 @@ def link_to(media: Database, max_access: int) -> tuple[str, str]:
 @pytest.mark.parametrize("max_access", [1, 3])
 def test_a_link_opens_as_often_as_it_may_however_many_ask(media: Database, max_access: int) -> None:
     link = link_to(media, max_access)
-    ready = threading.Barrier(8)
-    seen: Counter[tuple[str, bytes | None]] = Counter()
+    ready = threading.Barrier(50)
+    seen: Counter[tuple[str, str | None]] = Counter()
 
     def ask() -> None:
         with media.connect() as connection:
             ready.wait()
-            row = connection.execute("SELECT outcome, content FROM open_wa_media(%s, %s)", link).fetchone()
+            row = connection.execute("SELECT outcome, store FROM open_wa_media(%s, %s)", link).fetchone()
             assert row
             seen[row] += 1
 
-    sessions = [threading.Thread(target=ask) for _ in range(8)]
+    sessions = [threading.Thread(target=ask) for _ in range(50)]
     for session in sessions:
         session.start()
     for session in sessions:
         session.join()
-    assert seen == {("ok", CONTENT): max_access, ("used_up", None): 8 - max_access}
+    assert seen == {("ok", "database"): max_access, ("used_up", None): 50 - max_access}
+    assert media.query("SELECT read_wa_media(%s, %s) AS content", *link) == [{"content": CONTENT}]
     assert media.query("SELECT access_count FROM wa_media_signatures") == [{"access_count": max_access}]
     assert media.query("SELECT count(*) AS n FROM audit_log WHERE event = 'media_opened'") == [
         {"n": max_access}
@@ -70,9 +73,59 @@ def test_an_opening_that_is_undone_does_not_count(media: Database) -> None:
 
 
 def test_two_who_fetch_get_different_files(media: Database) -> None:
-    claim = "SELECT provider_media_id FROM claim_wa_media(10)"
+    claim = "SELECT path FROM claim_wa_media(10)"
+    path = f"/M2?phone_number_id={NUMBER_ID}"
     with media.connect(autocommit=False) as first, media.connect() as second:
-        assert first.execute(claim).fetchall() == [("M2",)]
+        assert first.execute(claim).fetchall() == [(path,)]
         assert second.execute(claim).fetchall() == []
         first.rollback()
-        assert second.execute(claim).fetchall() == [("M2",)]
+        assert second.execute(claim).fetchall() == [(path,)]
+
+
+def test_a_file_that_is_being_named_is_not_cleaned_up(media: Database) -> None:
+    (made,) = media.query("SELECT create_wa_media('mine', 'text/plain')::text AS id")
+    clean = "SELECT cleanup_expired_wa_media()"
+    queue = (
+        "INSERT INTO wa_outbound_queue (phone, type, content, on_refusal, scheduled_at)"
+        " VALUES ('+5491140000001', 'document', jsonb_build_object('media_id', %s::text), 'record',"
+        " now() + interval '1 hour')"
+    )
+    with media.connect(autocommit=False) as app, media.connect() as admin:
+        admin.execute(
+            "UPDATE wa_media SET expires_at = now() + interval '50 ms' WHERE id = %s", (made["id"],)
+        )
+        app.execute(queue, (made["id"],))
+        admin.execute("SELECT pg_sleep(0.06)")
+        assert admin.execute(clean).fetchone() == (0,)
+        app.commit()
+        assert admin.execute(clean).fetchone() == (0,)
+        admin.execute("UPDATE wa_outbound_queue SET status = 'cancelled', change_no = change_no + 1")
+        assert admin.execute(clean).fetchone() == (1,)
+
+
+def test_of_the_same_bytes_that_come_twice_at_once_one_copy_stays(media: Database) -> None:
+    for n in (3, 4):
+        body = message(f"wamid.{n}", "5491140000001", 1790000000 + n, "document", {"id": f"M{n}"})
+        media.query("SELECT ingest_wa_webhook(%s)", body)
+    media.query("SELECT process_wa_webhooks()")
+    store = (
+        "SELECT store_wa_media(organization_id, id, 'the same') FROM wa_media WHERE provider_media_id = %s"
+    )
+    with media.connect(autocommit=False) as first, media.connect() as second:
+        assert first.execute(store, ("M3",)).fetchone() == ("stored",)
+        waiting = threading.Thread(target=lambda: second.execute(store, ("M4",)))
+        waiting.start()
+        wait_until(
+            lambda: media.query(
+                "SELECT pid FROM pg_stat_activity"
+                " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            )
+        )
+        first.commit()
+        waiting.join()
+    (counted,) = media.query(
+        "SELECT count(DISTINCT m.blob_id) AS blobs, count(*) AS files,"
+        " (SELECT count(*) FROM wa_media_blobs b WHERE b.sha256 = sha256('the same')) AS kept"
+        " FROM wa_media m WHERE m.provider_media_id IN ('M3', 'M4') AND m.status = 'stored'"
+    )
+    assert counted == {"blobs": 1, "files": 2, "kept": 1}

@@ -53,7 +53,7 @@ def test_restored_rows_are_the_same_and_migrate_finds_nothing_to_do(
     assert all(
         rows[table]
         for table in (
-            "wa_media_contents",
+            "wa_media_chunks",
             "siren_events",
             "wa_packs",
             "profiles",

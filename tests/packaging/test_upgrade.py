@@ -6,6 +6,7 @@ release brings.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -329,8 +330,58 @@ def test_every_release_upgrades_to_a_fresh_installation_and_keeps_its_rows(
     # A release may bring rules; those that were there stay as an operator left them.
     kept = tuple(old[:-1] for old in before["wa_error_rules"])
     after["wa_error_rules"] = [row for row in after["wa_error_rules"] if row.startswith(kept)]
-    for table in before.keys() - {"wa_migrations", "wa_packs"}:
+    # Bytes of files have moved; the next test looks for them.
+    for table in before.keys() - {"wa_migrations", "wa_packs", "wa_media_contents"}:
         # New columns come last.
         assert [row[: len(old) - 1] for row, old in zip(after[table], before[table], strict=True)] == [
             old[:-1] for old in before[table]
         ], table
+
+
+def test_an_upgrade_keeps_what_was_stored_byte_for_byte(
+    make_database: Callable[..., Database], pg: Server
+) -> None:
+    extensions = next(Path(pg.directory).glob("root/usr/share/postgresql/*/extension"))
+    shutil.copy(CHECKOUT / "migrations/released/pg_whatsapp--0.2.0.sql", extensions)
+    database = make_database(bare=True)
+    large = os.urandom(2_500_000)
+    with database.connect() as connection:
+        connection.execute("CREATE EXTENSION pg_whatsapp VERSION '0.2.0' CASCADE")
+        connection.execute("SELECT migrate_wa()")
+        for n, content in enumerate([large, large, b"small", b"", b"failed"]):
+            connection.execute(
+                "INSERT INTO wa_media (direction, media_type, provider_media_id, filename)"
+                " VALUES ('inbound', 'document', %s, 'a.pdf')",
+                (f"M{n}",),
+            )
+            connection.execute(
+                "SELECT store_wa_media(organization_id, id, %s) FROM wa_media WHERE provider_media_id = %s",
+                (content, f"M{n}"),
+            )
+        connection.execute("SELECT fail_wa_media(organization_id, id, 'x', true) FROM wa_media")
+        links = connection.execute(
+            "SELECT m.provider_media_id, l.id, l.token FROM wa_media m, create_wa_media_signature(m.id) l"
+            " WHERE m.status = 'stored'"
+        ).fetchall()
+        connection.execute("ALTER EXTENSION pg_whatsapp UPDATE")
+        connection.execute("SELECT migrate_wa()")
+        had = {}
+        for name, link_id, token in links:
+            opened = connection.execute(
+                "SELECT outcome FROM open_wa_media(%s, %s)", (link_id, token)
+            ).fetchone()
+            parts = connection.execute(
+                "SELECT read_wa_media(%s, %s, n * 1048576) FROM generate_series(0, 3) AS n", (link_id, token)
+            ).fetchall()
+            had[name] = (opened, b"".join(part or b"" for (part,) in parts))
+        kept = connection.execute("SELECT count(*), sum(size)::integer FROM wa_media_blobs").fetchone()
+        usage = connection.execute("SELECT bytes FROM wa_media_usages").fetchone()
+    assert had == {
+        "M0": (("ok",), large),
+        "M1": (("ok",), large),
+        "M2": (("ok",), b"small"),
+        "M3": (("gone",), b""),
+        "M4": (("ok",), b"failed"),
+    }
+    assert kept == (3, 2_500_000 + 5 + 6)
+    assert usage == (2_500_000 + 5 + 6,)
