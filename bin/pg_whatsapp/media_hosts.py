@@ -1,8 +1,8 @@
 """Where a provider's files may be: at hosts of the provider, and nowhere that leads inside.
 
 A token goes along, and what comes back is kept, so a redirect or a forged answer must lead nowhere else.
-Where the API is, the operator said; that may be anywhere. All else is a list, over TLS, and at addresses of the
-internet, as outside.py sees to.
+Where the API is, the operator said; that may be anywhere. All else is a list, over TLS, at addresses of the
+internet, which outside.py sees to.
 """
 
 from __future__ import annotations
