@@ -47,9 +47,14 @@ def test_every_curl_line(server: ApiServer, simulator: SimulatorProcess) -> None
         "INSERT INTO wa_templates (name, category, status, body_text)"
         " VALUES ('PAYMENT_REMINDER', 'UTILITY', 'APPROVED', '{{1}} {{2}} {{3}} {{4}}')"
     )
+    [link] = db.query(
+        "SELECT id::text, token FROM create_wa_media_signature("
+        "create_wa_media('%PDF-1.4 invoice', 'application/pdf', 'invoice.pdf')::uuid)"
+    )
     seen: dict[str, tuple[int, str]] = {}
     for command in commands():
-        status, body = run(command, server, simulator)
+        linked = command.replace("uuid-123", link["id"]).replace("access-token-456", link["token"])
+        status, body = run(linked, server, simulator)
         seen[command] = (status, body)
 
     def of(part: str) -> tuple[int, str]:
@@ -69,6 +74,7 @@ def test_every_curl_line(server: ApiServer, simulator: SimulatorProcess) -> None
     assert (status, json.loads(body)["queue"]["due"]) == (200, 2)
     assert of("/webhook?") == (200, "123")
     assert of("graph.facebook.com")[0] == 200
+    assert of("/media/") == (200, "%PDF-1.4 invoice")
     # Until the issue that builds their engine.
     assert of("/payment-link")[0] == of("/process-flows")[0] == 501
     assert len(seen) == 9
