@@ -1,4 +1,4 @@
-"""Errors of the `wa` command.
+"""Errors of the `wa` command, and of the client.
 
 WaError
 ├── ConfigError          a setting is missing or wrong
@@ -13,6 +13,7 @@ WaError
 │   │   └── VersionMismatchError  this program and the schema do not fit (WA402)
 │   ├── RightsError           the role may not do this (WA5.., 42501)
 │   └── ApiError              what is asked over HTTP (WA6..)
+│       └── LimitError            too many requests with the key
 ├── UnavailableError  no connection, after waiting for one
 ├── SealError            a stored secret cannot be opened with the keys at hand
 └── ProviderError        the provider answered with an error, outside of sending
@@ -22,7 +23,10 @@ Each carries one line that may be shown and logged: no message text, phone numbe
 
 from __future__ import annotations
 
-import psycopg
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psycopg
 
 
 class WaError(Exception):
@@ -93,6 +97,15 @@ class RightsError(DatabaseError):
 
 class ApiError(DatabaseError):
     """A key, its scope or its role, or a request that was made before."""
+
+
+class LimitError(ApiError):
+    """Too many requests with the key."""
+
+    def __init__(self, message: str, hint: str | None = None, retry_after_s: int | None = None) -> None:
+        super().__init__(message, hint)
+        #: When the next one may come.
+        self.retry_after_s = retry_after_s
 
 
 class NotAdoptedError(InstallationError):

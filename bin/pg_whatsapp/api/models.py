@@ -139,6 +139,30 @@ class OptOut(Asked):
     reason: str | None = None
 
 
+class PhoneText(Asked):
+    """A phone number in whatever form."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"phone": "+1 (555) 123-4567"}]})
+
+    phone: str = Field(max_length=100)
+    region: str | None = Field(None, description="ISO 3166, for national forms.", max_length=10)
+    area_code: str | None = Field(None, description="For local forms.", max_length=10)
+    or_null: bool = Field(False, description="What is no phone number gives null instead of an error.")
+
+
+class MediaLinkWish(Asked):
+    """The file of a message, or a file by its own id, and how often and how long its link opens."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"message_id": 123, "max_access": 1, "ttl_minutes": 60}]}
+    )
+
+    message_id: int | None = Field(None, ge=1, le=2**63 - 1)
+    media_id: UUID | None = None
+    max_access: int = Field(1, ge=1, le=2**31 - 1)
+    ttl_minutes: int = Field(60, ge=1, le=2**31 - 1)
+
+
 class Told(BaseModel):
     """A body that we answer with."""
 
@@ -325,6 +349,40 @@ class Thread(Told):
     conversations: list[Conversation]
     messages: list[LedgerMessage]
     next: str | None
+
+
+class SendableTemplate(Told):
+    """A template that may be sent now."""
+
+    name: str
+    language: str
+    category: str
+    body_text: str
+    parameters: list[Any]
+
+
+class SendOptions(Told):
+    """What may go where free text may not."""
+
+    last_customer_message_at: datetime | None
+    window_closed_at: datetime | None
+    templates: list[SendableTemplate]
+
+
+class PhoneNumber(Told):
+    """A phone number in E.164."""
+
+    phone: str | None
+
+
+class MediaLink(Told):
+    """A link to a file. The token is told only here."""
+
+    id: UUID
+    token: str
+    path: str
+    url: str | None = None
+    expires_at: datetime
 
 
 class TemplateRow(Told):

@@ -193,6 +193,57 @@ async def get_conversation(
     return answer(request, done)
 
 
+@router.get(
+    "/conversations/{phone}/send-options",
+    tags=["conversations"],
+    **operation("read", models.SendOptions, 404),
+)
+async def get_send_options(
+    request: Request, phone: models.PhonePath, phone_number_id: str | None = None
+) -> Response:
+    """What may go to a customer when free text may not: when the window closed, up to 50 templates."""
+    done = await service_of(request).call(
+        request, "read", "SELECT get_wa_send_options(%s, %s)::text", phone, phone_number_id
+    )
+    return answer(request, done)
+
+
+@router.post("/normalize-phone", tags=["conversations"], **operation("read", models.PhoneNumber))
+async def normalize_phone(request: Request, number: models.PhoneText) -> Response:
+    """A phone number in E.164, as the database reads it."""
+    done = await service_of(request).call(
+        request,
+        "read",
+        "SELECT jsonb_build_object('phone', try_normalize_phone_e164(%s, %s, %s))::text"
+        if number.or_null
+        else "SELECT jsonb_build_object('phone', normalize_phone_e164(%s, %s, %s))::text",
+        number.phone,
+        number.region,
+        number.area_code,
+    )
+    return answer(request, done)
+
+
+@router.post("/media/links", tags=["media"], **operation("media", models.MediaLink, 404, status=201))
+async def create_media_link(request: Request, wish: models.MediaLinkWish) -> Response:
+    """Make a link to the file of a message, or of a file by its own id, that opens so often and so long."""
+    if (wish.message_id is None) == (wish.media_id is None):
+        raise Problem(422, "request", "a link needs message_id or media_id, and not both")
+    done = await service_of(request).call(
+        request,
+        "media",
+        "SELECT to_jsonb(l)::text FROM create_wa_media_signature(message_id => %s::bigint,"
+        " max_access => %s, ttl_minutes => %s) l"
+        if wish.media_id is None
+        else "SELECT to_jsonb(l)::text FROM create_wa_media_signature(media_id => %s::uuid,"
+        " max_access => %s, ttl_minutes => %s) l",
+        wish.message_id if wish.media_id is None else wish.media_id,
+        wish.max_access,
+        wish.ttl_minutes,
+    )
+    return answer(request, done, 201)
+
+
 @router.get("/templates", tags=["templates"], **operation("read", models.Templates))
 async def list_templates(
     request: Request,
