@@ -15,7 +15,7 @@ from psycopg.rows import tuple_row
 
 from pg_whatsapp.client import failures
 from pg_whatsapp.client.operations import Call
-from pg_whatsapp.errors import InstallationError
+from pg_whatsapp.errors import ConfigError, InstallationError
 
 R = TypeVar("R")
 
@@ -29,9 +29,18 @@ _CHOOSE: LiteralString = "SELECT pg_catalog.set_config('wa.organization_id', %s,
 
 
 def _settings(conninfo: str | None) -> dict[str, Any]:
+    where = os.environ.get("DATABASE_URL", "") if conninfo is None else conninfo
+    try:
+        psycopg.conninfo.conninfo_to_dict(where)
+    except psycopg.ProgrammingError:
+        # Its text may quote all of the string, and so the password.
+        raise ConfigError(
+            "libpq cannot read the connection string",
+            "As in postgresql://user@host:5432/database?sslmode=require, or dbname=shop user=web.",
+        ) from None
     # Prepared statements would stay in sessions that a pooler gives to others.
     return {
-        "conninfo": os.environ.get("DATABASE_URL", "") if conninfo is None else conninfo,
+        "conninfo": where,
         "autocommit": True,
         "connect_timeout": 10,
         "prepare_threshold": None,

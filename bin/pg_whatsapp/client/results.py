@@ -279,7 +279,7 @@ def _time(value: str) -> datetime:
 
 @cache
 def reader(kind: Any) -> Callable[[Any], Any]:
-    """What turns JSON into a type: UUID and datetime wherever it has them. Unknown fields stay as they are."""
+    """What turns JSON into a type: UUID and datetime wherever it has them. Unknown fields stay as is."""
     if kind is datetime:
         return _time
     if kind is UUID:
