@@ -260,8 +260,6 @@ REFUSED: list[tuple[Callable[[Driven], Any], type[errors.WaError], str]] = [
     (lambda c: c.get_message(7), errors.InputError, "P0002"),
     (lambda c: c.cancel_message(NOBODY), errors.InputError, "P0002"),
     (lambda c: c.get_conversation("+5491140000099"), errors.InputError, "P0002"),
-    (lambda c: c.search_conversations(limit=201), errors.InputError, "22023"),
-    (lambda c: c.iter_conversations(limit=0), errors.InputError, "22023"),
     (lambda c: c.search_conversations(cursor="x"), errors.InputError, "22023"),
     (lambda c: c.create_template("hello", "Hi"), errors.InputError, "23505"),
     (lambda c: c.normalize_phone_e164("invalid_number"), errors.InputError, "22023"),
@@ -275,6 +273,8 @@ NONSENSE: list[Callable[[Driven], Any]] = [
     lambda c: c.send_message(ANN, "nul \0"),
     lambda c: c.send_message(ANN, **HELLO, idempotency_key="x" * 300),
     lambda c: c.send_messages([]),
+    lambda c: c.search_conversations(limit=201),
+    lambda c: c.iter_conversations(limit=0),
     lambda c: c.cancel_message("7"),
     lambda c: c.create_media_signature(),
     lambda c: c.create_media_signature(1, max_access=0),
@@ -445,7 +445,7 @@ def test_the_schema_is_found_and_no_search_path_needed(odd_schema_db: Database) 
         assert client.list_templates().items == []
     with psycopg.connect(conninfo) as connection:
         assert Client.using(connection).try_normalize_phone_e164(ANN) == ANN
-        assert connection.execute("SHOW search_path").fetchone() == ('""',)
+        assert connection.execute("SHOW search_path").fetchone() == ("",)
 
 
 def test_a_role_of_several_organizations_chooses(ways: Ways) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import selectors
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -48,12 +49,12 @@ def _settings(conninfo: str | None) -> dict[str, Any]:
 
 
 def _is_alive(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
-    """Whether a connection that nobody used for a while is there still, without asking the server."""
-    try:
-        connection.pgconn.consume_input()
-    except psycopg.Error:
+    """Whether a connection that nobody used for a while is there still: then its server has said nothing."""
+    if connection.closed:
         return False
-    return bool(connection.pgconn.status == pq.ConnStatus.OK)
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection.fileno(), selectors.EVENT_READ)
+        return not selector.select(0)
 
 
 class _Statements:
