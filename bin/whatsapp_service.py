@@ -28,13 +28,13 @@ class WhatsAppService:
     def create_media_signature(self, message_id: int, max_access: int = 1, ttl_minutes: int = 60) -> str:
         """The URL of the file of a message, which opens max_access times within ttl_minutes.
 
-        Raises ConfigError where neither the database nor WHATSAPP_PUBLIC_URL says where the web server is.
+        Raises ConfigError where the database does not know the address of the web server.
         """
         link = self.client.create_media_signature(message_id, max_access=max_access, ttl_minutes=ttl_minutes)
-        if link["url"] is None:
+        if link["url"] == link["path"]:
             raise ConfigError(
                 "nothing says under which address the web server gives files out",
-                "Set WHATSAPP_PUBLIC_URL, for example to https://shop.example.",
+                "UPDATE wa_organizations SET public_url = 'https://…' does.",
             )
         return link["url"]
 

@@ -7,6 +7,7 @@ import re
 import select
 import signal
 import subprocess
+import sys
 import textwrap
 from contextlib import suppress
 from pathlib import Path
@@ -46,7 +47,7 @@ class Block(NamedTuple):
 
     @property
     def is_run(self) -> bool:
-        return self.language in ("sql", "sh") and self.why_not is None
+        return self.language in ("sql", "sh", "python") and self.why_not is None
 
 
 def manuals() -> list[Path]:
@@ -109,6 +110,8 @@ class Reader:
         log.unlink(missing_ok=True)
         if block.language == "sql":
             self._say(f"PGUSER={block.role} {_PSQL} <{script} >{log} 2>&1")
+        elif block.language == "python":
+            self._say(f"PGUSER={block.role} {sys.executable} {script} </dev/null >{log} 2>&1")
         else:
             self._say(f". {script} </dev/null >{log} 2>&1")
         self._say("echo done")

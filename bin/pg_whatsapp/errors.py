@@ -34,8 +34,10 @@ class WaError(Exception):
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
-        #: The way out, when there is one to tell.
+        #: The way out, when there is one to tell. Tracebacks show it, too.
         self.hint = hint
+        if hint:
+            self.add_note(hint)
 
 
 class ConfigError(WaError):

@@ -227,26 +227,19 @@ def test_phone_numbers(ways: Ways) -> None:
     assert ways.same(lambda client: client.try_normalize_phone_e164(ANN)) == ANN
 
 
-def test_links_to_files(ways: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_to_files(ways: Ways) -> None:
     inbound(ways.db, 1, "image", {"id": "M1"})
     [file] = ways.db.query("SELECT id, message_id FROM wa_media")
     tokens = set()
-    for client in ways.clients.values():
-        link = client.create_media_signature(file["message_id"], max_access=2, ttl_minutes=5)
-        assert (link["url"], link["path"].startswith("/api/whatsapp/media/")) in {
-            (None, True),
-            (link["url"], True),
-        }
-        assert link["expires_at"] - datetime.now(UTC) <= timedelta(minutes=5)
-        monkeypatch.setenv("WHATSAPP_PUBLIC_URL", "https://shop.example/")
-        link = client.create_media_signature(media_id=file["id"])
-        assert link["url"] == f"https://shop.example{link['path']}"
-        link = client.create_media_signature(media_id=file["id"], public_url="https://other.example")
-        assert link["url"].startswith("https://other.example/api/whatsapp/media/")
-        monkeypatch.delenv("WHATSAPP_PUBLIC_URL")
-        tokens.add(link["token"])
-    assert len(tokens) == len(NAMES)
-    assert {error.sqlstate for error in ways.refusals(lambda c: c.create_media_signature(99))} == {"WA031"}  # type: ignore[attr-defined]
+    for public_url in (None, "https://shop.example"):
+        ways.db.query("UPDATE wa_organizations SET public_url = %s", public_url)
+        for client in ways.clients.values():
+            link = client.create_media_signature(file["message_id"], max_access=2, ttl_minutes=5)
+            assert link["expires_at"] - datetime.now(UTC) <= timedelta(minutes=5)
+            assert link["url"] == (public_url or "") + link["path"]
+            tokens |= {link["token"], client.create_media_signature(media_id=file["id"])["token"]}
+    assert len(tokens) == 4 * len(NAMES)
+    assert ways.db.query("SELECT max(max_access) AS n FROM wa_media_signatures") == [{"n": 2}]
 
 
 # What is asked, and how each way refuses it: class and SQLSTATE.
@@ -258,6 +251,7 @@ REFUSED: list[tuple[Callable[[Driven], Any], type[errors.WaError], str]] = [
     (lambda c: c.send_message(ANN, "Hi", phone_number_id="9"), errors.InputError, "WA010"),
     (lambda c: c.get_message(NOBODY), errors.InputError, "P0002"),
     (lambda c: c.get_message(7), errors.InputError, "P0002"),
+    (lambda c: c.create_media_signature(99), errors.InputError, "WA031"),
     (lambda c: c.cancel_message(NOBODY), errors.InputError, "P0002"),
     (lambda c: c.get_conversation("+5491140000099"), errors.InputError, "P0002"),
     (lambda c: c.search_conversations(cursor="x"), errors.InputError, "22023"),

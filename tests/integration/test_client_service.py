@@ -71,14 +71,20 @@ def media(db: Database) -> Database:
 
 
 def test_a_link_is_printed(media: Database, tmp_path: Path) -> None:
-    done = run(IMPORT + LINK, media, tmp_path, WHATSAPP_PUBLIC_URL=PUBLIC)
+    done = run(IMPORT + LINK, media, tmp_path)
+    assert "public_url" in done.stderr
+    media.query("UPDATE wa_organizations SET public_url = %s", PUBLIC)
+    done = run(IMPORT + LINK, media, tmp_path)
     assert done.returncode == 0, done.stderr
-    [row] = media.query("SELECT id::text, max_access, expires_at > now() AS is_open FROM wa_media_signatures")
+    [_, row] = media.query(
+        "SELECT id::text, max_access, expires_at > now() AS is_open"
+        " FROM wa_media_signatures ORDER BY created_at"
+    )
     assert re.fullmatch(
         rf"Signed URL: {PUBLIC}/api/whatsapp/media/{row['id']}\?token=[0-9a-f]{{64}}\n", done.stdout
     )
     assert (row["max_access"], row["is_open"]) == (1, True)
-    other = run(IMPORT + LINK.replace("123", "99"), media, tmp_path, WHATSAPP_PUBLIC_URL=PUBLIC)
+    other = run(IMPORT + LINK.replace("123", "99"), media, tmp_path)
     assert "InputError: there is no such file" in other.stderr
 
 

@@ -81,7 +81,7 @@ def test_what_is_not_run_says_why() -> None:
     found = [block for manual in MANUALS for block in blocks(manual)]
     assert {block.why_not for block in found} - {None} <= NOT_RUN
     assert not [block for block in found if block.language == "sql" and block.why_not]
-    assert {block.language for block in found} <= {"sql", "sh", "ini", "json", "text"}
+    assert {block.language for block in found} <= {"sql", "sh", "python", "ini", "json", "text"}
 
 
 @pytest.mark.parametrize("manual", MANUALS, ids=lambda m: m.name)

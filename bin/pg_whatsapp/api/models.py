@@ -381,7 +381,7 @@ class MediaLink(Told):
     id: UUID
     token: str
     path: str
-    url: str | None = None
+    url: str = Field(description="The path, behind public_url where one is set.")
     expires_at: datetime
 
 

@@ -6,7 +6,6 @@ A method of the client is called as its SQL function, without wa.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -36,8 +35,6 @@ from pg_whatsapp.errors import InputError
 R_co = TypeVar("R_co", covariant=True)
 Values = Sequence[Any] | Mapping[str, Any]
 Scope = Literal["marketing", "all"]
-#: Where links begin, for databases that do not know the address of their web server.
-PUBLIC_URL = "WHATSAPP_PUBLIC_URL"
 
 
 @dataclass(frozen=True)
@@ -395,24 +392,15 @@ def create_media_signature(
     media_id: UUID | str | None = None,
     max_access: int = 1,
     ttl_minutes: int = 60,
-    public_url: str | None = None,
 ) -> Call[MediaLink]:
     """A link to the file of a message of the ledger, or of wa_media, which opens max_access times.
 
-    Where the database does not know the address of the web server, public_url or else the environment
-    variable WHATSAPP_PUBLIC_URL makes the link absolute.
+    Its url is absolute where the organization or the installation has a public_url, else it is the path.
+    Raises InputError (WA031) where there is no such file.
     """
     if (message_id is None) == (media_id is None):
         raise InputError("a link needs message_id or media_id, and not both")
-    public_url = public_url or os.environ.get(PUBLIC_URL)
     file = str(media_id) if media_id is not None else message_id
-
-    def read(value: Any) -> MediaLink:
-        link: MediaLink = results.reader(MediaLink)({"url": None} | value)
-        if link["url"] is None and public_url:
-            link["url"] = public_url.rstrip("/") + link["path"]
-        return link
-
     return Call(
         "SELECT to_jsonb(l)::text FROM {s}.create_wa_media_signature(message_id => %s::bigint,"
         " max_access => %s, ttl_minutes => %s) l"
@@ -422,7 +410,7 @@ def create_media_signature(
         (file, max_access, ttl_minutes),
         "POST",
         "/media/links",
-        read,
+        read_as(MediaLink),
         body=_json(
             {
                 "message_id" if media_id is None else "media_id": file,

@@ -252,8 +252,8 @@ class MediaLink(TypedDict):
     id: UUID
     token: str
     path: str
-    #: None where nobody knows the address of the web server.
-    url: str | None
+    #: The path, behind the public_url of the organization or else the installation where one is set.
+    url: str
     expires_at: datetime
 
 
