@@ -25,7 +25,7 @@ print(callable(client.Client.connect), whatsapp_service.whatsapp_service.normali
 
 @pytest.mark.slow
 def test_a_fresh_environment_has_command_and_client(tmp_path: Path) -> None:
-    """What it depends on comes from the environment of the tests: `make setup` put the same versions there."""
+    """What it depends on comes from the environment of the tests, which has the same versions."""
     source, made = tmp_path / "source", tmp_path / "venv"
     # pip leaves files where it builds.
     shutil.copytree(
