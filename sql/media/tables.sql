@@ -192,7 +192,8 @@ COMMENT ON COLUMN wa_media.message_id IS
 'Id in wa_messages; NULL for a file of your own, which any number of messages may name, and where the '
 'message was deleted.';
 COMMENT ON COLUMN wa_media.direction IS
-'inbound: came with a message. outbound: yours, from create_wa_media() or bin/wa media upload.';
+'inbound: came with a message of a customer. outbound: yours, from create_wa_media() or bin/wa media upload, '
+'or of a message from the WhatsApp Business app.';
 COMMENT ON COLUMN wa_media.provider_media_id IS
 'What the provider calls it; it hands an inbound file out for 7 days. Of files of yours: wa_media_uploads.';
 COMMENT ON COLUMN wa_media.sha256 IS 'Hash of the bytes, as the provider told it; of what was stored, then.';
