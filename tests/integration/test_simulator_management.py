@@ -204,3 +204,54 @@ def test_reading_reactions_and_rewritten_numbers(
     assert answer["contacts"] == [{"input": "+5531998765432", "wa_id": "553198765432"}]
     wait_until(lambda: receiver.statuses(answer["messages"][0]["id"])[:1] == ["sent"])
     assert refused(simulator.send(to="+12", **text))[1] == 131009
+
+
+def test_files_fail_on_purpose(simulator: SimulatorProcess) -> None:
+    upload: dict[str, Any] = {
+        "url": f"/v25.0/{NUMBER}/media",
+        "data": {"messaging_product": "whatsapp"},
+        "files": {"file": ("a.pdf", b"%PDF-1.4" + bytes(2000), "application/pdf")},
+    }
+    simulator.post("faults", mode="media_error", code=131016, next=1)
+    assert refused(simulator.client.post(**upload)) == (500, 131016, None)
+    media_id = simulator.client.post(**upload).json()["id"]
+    simulator.post("faults", mode="media_error", code=100, subcode=33, next=1)
+    assert refused(simulator.client.get(f"/v25.0/{media_id}")) == (400, 100, 33)
+    url = graph(simulator, "GET", media_id)["url"]
+    simulator.post("faults", mode="media_gone", next=1)
+    assert simulator.client.get(url).status_code == 404
+    simulator.post("faults", mode="media_redirect", next=1)
+    moved = simulator.client.get(url, follow_redirects=False)
+    assert (moved.status_code, simulator.client.get(moved.headers["location"]).status_code) == (302, 200)
+    simulator.post("faults", mode="media_redirect", location="https://elsewhere.example/x", next=1)
+    moved = simulator.client.get(url, follow_redirects=False)
+    assert moved.headers["location"] == "https://elsewhere.example/x"
+    simulator.post("faults", mode="media_cut", next=1)
+    with pytest.raises(httpx.TransportError):
+        simulator.client.get(url)
+    simulator.post("faults", mode="media_drip", bytes_per_s=10_000, next=1)
+    assert len(simulator.client.get(url).content) == 2008
+    # No message was hit by any of these.
+    assert simulator.get("faults")["hits"] == {
+        "media_error": 2,
+        "media_gone": 1,
+        "media_redirect": 2,
+        "media_cut": 1,
+        "media_drip": 1,
+    }
+
+
+def test_files_of_360dialog_are_asked_for_at_its_own_address(simulator: SimulatorProcess) -> None:
+    simulator.post("numbers", phone_number_id="777", api_key="d360")
+    key = {"D360-API-KEY": "d360"}
+    with httpx.Client(base_url=simulator.url, headers=key) as client:
+        made = client.post(
+            "/media",
+            data={"messaging_product": "whatsapp"},
+            files={"file": ("a.pdf", b"%PDF-1.4", "application/pdf")},
+        ).json()
+        told = client.get(f"/{made['id']}").json()["url"]
+        assert told.startswith("https://lookaside.fbsbx.com/")
+        assert client.get(told.removeprefix("https://lookaside.fbsbx.com")).content == b"%PDF-1.4"
+        simulator.post("settings", auto_register=False)
+        assert client.get(f"/{made['id']}", headers={"D360-API-KEY": "wrong"}).status_code == 401
