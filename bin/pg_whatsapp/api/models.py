@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 # RFC 3339; pydantic alone would take a number for seconds since 1970.
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
@@ -147,7 +147,7 @@ class PhoneText(Asked):
     phone: str = Field(max_length=100)
     region: str | None = Field(None, description="ISO 3166, for national forms.", max_length=10)
     area_code: str | None = Field(None, description="For local forms.", max_length=10)
-    or_null: bool = Field(False, description="What is no phone number gives null instead of an error.")
+    or_null: StrictBool = Field(False, description="What is no phone number gives null instead of an error.")
 
 
 class MediaLinkWish(Asked):

@@ -224,7 +224,7 @@ async def normalize_phone(request: Request, number: models.PhoneText) -> Respons
     return answer(request, done)
 
 
-@router.post("/media/links", tags=["media"], **operation("media", models.MediaLink, 404, status=201))
+@router.post("/media-links", tags=["media"], **operation("media", models.MediaLink, 404, status=201))
 async def create_media_link(request: Request, wish: models.MediaLinkWish) -> Response:
     """Make a link to the file of a message, or of a file by its own id, that opens so often and so long."""
     if (wish.message_id is None) == (wish.media_id is None):

@@ -409,7 +409,7 @@ def create_media_signature(
         " max_access => %s, ttl_minutes => %s) l",
         (file, max_access, ttl_minutes),
         "POST",
-        "/media/links",
+        "/media-links",
         read_as(MediaLink),
         body=_json(
             {
