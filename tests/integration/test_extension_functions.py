@@ -64,7 +64,8 @@ def test_the_server_reads_numbers_as_the_source_does(connection: psycopg.Connect
     assert version == (phonenumbers.__version__,)
 
 
-@pytest.mark.parametrize("group", GROUPS)
+# wa_api itself only looks at keys; what is asked runs as their roles.
+@pytest.mark.parametrize("group", [group for group in GROUPS if group != "wa_api"])
 def test_every_group_may_normalise(
     make_database: Callable[..., Database], make_role: Callable[..., str], group: str
 ) -> None:

@@ -157,10 +157,10 @@ class MediaLinkWish(Asked):
         json_schema_extra={"examples": [{"message_id": 123, "max_access": 1, "ttl_minutes": 60}]}
     )
 
-    message_id: int | None = Field(None, ge=1, le=2**63 - 1)
+    message_id: int | None = Field(None, strict=True, ge=1, le=2**63 - 1)
     media_id: UUID | None = None
-    max_access: int = Field(1, ge=1, le=2**31 - 1)
-    ttl_minutes: int = Field(60, ge=1, le=2**31 - 1)
+    max_access: int = Field(1, strict=True, ge=1, le=2**31 - 1)
+    ttl_minutes: int = Field(60, strict=True, ge=1, le=2**31 - 1)
 
 
 class Told(BaseModel):
