@@ -394,6 +394,9 @@ BEGIN
     PERFORM _wa_merge_queue_of(p_org, p_from, p_into);
     PERFORM _wa_merge_ledger_of(p_org, p_from, p_into);
     PERFORM _wa_merge_sending_of(p_org, p_from, p_into);
+    PERFORM _wa_merge_hours_of(p_org, p_from, p_into);
+    PERFORM _wa_merge_archive_of(p_org, p_from, p_into);
+    PERFORM _wa_merge_privacy_of(p_org, p_from, p_into);
 
     DELETE FROM wa_contacts WHERE organization_id = p_org AND id = p_from;
     UPDATE wa_contacts SET
@@ -408,6 +411,7 @@ BEGIN
             ELSE coalesce(username, v_from.username) END,
         customer_id = coalesce(customer_id, v_from.customer_id),
         identity_hash = coalesce(identity_hash, v_from.identity_hash),
+        time_zone = coalesce(time_zone, _wa_known_zone(v_from.time_zone)),
         created_at = least(created_at, v_from.created_at),
         updated_at = clock_timestamp()
     WHERE organization_id = p_org AND id = p_into;

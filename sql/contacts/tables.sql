@@ -14,12 +14,16 @@ CREATE TABLE wa_contacts (
     identity_hash text,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    time_zone text,
     CONSTRAINT wa_contacts_pkey PRIMARY KEY (organization_id, id),
     CONSTRAINT wa_contacts_organization_fkey FOREIGN KEY (organization_id)
     REFERENCES wa_organizations (id) ON DELETE CASCADE,
     CONSTRAINT wa_contacts_phone_key_key UNIQUE (phone_key, organization_id),
     CONSTRAINT wa_contacts_user_id_key UNIQUE (user_id, organization_id),
-    CONSTRAINT wa_contacts_phone_check CHECK ((phone_e164 IS NULL) = (phone_key IS NULL))
+    CONSTRAINT wa_contacts_phone_check CHECK ((phone_e164 IS NULL) = (phone_key IS NULL)),
+    CONSTRAINT wa_contacts_time_zone_check CHECK (
+        time_zone ~ '^(UTC|[A-Z][A-Za-z]+(/[A-Za-z_-]+)+|Etc/GMT[+-](1[0-4]|[0-9]))$'
+    )
 );
 
 CREATE TABLE wa_contact_identities (
@@ -56,6 +60,8 @@ COMMENT ON COLUMN wa_contacts.user_id IS 'Meta''s business-scoped user id.';
 COMMENT ON COLUMN wa_contacts.wa_id IS
 'The id that the provider answers with; it may differ from the number dialled.';
 COMMENT ON COLUMN wa_contacts.customer_id IS 'The host application''s own id of this customer.';
+COMMENT ON COLUMN wa_contacts.time_zone IS
+'Where the contact lives, such as America/Bogota, if somebody knows; quiet hours go by it.';
 COMMENT ON COLUMN wa_contacts.identity_hash IS 'Last identity key hash that Meta reported.';
 COMMENT ON TABLE wa_contact_identities IS
 'Every phone number and user id that a contact was known by, with the time during which it held.';

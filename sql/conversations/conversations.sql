@@ -22,7 +22,8 @@ SELECT
     AS is_sendable,
     w.entry_point_expires_at,
     coalesce(w.entry_point_expires_at > clock_timestamp(), false) AS is_free_entry_point,
-    w.unread_count, w.created_at, w.updated_at, w.state, w.state_changed_at, w.opened_at
+    w.unread_count, w.created_at, w.updated_at, w.state, w.state_changed_at, w.opened_at, w.read_at,
+    w.assigned_to
 FROM wa_conversation_windows w
 JOIN wa_contacts c ON c.organization_id = w.organization_id AND c.id = w.contact_id
 JOIN wa_phone_numbers n ON n.organization_id = w.organization_id AND n.id = w.number_id
@@ -38,7 +39,8 @@ COMMENT ON COLUMN wa_conversations.is_sendable IS
 'said so.';
 COMMENT ON COLUMN wa_conversations.is_free_entry_point IS
 'Whether messages are free of charge after a click on an advertisement.';
-COMMENT ON COLUMN wa_conversations.unread_count IS 'Messages of the customer since the business last wrote.';
+COMMENT ON COLUMN wa_conversations.unread_count IS
+'Messages of the customer since the business last wrote, or marked the conversation as read.';
 
 -- Meta does not document the rest as opening the window; an unsupported message is still one that the
 -- customer wrote.
@@ -60,6 +62,18 @@ RETURN p_type NOT IN ('reaction', 'edit', 'revoke');
 COMMENT ON FUNCTION _wa_is_answer(text) IS
 'Internal: whether an outbound message of this type answers the customer.';
 
+-- An SMS opens no window, and makes no number the one that answers. A set of at most one row, so that it is
+-- inlined into a join.
+CREATE OR REPLACE FUNCTION _wa_chats_of(p_org uuid, p_number_id bigint) RETURNS TABLE (number_id bigint)
+LANGUAGE sql STABLE ROWS 1
+BEGIN ATOMIC
+    SELECT x.id FROM wa_phone_numbers x
+    WHERE x.organization_id = p_org AND x.id = p_number_id AND x.channel = 'whatsapp'
+    LIMIT 1;
+END;
+
+COMMENT ON FUNCTION _wa_chats_of(uuid, bigint) IS 'Internal: a business number if it is one of WhatsApp.';
+
 CREATE OR REPLACE FUNCTION _wa_record_customer_messages(p_org uuid, p_message_ids bigint[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -78,6 +92,7 @@ BEGIN
             (array_agg(m.referral ORDER BY m.provider_at DESC) FILTER (WHERE m.referral IS NOT NULL))[1],
             max(m.provider_at) FILTER (WHERE m.referral IS NOT NULL)
         FROM _wa_messages_of(p_org, p_message_ids) m
+        CROSS JOIN LATERAL _wa_chats_of(p_org, m.number_id) s
         LEFT JOIN LATERAL (
             SELECT k.last_business_message_at FROM wa_conversation_windows k
             WHERE k.organization_id = p_org AND k.contact_id = m.contact_id AND k.number_id = m.number_id
@@ -134,6 +149,7 @@ BEGIN
         )
         SELECT p_org, m.number_id, m.contact_id, max(coalesce(m.provider_at, m.sent_at))
         FROM _wa_messages_of(p_org, p_message_ids) m
+        CROSS JOIN LATERAL _wa_chats_of(p_org, m.number_id) s
         WHERE m.direction = 'outbound' AND m.status = 'sent'
             AND m.contact_id IS NOT NULL AND m.number_id IS NOT NULL AND m.group_id IS NULL
             AND _wa_is_answer(m.message_type)
@@ -154,7 +170,7 @@ BEGIN
                         AND _wa_opens_window(c.message_type)
                         AND (c.message_type <> 'call' OR c.content ? 'connect')
                         AND c.provider_at > greatest(w.last_business_message_at,
-                            excluded.last_business_message_at)
+                            excluded.last_business_message_at, w.read_at)
                 )
             END,
             updated_at = clock_timestamp()
@@ -268,15 +284,15 @@ COMMENT ON FUNCTION _wa_number_for(uuid, bigint) IS
 CREATE OR REPLACE FUNCTION _wa_route(p_org uuid, p_phone_number_id text, p_contact_id bigint)
 RETURNS TABLE (
     default_language text, named_id bigint, number_id bigint, waba_id text, window_margin interval,
-    last_customer_message_at timestamptz, window_denied_at timestamptz
+    last_customer_message_at timestamptz, window_denied_at timestamptz, require_opt_in text[]
 )
 LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT o.default_language, p.id, a.id, a.waba_id, o.window_margin, w.last_customer_message_at,
-        w.window_denied_at
+        w.window_denied_at, o.require_opt_in
     FROM (
-        SELECT x.default_number_id, x.default_language, x.window_margin FROM wa_organizations x
-        WHERE x.id = p_org LIMIT 1
+        SELECT x.default_number_id, x.default_language, x.window_margin, x.require_opt_in
+        FROM wa_organizations x WHERE x.id = p_org LIMIT 1
     ) o
     LEFT JOIN LATERAL (
         SELECT x.id FROM wa_phone_numbers x

@@ -17,6 +17,7 @@ BEGIN
         entry_point_expires_at = greatest(w.entry_point_expires_at, f.entry_point_expires_at),
         unread_count = w.unread_count + f.unread_count,
         user_id = coalesce(w.user_id, f.user_id),
+        read_at = least(w.read_at, f.read_at), assigned_to = coalesce(w.assigned_to, f.assigned_to),
         -- What is open in either stays open.
         state = CASE WHEN f.state = 'active' THEN 'active'
             WHEN f.state = 'waiting' AND w.state <> 'active' THEN 'active' ELSE w.state END,

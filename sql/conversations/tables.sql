@@ -18,6 +18,9 @@ CREATE TABLE wa_conversation_windows (
     state text NOT NULL DEFAULT 'active',
     state_changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     opened_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    read_at timestamptz,
+    read_call_id uuid,
+    assigned_to text,
     CONSTRAINT wa_conversation_windows_pkey PRIMARY KEY (organization_id, id),
     CONSTRAINT wa_conversation_windows_pair_key UNIQUE (contact_id, number_id, organization_id),
     CONSTRAINT wa_conversation_windows_contact_fkey FOREIGN KEY (organization_id, contact_id)
@@ -33,6 +36,9 @@ CREATE TABLE wa_conversation_windows (
 CREATE INDEX wa_conversation_windows_open_idx
 ON wa_conversation_windows (state_changed_at) WHERE state IN ('active', 'waiting');
 
+CREATE INDEX wa_conversation_windows_assigned_idx
+ON wa_conversation_windows (organization_id, assigned_to) WHERE assigned_to IS NOT NULL;
+
 COMMENT ON TABLE wa_conversation_windows IS
 'What happened last between one business number and one contact; wa_conversations shows it with the live '
 'window.';
@@ -47,3 +53,9 @@ COMMENT ON COLUMN wa_conversation_windows.state IS
 '24 hours. A message of the customer makes it active again.';
 COMMENT ON COLUMN wa_conversation_windows.opened_at IS
 'When it last became active after it was completed or expired, or began.';
+COMMENT ON COLUMN wa_conversation_windows.read_at IS
+'Time of the latest message of the customer that was marked as read, by mark_wa_read().';
+COMMENT ON COLUMN wa_conversation_windows.read_call_id IS
+'The row of wa_provider_calls that told the provider so.';
+COMMENT ON COLUMN wa_conversation_windows.assigned_to IS
+'The user who looks after it, by assign_wa_conversation(): in the words of your system; grants nothing.';

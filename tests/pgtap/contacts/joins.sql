@@ -13,7 +13,7 @@ SELECT isnt(world.found('US.500'), world.found('US.501'), 'a number alone makes 
 SELECT is(world.found(2), world.found('US.502'), 'the number is hers who changed to it');
 SELECT is(world.found('US.500'), world.found('US.502'), 'both her user ids are');
 SELECT is(world.opt_outs(world.found(2)), NULL, 'his opt-out is not hers');
-SELECT is(world.opt_outs(world.found('US.501')), 'all by keyword', 'it stays with him');
+SELECT is(world.opt_outs(world.found('US.501')), 'marketing by keyword, utility by keyword', 'it stays with him');
 SELECT is((SELECT count(*) FROM wa_opt_ins WHERE contact_id = world.found(2)), 0::bigint,
     'nor is his consent hers');
 SELECT is(phone_e164, NULL, 'he has no number now') FROM wa_contacts WHERE id = world.found('US.501');
@@ -26,11 +26,11 @@ SELECT world.writes(11, 'Hello', 'US.511'), world.writes(12, 'STOP', 'US.512');
 SELECT world.moves(11, 12);
 SELECT isnt(world.found('US.511'), world.found('US.512'), 'without user ids they stay two as well');
 SELECT is(world.found(12), world.found('US.511'), 'the number goes over');
-SELECT is(world.opt_outs(world.found('US.511')), 'all by shared', 'the opt-out holds for who has the number now');
-SELECT is(world.opt_outs(world.found('US.512')), 'all by keyword', 'and for who had it');
+SELECT is(world.opt_outs(world.found('US.511')), 'marketing by shared, utility by shared', 'the opt-out holds for who has the number now');
+SELECT is(world.opt_outs(world.found('US.512')), 'marketing by keyword, utility by keyword', 'and for who had it');
 SELECT world.writes(12, 'START', NULL, 200);
 SELECT is(world.opt_outs(world.found(12)), NULL, 'who has it may take back hers');
-SELECT is(world.opt_outs(world.found('US.512')), 'all by keyword', 'his stays');
+SELECT is(world.opt_outs(world.found('US.512')), 'marketing by keyword, utility by keyword', 'his stays');
 SELECT world.writes(12, 'It is me', 'US.513', 300);
 SELECT is(world.found('US.513'), world.found('US.511'), 'a new user id with her new number is hers');
 
@@ -38,7 +38,7 @@ SELECT is(world.found('US.513'), world.found('US.511'), 'a new user id with her 
 SELECT world.writes(21, 'Hello', 'US.521'), world.writes(22, 'STOP', 'US.522', 150);
 SELECT world.moves(21, 22, 100, '{"user_id": "US.522", "previous_user_id": "US.521"}');
 SELECT is(world.found('US.521'), world.found('US.522'), 'user ids that an event links are one person''s');
-SELECT is(world.opt_outs(world.found('US.521')), 'all by keyword', 'who has opted out');
+SELECT is(world.opt_outs(world.found('US.521')), 'marketing by keyword, utility by keyword', 'who has opted out');
 SELECT is(phone_e164, world.customer(22), 'with the new number') FROM wa_contacts WHERE user_id = 'US.522';
 
 -- Without user ids it goes by when each became known and wrote.
@@ -46,12 +46,12 @@ SELECT world.writes(31), world.writes(32, 'STOP', NULL, 101);
 SELECT world.found(31) AS before \gset
 SELECT world.moves(31, 32);
 SELECT is(world.found(32), :before::bigint, 'who wrote from the new number after the change alone is who changed');
-SELECT is(world.opt_outs(:before), 'all by keyword', 'what that number said counts');
+SELECT is(world.opt_outs(:before), 'marketing by keyword, utility by keyword', 'what that number said counts');
 SELECT world.writes(33), world.writes(34, 'STOP', NULL, 99);
 SELECT world.found(34) AS other \gset
 SELECT world.moves(33, 34);
 SELECT isnt(world.found(34), :other::bigint, 'who wrote from it before is another');
-SELECT is(world.opt_outs(world.found(34)), 'all by shared', 'or not: the opt-out holds for both');
+SELECT is(world.opt_outs(world.found(34)), 'marketing by shared, utility by shared', 'or not: the opt-out holds for both');
 SELECT world.writes(35), world.writes(36, 'Hello', NULL, 100);
 SELECT world.found(36) AS other \gset
 SELECT world.moves(35, 36);
@@ -84,12 +84,12 @@ SELECT is((SELECT count(*) FROM wa_contacts WHERE id IN (world.found('US.555'), 
     'one that has only a user id and one that has only a number become one');
 SELECT world.writes(56, 'Hello', 'US.556'), world.writes(57, 'STOP');
 SELECT world.writes(57, 'Hello', 'US.556', 100);
-SELECT is(world.opt_outs(world.found(57)), 'all by shared', 'where the other one has no user id, it is in doubt');
+SELECT is(world.opt_outs(world.found(57)), 'marketing by shared, utility by shared', 'where the other one has no user id, it is in doubt');
 SELECT world.writes(58, 'STOP', 'US.558');
 INSERT INTO wa_opt_ins (contact_id, source) VALUES (world.found('US.558'), 'form');
 SELECT world.writes(58, 'Hello', 'US.559', 100);
 SELECT is(world.found(58), world.found('US.559'), 'a new user id takes the number over');
-SELECT is(world.opt_outs(world.found(58)), 'all by shared', 'in doubt the opt-out holds for it');
+SELECT is(world.opt_outs(world.found(58)), 'marketing by shared, utility by shared', 'in doubt the opt-out holds for it');
 SELECT is((SELECT count(*) FROM wa_opt_ins WHERE contact_id = world.found(58)), 0::bigint,
     'consent does not');
 SELECT world.writes(58, 'Older', 'US.558', 50);
@@ -144,7 +144,7 @@ SELECT world.complete(:'dialled_id', jsonb_build_object('outcome', 'answered', '
     jsonb_build_object('messages', '[{"id": "wamid.dialled"}]'::jsonb, 'contacts',
         jsonb_build_array(jsonb_build_object('wa_id', world.wa_id(84)))))) \g /dev/null
 SELECT isnt(world.found(83), world.found(84), 'two who have both written are no one for an answer''s sake');
-SELECT is(world.opt_outs(world.found(83)), 'all by shared', 'an opt-out holds for both');
+SELECT is(world.opt_outs(world.found(83)), 'marketing by shared, utility by shared', 'an opt-out holds for both');
 
 -- States of what was sent to the former owner, told late.
 SELECT world.writes(85, 'Hello', 'US.585'), world.writes(86, 'Hello', 'US.586'), world.queue(86) AS read_id \gset
