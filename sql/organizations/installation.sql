@@ -77,6 +77,15 @@ BEGIN
         data_directory_mark = excluded.data_directory_mark,
         adopted_at = excluded.adopted_at,
         adopted_by = excluded.adopted_by;
+    -- A link of the chain: whoever compares it with an anchor of before learns where the copy was taken.
+    INSERT INTO audit_log (organization_id, event, entity, meta)
+    SELECT o.id, 'database_adopted', 'wa_installations', jsonb_build_object(
+        'from', to_jsonb(v_known) - ARRAY['is_current', 'is_sending_enabled', 'sending_note'],
+        'to', to_jsonb(v_here), 'sealed_position', coalesce(h.position, 0),
+        'sealed_hash', encode(h.hash, 'hex')
+    )
+    FROM wa_organizations o
+    LEFT JOIN wa_audit_heads h ON h.organization_id = o.id;
     RETURN true;
 END
 $$;

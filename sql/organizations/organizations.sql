@@ -186,6 +186,18 @@ $$;
 COMMENT ON FUNCTION _wa_visible_organizations() IS
 'The organizations whose rows the current role may see: all for wa_admin, else the one it works for.';
 
+CREATE OR REPLACE FUNCTION _wa_chosen_organizations() RETURNS uuid[]
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+BEGIN
+    RETURN CASE WHEN nullif(current_setting('wa.organization_id', true), '') IS NULL
+        THEN _wa_visible_organizations() ELSE ARRAY[_wa_caller_organization()] END;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_chosen_organizations() IS
+'Internal: the organization that was chosen, or all that the current role may see.';
+
 CREATE OR REPLACE FUNCTION create_wa_organization(
     p_name text, p_id uuid DEFAULT gen_random_uuid(), p_default_region text DEFAULT NULL
 ) RETURNS uuid
@@ -252,3 +264,37 @@ $$;
 
 COMMENT ON FUNCTION _wa_offer_default_number(uuid, bigint) IS
 'Internal: makes a number the default of an organization that has none.';
+
+CREATE OR REPLACE FUNCTION _wa_note_retention_preview(p_org uuid, p_now timestamptz) RETURNS void
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    UPDATE wa_organizations SET retention_previewed_at = p_now WHERE id = p_org
+$$;
+
+COMMENT ON FUNCTION _wa_note_retention_preview(uuid, timestamptz) IS
+'Internal: what retention would take of an organization was counted.';
+
+CREATE OR REPLACE FUNCTION _wa_public_url(p_org uuid) RETURNS text
+LANGUAGE sql STABLE
+RETURN coalesce(
+    (SELECT o.public_url FROM wa_organizations o WHERE o.id = p_org),
+    (SELECT i.public_url FROM wa_installations i LIMIT 1)
+);
+
+COMMENT ON FUNCTION _wa_public_url(uuid) IS
+'Internal: where an organization''s bin/wa serve is reached from outside; NULL where nobody said.';
+
+CREATE OR REPLACE FUNCTION _wa_seed_settings(
+    p_org uuid, p_media boolean, p_templates boolean, p_retention_days integer
+) RETURNS void
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    UPDATE wa_organizations o SET
+        media_contact_quota = CASE WHEN p_media THEN o.media_contact_quota ELSE 0 END,
+        sends_templates = o.sends_templates AND coalesce(p_templates, true),
+        message_retention = coalesce(make_interval(days => p_retention_days), o.message_retention)
+    WHERE o.id = p_org
+$$;
+
+COMMENT ON FUNCTION _wa_seed_settings(uuid, boolean, boolean, integer) IS
+'Internal: settings of an organization as register_wa_first_number() is told them.';

@@ -112,7 +112,12 @@ AS $$
 BEGIN
     INSERT INTO audit_log (organization_id, event, entity, meta)
     SELECT o.id, 'outside_rules_changed', 'wa_installations', jsonb_build_object(
-        'networks', NEW.outside_networks::text[], 'plain_http', NEW.outside_plain_http
+        'old', jsonb_build_object(
+            'networks', OLD.outside_networks::text[], 'plain_http', OLD.outside_plain_http
+        ),
+        'new', jsonb_build_object(
+            'networks', NEW.outside_networks::text[], 'plain_http', NEW.outside_plain_http
+        )
     )
     FROM wa_organizations o;
     RETURN NULL;

@@ -70,15 +70,14 @@ COMMENT ON FUNCTION list_wa_secrets() IS
 
 CREATE OR REPLACE FUNCTION get_wa_credentials() RETURNS TABLE (
     organization_id uuid, phone_number_id text, waba_id text, provider text, secret_id uuid, ciphertext bytea,
-    key_id text
+    key_id text, sealed_for text
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 BEGIN
     RETURN QUERY
     SELECT s.organization_id, coalesce(n.phone_number_id, s.phone_number_id), n.waba_id, n.provider, s.id,
-        s.ciphertext,
-        s.key_id
+        s.ciphertext, s.key_id, s.phone_number_id
     FROM (
         SELECT DISTINCT ON (a.organization_id, a.phone_number_id) a.*
         FROM wa_secrets a
@@ -93,7 +92,8 @@ $$;
 
 COMMENT ON FUNCTION get_wa_credentials() IS
 'For the dispatcher, and for commands about templates: the newest encrypted access token of each number and '
-'of each organization, with the numbers that it serves. A number''s own goes before its organization''s.';
+'of each organization, with the numbers that it serves. A number''s own goes before its organization''s. '
+'sealed_for is the number that is bound into the ciphertext, NULL for all.';
 
 CREATE OR REPLACE FUNCTION get_wa_webhook_secrets() RETURNS TABLE (
     organization_id uuid, name text, ciphertext bytea, key_id text, phone_number_id text, secret_id uuid
@@ -104,10 +104,38 @@ BEGIN
     RETURN QUERY
     SELECT s.organization_id, s.name, s.ciphertext, s.key_id, s.phone_number_id, s.id
     FROM wa_secrets s
-    WHERE s.name <> 'access_token' AND s.is_active
+    WHERE s.name NOT IN ('access_token', 'registration_pin') AND s.is_active
     ORDER BY s.organization_id, s.name, s.created_at DESC;
 END
 $$;
 
 COMMENT ON FUNCTION get_wa_webhook_secrets() IS
-'For the receiver: every valid secret but access tokens, encrypted.';
+'For the receiver: every valid secret but access tokens and PINs, encrypted.';
+
+CREATE OR REPLACE FUNCTION get_wa_public_urls() RETURNS SETOF text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+    SELECT o.public_url FROM wa_organizations o WHERE o.public_url IS NOT NULL
+    UNION
+    SELECT i.public_url FROM wa_installations i WHERE i.public_url IS NOT NULL
+$$;
+
+COMMENT ON FUNCTION get_wa_public_urls() IS
+'For the receiver: the addresses under which it may be reached from outside, which some providers sign.';
+
+-- Compared with what was read, and one row at a time: what somebody has set anew meanwhile stays.
+CREATE OR REPLACE FUNCTION _wa_reseal_secret(
+    p_organization_id uuid, p_secret_id uuid, p_from bytea, p_ciphertext bytea, p_key_id text,
+    p_fingerprint text
+) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    UPDATE wa_secrets s SET ciphertext = p_ciphertext, key_id = p_key_id, fingerprint = p_fingerprint
+    WHERE s.organization_id = p_organization_id AND s.id = p_secret_id AND s.ciphertext = p_from;
+    RETURN FOUND;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_reseal_secret(uuid, uuid, bytea, bytea, text, text) IS
+'Internal: reseal_wa_secret() of a secret that is no subscription''s.';

@@ -21,7 +21,7 @@ CREATE TABLE wa_organizations (
     order_mode text NOT NULL DEFAULT 'accepted',
     order_wait interval NOT NULL DEFAULT interval '30 seconds',
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    message_retention interval DEFAULT interval '90 days',
+    message_retention interval DEFAULT interval '1 year',
     audit_retention interval,
     default_language text,
     time_zone text NOT NULL DEFAULT 'UTC',
@@ -31,12 +31,28 @@ CREATE TABLE wa_organizations (
     media_location text,
     media_quota bigint,
     media_contact_quota bigint DEFAULT 1073741824,
+    text_retention interval DEFAULT interval '90 days',
+    media_retention interval DEFAULT interval '90 days',
+    retention_previewed_at timestamptz DEFAULT '-infinity',
+    unknown_users text NOT NULL DEFAULT 'allow',
+    stop_scopes text [] NOT NULL DEFAULT '{marketing,utility}',
+    confirms_opt_outs boolean NOT NULL DEFAULT true,
+    require_opt_in text [] NOT NULL DEFAULT '{}',
+    archive_location text,
+    sms_fallback boolean NOT NULL DEFAULT false,
+    sms_authentication_after interval,
+    sms_requires_opt_in boolean NOT NULL DEFAULT true,
+    sends_templates boolean NOT NULL DEFAULT true,
     CONSTRAINT wa_organizations_pkey PRIMARY KEY (id),
     CONSTRAINT wa_organizations_region_check CHECK (default_region ~ '^[A-Z]{2}$'),
     CONSTRAINT wa_organizations_rate_check CHECK (rate_limit_per_minute > 0),
     CONSTRAINT wa_organizations_margin_check CHECK (
         window_margin >= interval '0' AND window_margin < interval '24 hours'
     ),
+    CONSTRAINT wa_organizations_archive_location_check CHECK (
+        archive_location ~ '^(/.*[^/]|s3://[a-z0-9.-]{3,63}(/.*[^/])?)$'
+    ),
+    CONSTRAINT wa_organizations_unknown_users_check CHECK (unknown_users IN ('allow', 'refuse')),
     CONSTRAINT wa_organizations_refusal_check CHECK (on_refusal IN ('raise', 'record')),
     CONSTRAINT wa_organizations_unknown_check CHECK (on_unknown IN ('fail', 'retry')),
     CONSTRAINT wa_organizations_order_check CHECK (order_mode IN ('accepted', 'delivered')),
@@ -49,10 +65,11 @@ CREATE TABLE wa_organizations (
     ),
     CONSTRAINT wa_organizations_message_retention_check CHECK (message_retention >= interval '2 days'),
     CONSTRAINT wa_organizations_audit_retention_check CHECK (audit_retention >= interval '1 day'),
+    CONSTRAINT wa_organizations_text_retention_check CHECK (text_retention >= interval '2 days'),
+    CONSTRAINT wa_organizations_media_retention_check CHECK (media_retention >= interval '2 days'),
     CONSTRAINT wa_organizations_language_check CHECK (default_language ~ '^[a-z]{2,3}(_[A-Z]{2,3})?$'),
     CONSTRAINT wa_organizations_time_zone_check CHECK (
-        time_zone ~ '^(UTC|[A-Z][A-Za-z]+(/[A-Za-z_-]+)+|Etc/GMT[+-][0-9]{1,2})$'
-        AND timestamptz '2000-01-01 00:00+00' AT TIME ZONE time_zone IS NOT NULL
+        time_zone ~ '^(UTC|[A-Z][A-Za-z]+(/[A-Za-z_-]+)+|Etc/GMT[+-](1[0-4]|[0-9]))$'
     ),
     CONSTRAINT wa_organizations_event_delivery_retention_check CHECK (
         event_delivery_retention >= interval '1 hour'
@@ -67,7 +84,14 @@ CREATE TABLE wa_organizations (
             ELSE media_location IS NULL AND coalesce(media_store = 'database', true)
         END
     ),
-    CONSTRAINT wa_organizations_media_quota_check CHECK (media_quota >= 0 AND media_contact_quota >= 0)
+    CONSTRAINT wa_organizations_media_quota_check CHECK (media_quota >= 0 AND media_contact_quota >= 0),
+    CONSTRAINT wa_organizations_stop_scopes_check CHECK (
+        stop_scopes <@ '{marketing,utility,authentication,all}' AND cardinality(stop_scopes) > 0
+    ),
+    CONSTRAINT wa_organizations_opt_in_check CHECK (require_opt_in <@ '{marketing,utility,authentication}'),
+    CONSTRAINT wa_organizations_sms_check CHECK (
+        sms_authentication_after >= interval '5 seconds' AND sms_authentication_after <= interval '10 minutes'
+    )
 );
 
 CREATE UNIQUE INDEX wa_organizations_default_key ON wa_organizations (is_default) WHERE is_default;
@@ -117,6 +141,9 @@ CREATE TABLE wa_installations (
     )
 );
 
+COMMENT ON COLUMN wa_organizations.unknown_users IS
+'allow or refuse: requests over HTTP that name a user who is none of wa_users. Nobody is unknown while '
+'there are no users.';
 COMMENT ON TABLE wa_organizations IS
 'A tenant and its settings. A single-tenant database has one row, the default, and never mentions it.';
 COMMENT ON COLUMN wa_organizations.is_default IS
@@ -149,8 +176,16 @@ COMMENT ON COLUMN wa_organizations.order_mode IS
 COMMENT ON COLUMN wa_organizations.order_wait IS
 'Longest time that order_mode = ''delivered'' waits for the previous message.';
 COMMENT ON COLUMN wa_organizations.message_retention IS
-'How long messages, their statuses, events and finished queue rows are kept, once jobs are scheduled; NULL '
-'keeps them for good.';
+'How long messages, their statuses, events and finished queue rows are kept, once jobs are scheduled, '
+'without their texts from text_retention on; NULL keeps them for good.';
+COMMENT ON COLUMN wa_organizations.text_retention IS
+'How long what was said is kept: texts, values and raw webhooks go, kinds, states and times stay for '
+'message_retention; NULL keeps it as long as the message.';
+COMMENT ON COLUMN wa_organizations.media_retention IS
+'How long files are kept; NULL keeps them as long as messages.';
+COMMENT ON COLUMN wa_organizations.retention_previewed_at IS
+'When the first run for texts and files only counted: it deletes from a day later on. NULL: the next run '
+'counts.';
 COMMENT ON COLUMN wa_organizations.audit_retention IS
 'The same for audit_log and wa_account_events; NULL, the default, keeps them for good.';
 COMMENT ON COLUMN wa_organizations.default_language IS
@@ -164,6 +199,10 @@ COMMENT ON COLUMN wa_organizations.event_delivery_retention IS
 COMMENT ON COLUMN wa_organizations.public_url IS
 'Where customers and browsers reach `bin/wa serve`, for example https://chat.shop.example; links to files '
 'begin with it. NULL: that of wa_installations.';
+COMMENT ON COLUMN wa_organizations.archive_location IS
+'A directory, or s3://BUCKET/PREFIX, in which bin/wa archive keeps messages, their statuses and queue rows: '
+'retention then takes none of them before it is there. NULL: nothing is archived, and retention waits for '
+'nothing.';
 COMMENT ON COLUMN wa_organizations.media_store IS
 'Where files are stored from now on: database, directory or s3; NULL: as wa_installations says.';
 COMMENT ON COLUMN wa_organizations.media_location IS
@@ -174,6 +213,20 @@ COMMENT ON COLUMN wa_organizations.media_quota IS
 COMMENT ON COLUMN wa_organizations.media_contact_quota IS
 'How many bytes are fetched of what one contact sends within 24 hours; NULL: any number, 0: nothing by '
 'itself.';
+COMMENT ON COLUMN wa_organizations.stop_scopes IS
+'What STOP and its like opt out of: marketing, utility, authentication, or all.';
+COMMENT ON COLUMN wa_organizations.confirms_opt_outs IS
+'Whether a message confirms an opt-out by a word or a button: wa_consent_texts.';
+COMMENT ON COLUMN wa_organizations.require_opt_in IS
+'Categories whose templates go only to who has opted in to them: marketing, utility, authentication.';
+COMMENT ON COLUMN wa_organizations.sms_fallback IS
+'Whether a message with sms_fallback_text goes as SMS where WhatsApp failed to deliver it.';
+COMMENT ON COLUMN wa_organizations.sms_authentication_after IS
+'An authentication that was not delivered by then goes as SMS, too; it may arrive twice. NULL: never.';
+COMMENT ON COLUMN wa_organizations.sms_requires_opt_in IS
+'Whether SMS go only to who has opted in to them: opt_in_wa_contact() with scope sms.';
+COMMENT ON COLUMN wa_organizations.sends_templates IS
+'Whether templates are sent at all; those that are due are refused where not (template_unavailable).';
 COMMENT ON TABLE wa_organization_roles IS
 'Which database roles belong to which organization; row security goes by membership in these roles.';
 COMMENT ON DOMAIN _wa_bound_role IS

@@ -27,11 +27,11 @@ INSERT INTO wa_locks (name) VALUES ('maintenance'), ('rollups'), ('webhooks');
 COMMENT ON TABLE wa_faults IS
 'What failed inside and was set aside so that the rest could go on, by kind of work; the last time counts.';
 COMMENT ON COLUMN wa_faults.work IS
-'claim, result, maintenance, events (pushed), or webhook where it met a lock: wa_webhook_errors and '
-'wa_job_runs have the rest.';
+'claim, result, maintenance, events (pushed), audit, erasure, or webhook where it met a lock: '
+'wa_webhook_errors and wa_job_runs have the rest.';
 COMMENT ON COLUMN wa_faults.subject IS
-'What it was about: a business number for a claim, a queue id for a result, a subscription for events, else '
-'empty.';
+'What it was about: a business number for a claim, a queue id for a result, a subscription for events, the '
+'id of an erasure, else empty.';
 COMMENT ON COLUMN wa_faults.times IS 'How often it failed in a row, with less than a minute in between.';
 COMMENT ON TABLE wa_locks IS
 'Internal: one row for what is done by one session at a time; locked, never changed.';

@@ -15,7 +15,10 @@ CREATE TABLE wa_secrets (
     CONSTRAINT wa_secrets_organization_fkey FOREIGN KEY (organization_id)
     REFERENCES wa_organizations (id) ON DELETE CASCADE,
     CONSTRAINT wa_secrets_name_check CHECK (
-        name IN ('access_token', 'app_secret', 'verify_token', 'webhook_header', 'platform_secret')
+        name IN (
+            'access_token', 'app_secret', 'verify_token', 'webhook_header', 'platform_secret',
+            'registration_pin'
+        )
     )
 );
 
@@ -24,10 +27,11 @@ CREATE INDEX wa_secrets_name_idx ON wa_secrets (organization_id, name, phone_num
 COMMENT ON TABLE wa_secrets IS 'Tokens and secrets, encrypted with a key that is not in the database.';
 COMMENT ON COLUMN wa_secrets.name IS
 'access_token, verify_token; app_secret, with which Meta signs webhooks; webhook_header, the header that '
-'360dialog was told to send with them, and platform_secret, with which it signs those of its partners.';
+'360dialog was told to send with them, and platform_secret, with which it signs those of its partners; '
+'registration_pin, the six digits that register a number.';
 COMMENT ON COLUMN wa_secrets.phone_number_id IS
 'The number that it belongs to; NULL means every number of the organization.';
 COMMENT ON COLUMN wa_secrets.ciphertext IS
-'Nonce and AES-GCM ciphertext; the organization and the name are bound in.';
+'Version, nonce and AES-GCM ciphertext; organization, name and number are bound in.';
 COMMENT ON COLUMN wa_secrets.fingerprint IS
 'Keyed hash of the value: tells equal secrets from different ones, gives nothing away.';

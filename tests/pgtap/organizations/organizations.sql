@@ -47,6 +47,7 @@ SELECT trigger_wa_panic('trouble', current_wa_organization());
 SELECT world.queue(2);
 SET LOCAL wa.organization_id = '0b0b0b0b-0000-4000-8000-000000000001';
 SELECT lives_ok($$ SELECT world.queue(1) $$, 'the other may still write');
+UPDATE wa_phone_numbers SET throughput = 1000 WHERE phone_number_id = '900';
 INSERT INTO wa_outbound_queue (phone, template_name) SELECT world.customer(n), 'hello'
     FROM generate_series(100, 199) n;
 SELECT is((SELECT string_agg(DISTINCT number, ',') FROM world.claim()), '900', 'its panic stops only itself');

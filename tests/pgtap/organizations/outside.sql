@@ -56,7 +56,8 @@ SELECT results_eq(
 );
 SELECT results_eq(
     $$ SELECT event, meta FROM audit_log WHERE event = 'outside_rules_changed' $$,
-    $$ VALUES ('outside_rules_changed', '{"networks": ["10.0.0.0/8", "64:ff9b::/96"], "plain_http": true}'::jsonb) $$,
+    $$ VALUES ('outside_rules_changed', '{"old": {"networks": [], "plain_http": false},
+        "new": {"networks": ["10.0.0.0/8", "64:ff9b::/96"], "plain_http": true}}'::jsonb) $$,
     'which leaves a trace'
 );
 SET LOCAL ROLE wa_outside_dispatcher;
