@@ -8,7 +8,7 @@ from typing import Final
 
 from .control import Control
 from .errors import GraphError
-from .http import Answer, Request, json_response
+from .http import Answer, Request
 from .media import META_FILES
 from .platform import Platform
 from .state import unknown_object
@@ -34,6 +34,12 @@ class App:
             segments = segments[1:]
         if segments[-1:] == ["messages"] and request.method == "POST" and len(segments) <= 2:
             return self._platform.sender.handle(request, segments[0] if len(segments) == 2 else None, version)
+        if segments[:2] == ["2010-04-01", "Accounts"] and len(segments) > 2:
+            return self._platform.twilio.handle(request, segments[2:])
+        if segments == ["ContentAndApprovals"]:
+            return self._platform.twilio.list_contents(request)
+        if segments[:1] == ["_twilio"] and len(segments) == 2:
+            return self._platform.twilio.give_media(segments[1])
         if segments[:1] == ["_simulator"] and len(segments) == 2:
             return self._control.handle(request, segments[1])
         try:
@@ -53,6 +59,22 @@ class App:
                 return self._platform.management.webhook_config(
                     request, self._platform.sender.number_of(request, None)
                 )
+            case ["configs", "templates"] if method == "GET":
+                return self._platform.management.list_channel_templates(
+                    request, self._platform.sender.number_of(request, None)
+                )
+            case ["configs", "templates"] if method == "POST":
+                return self._platform.management.create_channel_template(
+                    request, self._platform.sender.number_of(request, None)
+                )
+            case ["configs", "templates", name] if method == "DELETE":
+                return self._platform.management.delete_channel_template(
+                    name, self._platform.sender.number_of(request, None)
+                )
+            case ["whatsapp_business_profile"] if method in ("GET", "POST"):
+                return self._platform.numbers.profile(request, self._platform.sender.number_of(request, None))
+            case ["block_users"] if method in ("GET", "POST", "DELETE"):
+                return self._platform.numbers.block(request, self._platform.sender.number_of(request, None))
             case ["media"] if method == "POST":
                 self._platform.sender.number_of(request, None)
                 return self._platform.media.upload(request)
@@ -61,6 +83,18 @@ class App:
                 media = self._platform.state.media.get(media_id)
                 if media is not None:
                     return self._platform.media.describe(media, META_FILES)
+            case [number_id, "register"] if method == "POST":
+                return self._platform.numbers.register(
+                    request, self._platform.sender.number_of(request, number_id)
+                )
+            case [number_id, "whatsapp_business_profile"] if method in ("GET", "POST"):
+                return self._platform.numbers.profile(
+                    request, self._platform.sender.number_of(request, number_id)
+                )
+            case [number_id, "block_users"] if method in ("GET", "POST", "DELETE"):
+                return self._platform.numbers.block(
+                    request, self._platform.sender.number_of(request, number_id)
+                )
             case [number_id, "media"] if method == "POST":
                 self._platform.sender.number_of(request, number_id)
                 return self._platform.media.upload(request)
@@ -76,11 +110,15 @@ class App:
         else:
             self._platform.sender.authorize(request)
 
-    def _object(self, request: Request, object_id: str, edge: str | None) -> Answer:
+    def _object(self, request: Request, object_id: str, edge: str | None) -> Answer | Awaitable[Answer]:
         management = self._platform.management
         match request.method, edge:
             case "GET", None if object_id in self._platform.state.media:
                 return self._platform.media.describe(self._platform.state.media[object_id], request.base_url)
+            case "POST", None if object_id in self._platform.state.numbers:
+                return _answered(
+                    self._platform.numbers.configure(request, self._platform.state.numbers[object_id])
+                )
             case "GET" | "POST", None:
                 return management.node(request, object_id)
             case "DELETE", None:
@@ -94,8 +132,16 @@ class App:
             case "GET", "phone_numbers":
                 return management.phone_numbers(request, object_id)
             case "POST", "subscribed_apps":
-                self._platform.state.waba(object_id)
-                return json_response({"success": True})
+                waba_id = self._platform.state.waba(object_id)
+                return _answered(self._platform.numbers.subscribe(request, waba_id))
             case "POST", "unpause":
                 return management.unpause(object_id)
         raise unknown_object(f"{object_id}/{edge}" if edge else object_id)
+
+
+async def _answered(work: Awaitable[Answer]) -> Answer:
+    """What an endpoint that has to wait answers, or the error that it raises."""
+    try:
+        return await work
+    except GraphError as error:
+        return error.response()

@@ -47,6 +47,10 @@ class Control:
             ("POST", "settings"): self._change_settings,
             ("POST", "webhook"): self._webhook,
             ("POST", "verify"): self._verify,
+            ("POST", "twilio"): lambda request: self._platform.twilio.set_account(self._body(request)),
+            ("POST", "twilio_customer"): lambda request: self._platform.twilio.speak(self._body(request)),
+            ("POST", "twilio_status"): lambda request: self._platform.twilio.tell_again(self._body(request)),
+            ("GET", "twilio_messages"): lambda request: dict(self._platform.twilio.messages),
             ("GET", "stats"): lambda request: self._platform.stats(),
             ("POST", "reset"): self._reset,
         }
@@ -130,6 +134,9 @@ class Control:
             since=since,
             wamid=query.get("wamid"),
         )
+        if query.get("format") == "reads":
+            reads = [read for read in journal.reads if query.get("number") in (None, read.number)]
+            return {"reads": [asdict(read) for read in reads[after : after + limit]], "total": len(reads)}
         if query.get("format") == "summary":
             return journal.summary(matching)
         found = list(matching)
@@ -143,7 +150,7 @@ class Control:
     # registries
 
     def _list_numbers(self, _: Request) -> dict[str, Any]:
-        hidden = ("access_token", "api_key", "webhook_headers", "platform_secret")
+        hidden = ("access_token", "api_key", "webhook_headers", "platform_secret", "pin")
         return {
             "numbers": [
                 {key: value for key, value in asdict(number).items() if key not in hidden}

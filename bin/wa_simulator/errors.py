@@ -69,7 +69,10 @@ CODES: Final[dict[int, tuple[int, str]]] = {
     132018: (400, "Template parameters are not valid"),
     132068: (400, "Flow is blocked"),
     132069: (400, "Flow is throttled"),
+    2200: (400, "Callback verification failed"),
     133004: (503, "Server temporarily unavailable"),
+    133005: (400, "Two step verification PIN Mismatch"),
+    133008: (400, "Too Many two step verification PIN Guesses"),
     133010: (400, "Phone number not registered"),
     134011: (400, "Payments terms of service not accepted"),
     134100: (400, "Only marketing messages are supported"),
@@ -77,6 +80,8 @@ CODES: Final[dict[int, tuple[int, str]]] = {
     134102: (500, "Template is unavailable for use"),
     135000: (400, "Generic user error"),
     137000: (400, "Recipient identity key hash mismatch"),
+    139100: (400, "Failed to block/unblock users"),
+    139103: (400, "The user has not written to the business lately"),
 }
 THROTTLE_CODES: Final = frozenset({4, 80007, 130429, 131048, 131056})
 

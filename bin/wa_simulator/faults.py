@@ -31,6 +31,7 @@ class Wanted(BaseModel):
         "throttle",
         "pair",
         "error",
+        "edge_error",
         "cut_before",
         "hang_before",
         # These act on the answer to an accepted message: it is journaled and its statuses are sent.

@@ -2,7 +2,7 @@
 
 ``journal.jsonl`` has a record for each accepted message, written before the answer leaves.
 ``deliveries.jsonl`` has a record for each status webhook that was answered with 200, written a moment later;
-at the next start what is missing there is sent (again).
+at the next start what is missing there is sent (again). ``reads.jsonl`` has what was marked as read.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,12 +55,24 @@ class Entry:
         return {name: getattr(self, name) for name in self.__slots__ if name != "delivered"}
 
 
+@dataclass(slots=True)
+class Read:
+    """A message of a customer that was marked as read; whether with a typing indicator."""
+
+    time: float
+    number: str
+    wamid: str
+    typing: bool
+
+
 class Journal:
     """The journal with its indexes."""
 
     def __init__(self, directory: Path) -> None:
         self._file = LineFile(directory / "journal.jsonl")
         self._deliveries = LineFile(directory / "deliveries.jsonl")
+        self._reads = LineFile(directory / "reads.jsonl")
+        self.reads = [Read(**record) for record in self._reads.records()]
         self.entries: list[Entry] = []
         self.by_wamid: dict[str, Entry] = {}
         for record in self._file.records():
@@ -86,6 +98,11 @@ class Journal:
         """Record ``entry``; it is on its way to the disk when this returns."""
         self._file.append(entry.record())
         self._index(entry)
+
+    def mark_read(self, read: Read) -> None:
+        """Record that a message was marked as read."""
+        self._reads.append(asdict(read))
+        self.reads.append(read)
 
     def replan(self, entry: Entry, statuses: list[str], errors: list[int]) -> None:
         """Change what the webhooks of ``entry`` will say (a held message was released or dropped)."""
@@ -169,6 +186,8 @@ class Journal:
         """Forget everything."""
         self._file.clear()
         self._deliveries.clear()
+        self._reads.clear()
+        self.reads.clear()
         self.entries.clear()
         self.by_wamid.clear()
 
@@ -176,6 +195,7 @@ class Journal:
         """Flush and close the files."""
         self._file.close()
         self._deliveries.close()
+        self._reads.close()
 
 
 def _digits(text: str | None) -> str | None:

@@ -14,10 +14,12 @@ from .journal import Journal
 from .limits import Limits
 from .management import Management
 from .media import MediaStore
+from .numbers import Numbers
 from .send import Sender
 from .settings import Settings
 from .state import DEFAULT_WABA, State, Template
 from .statuses import Statuses
+from .twilio import Twilio
 from .webhooks import Atom
 
 
@@ -54,6 +56,7 @@ class Platform:
         self.statuses = Statuses(self.state, self.settings, self.emitter)
         self.media = MediaStore(self.state, self.settings, self.faults)
         self.management = Management(self.state, self.settings, self.tell_template)
+        self.numbers = Numbers(self.state, self.client)
         self.sender = Sender(
             self.state,
             self.settings,
@@ -64,6 +67,7 @@ class Platform:
             self.emitter,
             access_token,
         )
+        self.twilio = Twilio(self.settings, self.journal, self.faults, self.client)
         self.customers = Customers(self.state, self.settings, self.emitter, self.media)
 
     def _register(self) -> None:
@@ -110,7 +114,10 @@ class Platform:
             "accepted": len(self.journal.entries),
             "faults": dict(self.faults.hits),
             "limits": dict(self.limits.refused),
-            "webhooks": {"pending": self.emitter.pending, **self.emitter.counters},
+            "webhooks": {
+                "pending": self.emitter.pending + self.twilio.callbacks.pending,
+                **(self.emitter.counters + self.twilio.callbacks.counters),
+            },
         }
 
     def reset(self, what: list[Any]) -> list[Any]:
@@ -157,6 +164,7 @@ class Platform:
 
     async def close(self) -> None:
         """Stop sending webhooks and close the files."""
+        await self.twilio.callbacks.close()
         await self.emitter.close()
         self.journal.close()
         self.state.close()

@@ -15,7 +15,7 @@ from .errors import GraphError
 from .faults import Faults, Rule
 from .http import CUT, Answer, Request, Response, json_response
 from .ids import canonical_wa_id, new_wamid
-from .journal import Entry, Journal
+from .journal import Entry, Journal, Read
 from .limits import Limits
 from .settings import Settings
 from .state import Number, State, Template
@@ -101,7 +101,7 @@ class Sender:
                 return refusal
             message = parse(body, marketing=marketing)
             if isinstance(message, Receipt):
-                return self._receipt(message)
+                return self._receipt(number, message)
             entry = self._accept(request, body, number, message, version, marketing, rule)
         except GraphError as error:
             self.answers[str(error.code)] += 1
@@ -114,9 +114,10 @@ class Sender:
             return answer
         return self._answer_later(entry, number, answer, rule)
 
-    def _receipt(self, receipt: Receipt) -> Answer:
+    def _receipt(self, number: Number, receipt: Receipt) -> Answer:
         if self.settings.check_message_ids and receipt.message_id not in self.state.message_ids:
             raise GraphError(131009, "Param message_id is not a message that was received.")
+        self.journal.mark_read(Read(time.time(), number.phone_number_id, receipt.message_id, receipt.typing))
         self.answers["200"] += 1
         return json_response({"success": True})
 
@@ -128,6 +129,10 @@ class Sender:
         if rule.mode == "hang_before":
             self.faults.hit(rule)
             return _hang(rule.seconds)
+        if rule.mode == "edge_error":
+            # As 360dialog words what Meta never saw: its Messaging API, ErrorResp.
+            self.faults.hit(rule)
+            return json_response({"error": rule.details}, rule.status or 502)
         if rule.mode == "http_503_html":
             self.faults.hit(rule)
             headers = {"Retry-After": str(round(rule.retry_after))} if rule.retry_after is not None else None
@@ -161,6 +166,8 @@ class Sender:
         recipient = message.recipient if message.to is None else None
         if message.digits is not None and message.digits == number.display_phone:
             raise GraphError(131021, "The recipient is the business number itself.")
+        if message.digits is not None and canonical_wa_id(message.digits) in number.blocked:
+            raise GraphError(130403, "The business has blocked this user.")
         failure = self._limits(number, message, wa_id, recipient, now)
         if rule is not None and rule.mode == "fail_status":
             failure = rule.code

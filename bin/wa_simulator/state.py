@@ -35,6 +35,7 @@ HELLO_WORLD: Final[dict[str, Any]] = {
 class Number:
     """A business phone number. ``throughput`` is in messages a second, ``tier`` in unique customers a day.
 
+    ``pin`` is that of its two-step verification, ``blocked`` has the customers that it has blocked.
     With ``webhook_headers`` or ``platform_secret`` it is one of 360dialog: its webhooks carry these headers,
     or a signature with this secret, and none of Meta's.
     """
@@ -53,6 +54,10 @@ class Number:
     webhook_url: str | None = None
     webhook_headers: dict[str, str] | None = None
     platform_secret: str | None = None
+    pin: str | None = None
+    pin_guesses: int = 0
+    profile: dict[str, Any] = field(default_factory=dict)
+    blocked: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)

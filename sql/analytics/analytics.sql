@@ -6,7 +6,7 @@ CREATE OR REPLACE VIEW _wa_message_figures AS
 SELECT
     r.organization_id, r.quarter_at, r.day, r.phone_number_id, r.direction, r.is_echo, r.message_type,
     r.template_name, r.status, r.country, r.pricing_category, r.charge, r.messages, r.delivered, r.seen,
-    r.queued, r.queue_time
+    r.queued, r.queue_time, r.charged_at, r.charged_on, r.is_service
 FROM wa_message_rollups r
 WHERE NOT EXISTS (
     SELECT FROM _wa_stale_quarters s
@@ -16,7 +16,7 @@ UNION ALL
 SELECT
     l.organization_id, l.quarter_at, l.day, l.phone_number_id, l.direction, l.is_echo, l.message_type,
     l.template_name, l.status, l.country, l.pricing_category, l.charge, l.messages, l.delivered, l.seen,
-    l.queued, l.queue_time
+    l.queued, l.queue_time, l.charged_at, l.charged_on, l.is_service
 FROM _wa_message_lines l;
 
 CREATE OR REPLACE VIEW _wa_response_figures AS
@@ -74,28 +74,6 @@ FROM _wa_response_figures f
 WHERE f.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[])
 GROUP BY f.organization_id, f.day, f.phone_number_id, f.role;
 
--- A message is charged on delivery: what was priced and is not delivered is counted, and costs nothing yet.
-CREATE OR REPLACE VIEW wa_daily_costs WITH (security_barrier = true) AS
-SELECT
-    c.organization_id, c.day, c.phone_number_id, c.category, c.country, c.charge, c.messages, c.delivered,
-    r.currency, r.rate,
-    CASE c.charge WHEN 'free' THEN 0 WHEN 'paid' THEN c.delivered * r.rate END AS cost
-FROM (
-    SELECT
-        f.organization_id, f.day, f.phone_number_id, f.pricing_category AS category, f.country, f.charge,
-        sum(f.messages)::bigint AS messages, sum(f.delivered)::bigint AS delivered
-    FROM _wa_message_figures f
-    WHERE f.direction = 'outbound' AND f.charge IS NOT NULL
-        AND f.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[])
-    GROUP BY f.organization_id, f.day, f.phone_number_id, f.pricing_category, f.country, f.charge
-) c
-LEFT JOIN LATERAL (
-    SELECT w.currency, w.rate FROM wa_rates w
-    WHERE c.charge = 'paid' AND w.organization_id = c.organization_id AND w.country = c.country
-        AND w.category = c.category AND w.valid_from <= c.day
-    ORDER BY w.valid_from DESC LIMIT 1
-) r ON true;
-
 -- Of each conversation only its newest run is known, from its first message to how it ended.
 CREATE OR REPLACE VIEW wa_conversation_metrics WITH (security_barrier = true) AS
 SELECT
@@ -151,12 +129,6 @@ COMMENT ON VIEW wa_daily_response_times IS
 'the answer and number.';
 COMMENT ON COLUMN wa_daily_response_times.role IS
 'Who answered: metadata ->> ''role'' of the queued row, if the application gives it.';
-COMMENT ON VIEW wa_daily_costs IS
-'Priced messages by day, category and country of the customer, and what they cost by wa_rates.';
-COMMENT ON COLUMN wa_daily_costs.charge IS
-'By the provider: paid, free, or unknown (such as conversations of before July 2025).';
-COMMENT ON COLUMN wa_daily_costs.delivered IS 'Messages delivered: those that are charged.';
-COMMENT ON COLUMN wa_daily_costs.cost IS 'NULL where no rate is known; 0 only where the provider says free.';
 COMMENT ON VIEW wa_conversation_metrics IS
 'Conversations by business number as they are now: active, waiting, how they ended and how long they took.';
 COMMENT ON COLUMN wa_conversation_metrics.completion_rate IS

@@ -1,12 +1,17 @@
--- What analysts may read: contact ids for joins, the last two digits of a phone number; no text, names or
--- values. These views run with the owner's rights, because an analyst may read none of the tables; each one
--- therefore filters by the organizations that the reader may see, and is a barrier for conditions that would
--- look past that filter.
+-- What analysts may read: contact ids for joins, the last two digits of a phone number and a keyed hash of
+-- it, the same wherever the organization has it; no text, names or values. The hash is made only where it is
+-- asked for. These views run with the owner's rights, because an analyst may read none of the tables; each
+-- one therefore filters by the organizations that the reader may see, and is a barrier for conditions that
+-- would look past that filter.
 
 CREATE OR REPLACE VIEW wa_contacts_masked WITH (security_barrier = true) AS
 SELECT
     c.organization_id, c.id AS contact_id, _wa_mask_phone(c.phone_e164) AS phone,
-    c.phone_e164 IS NOT NULL AS has_phone, c.user_id IS NOT NULL AS has_user_id, c.created_at, c.updated_at
+    c.phone_e164 IS NOT NULL AS has_phone, c.user_id IS NOT NULL AS has_user_id, c.created_at, c.updated_at,
+    (
+        SELECT _wa_hash_of(k.inner_pad, k.outer_pad, coalesce(c.phone_key, c.user_id)) FROM wa_privacy_keys k
+        WHERE k.organization_id = c.organization_id AND k.purpose = 'analysts'
+    ) AS phone_hash
 FROM wa_contacts c
 WHERE c.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
 
@@ -16,7 +21,11 @@ SELECT
     _wa_mask_phone(c.phone_e164) AS phone, w.last_customer_message_at, w.last_business_message_at,
     _wa_window_open(w.last_customer_message_at, clock_timestamp(), interval '0') AS is_within_24h,
     w.entry_point_opened_at, w.entry_point_expires_at, w.unread_count, w.created_at, w.updated_at, w.state,
-    w.state_changed_at, w.opened_at
+    w.state_changed_at, w.opened_at,
+    (
+        SELECT _wa_hash_of(k.inner_pad, k.outer_pad, coalesce(c.phone_key, c.user_id)) FROM wa_privacy_keys k
+        WHERE k.organization_id = w.organization_id AND k.purpose = 'analysts'
+    ) AS phone_hash
 FROM wa_conversation_windows w
 JOIN wa_contacts c ON c.organization_id = w.organization_id AND c.id = w.contact_id
 JOIN wa_phone_numbers n ON n.organization_id = w.organization_id AND n.id = w.number_id
@@ -30,14 +39,23 @@ SELECT
     m.group_id IS NOT NULL AS is_in_group, m.reply_to IS NOT NULL AS is_reply,
     m.referral IS NOT NULL AS is_referred, m.pricing, m.error_code, m.error_title, m.queued_at, m.claimed_at,
     m.sent_at, m.delivered_at, m.read_at, m.played_at, m.failed_at, m.edited_at, m.deleted_at, m.provider_at,
-    m.created_at, m.updated_at
+    m.created_at, m.updated_at,
+    (
+        SELECT _wa_hash_of(k.inner_pad, k.outer_pad, coalesce(m.phone_e164, m.user_id)) FROM wa_privacy_keys k
+        WHERE k.organization_id = m.organization_id AND k.purpose = 'analysts'
+    ) AS phone_hash
 FROM wa_messages m
 WHERE m.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
 
 CREATE OR REPLACE VIEW wa_message_statuses_masked WITH (security_barrier = true) AS
 SELECT
     s.organization_id, s.id, s.message_id, s.status, s.occurred_at, s.received_at,
-    _wa_mask_phone(s.recipient_id) AS recipient, s.error_code, s.error_title, s.pricing
+    _wa_mask_phone(s.recipient_id) AS recipient, s.error_code, s.error_title, s.pricing,
+    (
+        SELECT _wa_hash_of(k.inner_pad, k.outer_pad, coalesce('+' || s.recipient_id, s.recipient_user_id))
+        FROM wa_privacy_keys k
+        WHERE k.organization_id = s.organization_id AND k.purpose = 'analysts'
+    ) AS phone_hash
 FROM wa_message_statuses s
 WHERE s.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
 
@@ -46,7 +64,11 @@ SELECT
     q.organization_id, q.id, coalesce(q.contact_id, d.contact_id, i.contact_id, m.contact_id) AS contact_id,
     _wa_mask_phone(q.phone) AS phone, q.type, q.template_name, q.template_language, q.priority, q.status,
     q.scheduled_at, q.expires_at, q.phone_number_id, q.retry_count, q.attempt, q.error_code, q.claimed_at,
-    q.processed_at, q.created_at
+    q.processed_at, q.created_at,
+    (
+        SELECT _wa_hash_of(k.inner_pad, k.outer_pad, q.phone) FROM wa_privacy_keys k
+        WHERE k.organization_id = q.organization_id AND k.purpose = 'analysts'
+    ) AS phone_hash
 FROM wa_outbound_queue q
 LEFT JOIN wa_queue_due d ON d.organization_id = q.organization_id AND d.queue_id = q.id
 LEFT JOIN wa_queue_inflight i ON i.organization_id = q.organization_id AND i.queue_id = q.id
@@ -69,9 +91,27 @@ WHERE i.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
 CREATE OR REPLACE VIEW wa_opt_outs_masked WITH (security_barrier = true) AS
 SELECT
     o.organization_id, o.id, o.contact_id, o.scope, _wa_mask_phone(o.phone_number) AS phone, o.source,
-    o.opt_out_date, o.revoked_at, o.revoked_source
+    o.opt_out_date, o.revoked_at, o.revoked_source,
+    (
+        SELECT _wa_hash_of(k.inner_pad, k.outer_pad, o.phone_number) FROM wa_privacy_keys k
+        WHERE k.organization_id = o.organization_id AND k.purpose = 'analysts'
+    ) AS phone_hash
 FROM wa_opt_outs o
 WHERE o.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
+
+CREATE OR REPLACE VIEW wa_consent_events_masked WITH (security_barrier = true) AS
+SELECT
+    e.organization_id, e.id, e.contact_id, e.event, e.scope, e.source, e.language, e.occurred_at,
+    e.recorded_at, e.text_shown IS NOT NULL AS has_text, e.wa_message_id IS NOT NULL AS has_message,
+    _wa_mask_phone(coalesce(c.phone_e164, e.phone_number)) AS phone,
+    (
+        SELECT _wa_hash_of(k.inner_pad, k.outer_pad, coalesce(c.phone_key, c.user_id, e.phone_number))
+        FROM wa_privacy_keys k
+        WHERE k.organization_id = e.organization_id AND k.purpose = 'analysts'
+    ) AS phone_hash
+FROM wa_consent_events e
+LEFT JOIN wa_contacts c ON c.organization_id = e.organization_id AND c.id = e.contact_id
+WHERE e.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
 
 CREATE OR REPLACE VIEW wa_phone_numbers_masked WITH (security_barrier = true) AS
 SELECT
@@ -89,7 +129,11 @@ WHERE e.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
 CREATE OR REPLACE VIEW wa_automation_flows_masked WITH (security_barrier = true) AS
 SELECT
     f.organization_id, f.id, _wa_mask_phone(coalesce(f.phone_e164, f.user_id)) AS phone, f.flow_type,
-    f.current_step, f.status, f.next_action_at, f.retry_count, f.created_at, f.updated_at, f.ended_at
+    f.current_step, f.status, f.next_action_at, f.retry_count, f.created_at, f.updated_at, f.ended_at,
+    (
+        SELECT _wa_hash_of(k.inner_pad, k.outer_pad, coalesce(f.phone_e164, f.user_id)) FROM wa_privacy_keys k
+        WHERE k.organization_id = f.organization_id AND k.purpose = 'analysts'
+    ) AS phone_hash
 FROM wa_automation_flows f
 WHERE f.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
 
@@ -97,7 +141,11 @@ CREATE OR REPLACE VIEW siren_events_masked WITH (security_barrier = true) AS
 SELECT
     e.organization_id, e.id, e.template_id, t.name AS template_name, t.channel,
     _wa_mask_phone(e.phone_e164) AS phone, e.status, e.scheduled_at, e.sent_at, e.retry_count, e.created_at,
-    e.updated_at
+    e.updated_at,
+    (
+        SELECT _wa_hash_of(k.inner_pad, k.outer_pad, e.phone_e164) FROM wa_privacy_keys k
+        WHERE k.organization_id = e.organization_id AND k.purpose = 'analysts'
+    ) AS phone_hash
 FROM siren_events e
 JOIN siren_templates t ON t.organization_id = e.organization_id AND t.id = e.template_id
 WHERE e.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
@@ -127,7 +175,10 @@ FROM wa_broadcast_lists l
 WHERE l.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
 
 COMMENT ON VIEW wa_contacts_masked IS
-'Customers for analysts: id and the last two digits; no names, no ids of the provider.';
+'Customers for analysts: id, the last two digits and a keyed hash; no names, no ids of the provider.';
+COMMENT ON COLUMN wa_contacts_masked.phone_hash IS
+'Keyed hash of the number, else of the user id: within the organization the same in all views and for all '
+'spellings, until rotate_wa_privacy_key(''analysts''). NULL once erased.';
 COMMENT ON VIEW wa_conversations_masked IS 'Conversations and their windows for analysts.';
 COMMENT ON VIEW wa_messages_masked IS
 'The message ledger for analysts: kinds, states, times and costs, no content.';
@@ -136,6 +187,9 @@ COMMENT ON VIEW wa_outbound_queue_masked IS 'The outbound queue for analysts: no
 COMMENT ON VIEW wa_templates_masked IS 'Templates for analysts: names and states, no text.';
 COMMENT ON VIEW wa_opt_ins_masked IS 'Proofs of consent for analysts, without the proof itself.';
 COMMENT ON VIEW wa_opt_outs_masked IS 'Opt-outs for analysts, without the reason given.';
+COMMENT ON VIEW wa_consent_events_masked IS
+'The record of consent for analysts: what happened, how and when; whether there is a text or message that '
+'proves it, not what it says, nor who noted it.';
 COMMENT ON VIEW wa_phone_numbers_masked IS 'Business numbers for analysts.';
 COMMENT ON VIEW wa_account_events_masked IS 'Account events for analysts, without their payload.';
 COMMENT ON VIEW wa_automation_flows_masked IS 'Automation flows for analysts, without what triggered them.';

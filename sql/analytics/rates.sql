@@ -11,7 +11,8 @@ $$;
 COMMENT ON FUNCTION _wa_csv_fields(text) IS 'Internal: the fields of a line, without blanks and quotes.';
 
 CREATE OR REPLACE FUNCTION _wa_rate_lines(p_csv text, p_names text[]) RETURNS TABLE (
-    n bigint, line text, country text, category text, currency text, valid_from text, rate text
+    n bigint, line text, country text, category text, currency text, valid_from text, rate text,
+    region text, volume_from text
 )
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path FROM CURRENT
 AS $$
@@ -19,7 +20,9 @@ AS $$
         l.n, btrim(l.line, E'\r'), upper(f.fields[array_position(p_names, 'country')]),
         replace(lower(f.fields[array_position(p_names, 'category')]), '-', '_'),
         upper(f.fields[array_position(p_names, 'currency')]), f.fields[array_position(p_names, 'valid_from')],
-        f.fields[array_position(p_names, 'rate')]
+        f.fields[array_position(p_names, 'rate')],
+        nullif(f.fields[array_position(p_names, 'region')], ''),
+        coalesce(nullif(f.fields[array_position(p_names, 'volume_from')], ''), '0')
     FROM string_to_table(p_csv, E'\n') WITH ORDINALITY l (line, n)
     CROSS JOIN LATERAL (SELECT _wa_csv_fields(l.line) AS fields) f
     WHERE l.n > 1 AND btrim(l.line, E' \t\r') <> ''
@@ -48,7 +51,8 @@ BEGIN
     FROM _wa_rate_lines(p_csv, v_names) l
     WHERE NOT coalesce(
         l.country ~ '^[A-Z]{2}$' AND l.category ~ '^[a-z][a-z_]*$' AND l.currency ~ '^[A-Z]{3}$'
-        AND l.valid_from ~ '^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$' AND l.rate ~ '^\d+([.]\d+)?$', false
+        AND l.valid_from ~ '^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$' AND l.rate ~ '^\d+([.]\d+)?$'
+        AND l.volume_from ~ '^\d{1,18}$' AND (l.volume_from ~ '^0+$' OR l.region IS NOT NULL), false
     )
     ORDER BY l.n LIMIT 1;
     IF v_wrong.n IS NOT NULL THEN
@@ -57,13 +61,15 @@ BEGIN
             DETAIL = format('The columns are %s.', array_to_string(v_names, ',')),
             HINT = 'As in: BR,marketing,USD,2026-07-01,0.0625';
     END IF;
-    INSERT INTO wa_rates AS r (country, category, valid_from, currency, rate)
-    SELECT DISTINCT ON (l.country, l.category, l.valid_from)
-        l.country, l.category, l.valid_from::date, l.currency, l.rate::numeric
+    INSERT INTO wa_rates AS r (country, category, valid_from, currency, rate, region, volume_from)
+    SELECT DISTINCT ON (l.country, l.category, l.valid_from, l.volume_from::bigint)
+        l.country, l.category, l.valid_from::date, l.currency, l.rate::numeric, l.region,
+        l.volume_from::bigint
     FROM _wa_rate_lines(p_csv, v_names) l
-    ORDER BY l.country, l.category, l.valid_from, l.n DESC
-    ON CONFLICT (organization_id, country, category, valid_from) DO UPDATE SET
-        currency = excluded.currency, rate = excluded.rate, created_at = clock_timestamp();
+    ORDER BY l.country, l.category, l.valid_from, l.volume_from::bigint, l.n DESC
+    ON CONFLICT (organization_id, country, category, valid_from, volume_from) DO UPDATE SET
+        currency = excluded.currency, rate = excluded.rate, region = excluded.region,
+        created_at = clock_timestamp();
     GET DIAGNOSTICS v_loaded = ROW_COUNT;
     RETURN v_loaded;
 END
@@ -71,5 +77,5 @@ $$;
 
 COMMENT ON FUNCTION load_wa_rates(text) IS
 'Takes a rate card as CSV text into wa_rates and returns the number of rates; one of the same country, '
-'category and day replaces what was there. The first line names the columns country, category, currency, '
-'valid_from, rate, in any order.';
+'category, day and volume replaces what was there. The first line names the columns country, category, '
+'currency, valid_from, rate, in any order, and region, volume_from where rates go by volume.';

@@ -110,14 +110,20 @@ WHERE q.quarter_at >= coalesce(h.forgotten_before + interval '24 hours', '-infin
 -- planner believes of the marks.
 CREATE OR REPLACE VIEW _wa_message_lines AS
 SELECT
-    s.organization_id, s.quarter_at, (s.quarter_at AT TIME ZONE o.time_zone)::date AS day, l.*
+    s.organization_id, s.quarter_at,
+    (s.quarter_at AT TIME ZONE _wa_known_zone(o.time_zone, 'UTC'))::date AS day, l.*,
+    CASE WHEN l.charge IS NOT NULL OR l.charged_at IS NOT NULL THEN (
+        coalesce(l.charged_at, s.quarter_at)
+        AT TIME ZONE _wa_known_zone(n.account_time_zone, _wa_known_zone(o.time_zone, 'UTC'))
+    )::date END AS charged_on
 FROM _wa_stale_quarters s
 JOIN wa_organizations o ON o.id = s.organization_id
 CROSS JOIN LATERAL (
     SELECT
         m.phone_number_id, m.direction, m.is_echo, m.message_type, m.template_name, m.status,
         -- Only prices go by it.
-        CASE WHEN m.pricing IS NOT NULL THEN _wa_country(m.phone_e164, m.user_id) END AS country,
+        CASE WHEN m.pricing IS NOT NULL OR p.is_service THEN _wa_country(m.phone_e164, m.user_id) END
+            AS country,
         replace(lower(m.pricing ->> 'category'), '-', '_') AS pricing_category,
         _wa_charge(m.pricing) AS charge,
         count(*) AS messages,
@@ -125,18 +131,33 @@ CROSS JOIN LATERAL (
         count(*) FILTER (WHERE m.state IN ('read', 'played')) AS seen,
         count(m.sent_at - m.queued_at) AS queued,
         -- Statuses carry whole seconds: what was sent in the second of its queueing waited for none.
-        coalesce(sum(greatest(m.sent_at - m.queued_at, '0')), '0') AS queue_time
+        coalesce(sum(greatest(m.sent_at - m.queued_at, '0')), '0') AS queue_time,
+        -- A delivery that nobody told of is known by what came after it.
+        CASE WHEN m.state IN ('delivered', 'read', 'played') AND (m.pricing IS NOT NULL OR p.is_service)
+            THEN _wa_quarter(coalesce(least(m.delivered_at, m.read_at, m.played_at), m.created_at))
+        END AS charged_at,
+        p.is_service
     FROM wa_messages m
+    -- What is written freely to one customer. A price of another category is another matter, and what an
+    -- advertisement began is free anyway.
+    CROSS JOIN LATERAL (
+        SELECT m.direction = 'outbound' AND NOT m.is_echo AND m.template_name IS NULL AND m.group_id IS NULL
+            AND coalesce(lower(m.pricing ->> 'category') = 'service', true)
+            AND coalesce(m.pricing ->> 'type' <> 'free_entry_point', true) AS is_service
+    ) p
     WHERE m.organization_id = s.organization_id AND m.created_at >= s.quarter_at
         AND m.created_at < s.quarter_at + interval '15 minutes'
-    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
-) l;
+    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, charged_at, p.is_service
+) l
+LEFT JOIN wa_phone_numbers n
+    ON n.organization_id = s.organization_id AND n.phone_number_id = l.phone_number_id;
 
 -- An answer is the first free-form message to a customer after one of theirs, within 24 hours. It is timed
 -- from the first message that was still unanswered.
 CREATE OR REPLACE VIEW _wa_answer_lines AS
 SELECT
-    s.organization_id, s.quarter_at, (s.quarter_at AT TIME ZONE o.time_zone)::date AS day, l.*
+    s.organization_id, s.quarter_at,
+    (s.quarter_at AT TIME ZONE _wa_known_zone(o.time_zone, 'UTC'))::date AS day, l.*
 FROM _wa_stale_answer_quarters s
 JOIN wa_organizations o ON o.id = s.organization_id
 CROSS JOIN LATERAL (
@@ -224,12 +245,13 @@ BEGIN
     INSERT INTO wa_message_rollups (
         organization_id, quarter_at, line, day, phone_number_id, direction, is_echo, message_type,
         template_name, status, country, pricing_category, charge, messages, delivered, seen, queued,
-        queue_time
+        queue_time, charged_at, charged_on, is_service
     )
     SELECT
         l.organization_id, l.quarter_at, row_number() OVER (PARTITION BY l.organization_id, l.quarter_at),
         l.day, l.phone_number_id, l.direction, l.is_echo, l.message_type, l.template_name, l.status,
-        l.country, l.pricing_category, l.charge, l.messages, l.delivered, l.seen, l.queued, l.queue_time
+        l.country, l.pricing_category, l.charge, l.messages, l.delivered, l.seen, l.queued, l.queue_time,
+        l.charged_at, l.charged_on, l.is_service
     FROM unnest(v_orgs, v_quarters) u (organization_id, quarter_at)
     JOIN _wa_message_lines l ON l.organization_id = u.organization_id AND l.quarter_at = u.quarter_at;
 
@@ -293,6 +315,41 @@ COMMENT ON FUNCTION roll_up_wa_analytics(integer) IS
 'Counts the quarter hours that changed since the last call, at most so many at once; returns how many. The '
 'analytics views are exact without it, and fast with it: call it every five minutes.';
 
+CREATE OR REPLACE FUNCTION _wa_cut_charged_days(p_org uuid) RETURNS void
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    UPDATE wa_message_rollups r SET charged_on = d.charged_on
+    FROM (
+        SELECT x.quarter_at, x.line, (
+            coalesce(x.charged_at, x.quarter_at)
+            AT TIME ZONE _wa_known_zone(n.account_time_zone, _wa_known_zone(o.time_zone, 'UTC'))
+        )::date AS charged_on
+        FROM wa_message_rollups x
+        JOIN wa_organizations o ON o.id = x.organization_id
+        LEFT JOIN wa_phone_numbers n
+            ON n.organization_id = x.organization_id AND n.phone_number_id = x.phone_number_id
+        WHERE x.organization_id = p_org AND x.charged_on IS NOT NULL
+    ) d
+    WHERE r.organization_id = p_org AND r.quarter_at = d.quarter_at AND r.line = d.line
+        AND r.charged_on <> d.charged_on
+$$;
+
+COMMENT ON FUNCTION _wa_cut_charged_days(uuid) IS
+'Internal: cuts the days of what is charged anew. The caller holds _wa_lock_rollups().';
+
+CREATE OR REPLACE FUNCTION tg_wa_phone_numbers__cut_charged_days() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+BEGIN
+    PERFORM _wa_lock_rollups();
+    PERFORM _wa_cut_charged_days(new.organization_id);
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION tg_wa_phone_numbers__cut_charged_days() IS
+'Cuts the days of what is charged anew when the time zone of an account changes.';
+
 CREATE OR REPLACE FUNCTION tg_wa_organizations__cut_days() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
@@ -303,12 +360,17 @@ BEGIN
     WHERE r.organization_id = new.id AND r.day <> (r.quarter_at AT TIME ZONE new.time_zone)::date;
     UPDATE wa_response_rollups r SET day = (r.quarter_at AT TIME ZONE new.time_zone)::date
     WHERE r.organization_id = new.id AND r.day <> (r.quarter_at AT TIME ZONE new.time_zone)::date;
+    PERFORM _wa_cut_charged_days(new.id);
     RETURN NULL;
 END
 $$;
 
 COMMENT ON FUNCTION tg_wa_organizations__cut_days() IS
 'Cuts the days of what is rolled up anew when the organization''s time zone changes.';
+
+CREATE OR REPLACE TRIGGER cut_charged_days AFTER UPDATE OF account_time_zone ON wa_phone_numbers
+FOR EACH ROW WHEN (old.account_time_zone IS DISTINCT FROM new.account_time_zone)
+EXECUTE FUNCTION tg_wa_phone_numbers__cut_charged_days();
 
 CREATE OR REPLACE TRIGGER cut_days AFTER UPDATE OF time_zone ON wa_organizations
 FOR EACH ROW WHEN (old.time_zone IS DISTINCT FROM new.time_zone)

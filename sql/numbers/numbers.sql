@@ -24,6 +24,10 @@ LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_id bigint;
+    v_channel text := (
+        SELECT CASE WHEN p_phone_number_id !~ p.whatsapp_ids THEN 'sms' ELSE 'whatsapp' END
+        FROM wa_providers p WHERE p.name = p_provider
+    );
 BEGIN
     IF coalesce(p_phone_number_id, '') = '' OR coalesce(p_waba_id, '') = '' THEN
         RAISE EXCEPTION USING ERRCODE = '22023',
@@ -31,26 +35,30 @@ BEGIN
             DETAIL = format('Given: phone_number_id %L, waba_id %L.', p_phone_number_id, p_waba_id),
             HINT = 'Both are shown in the WhatsApp manager under API setup.';
     END IF;
-    IF p_provider NOT IN ('meta', '360dialog') THEN
+    IF NOT EXISTS (SELECT FROM wa_providers p WHERE p.name = p_provider) THEN
         RAISE EXCEPTION USING ERRCODE = '0A000',
             MESSAGE = format('provider "%s" is not supported by this release', p_provider),
             DETAIL = format('The number is %s.', p_phone_number_id),
-            HINT = 'Supported: meta, 360dialog.';
+            HINT = format('Supported: %s.', _wa_providers_with(NULL));
     END IF;
     INSERT INTO wa_portfolios (organization_id, portfolio_id) VALUES (p_org, p_waba_id)
     ON CONFLICT DO NOTHING;
     INSERT INTO wa_phone_numbers (
         organization_id, phone_number_id, display_phone, phone_e164, waba_id, portfolio_id, provider,
-        throughput, is_test
+        throughput, is_test, account_time_zone, channel
     )
     VALUES (
         p_org, p_phone_number_id, p_display_phone,
         try_normalize_phone_e164('+' || ltrim(p_display_phone, '+')),
-        p_waba_id, p_waba_id, p_provider, p_throughput, p_is_test
+        p_waba_id, p_waba_id, p_provider, p_throughput, p_is_test, (
+            SELECT _wa_known_zone(n.account_time_zone) FROM wa_phone_numbers n
+            WHERE n.organization_id = p_org AND n.waba_id = p_waba_id LIMIT 1
+        ), v_channel
     )
     ON CONFLICT (organization_id, phone_number_id) DO UPDATE SET
         display_phone = excluded.display_phone, phone_e164 = excluded.phone_e164, waba_id = excluded.waba_id,
-        provider = excluded.provider, throughput = excluded.throughput, is_test = excluded.is_test,
+        provider = excluded.provider, channel = excluded.channel, throughput = excluded.throughput,
+        is_test = excluded.is_test,
         updated_at = clock_timestamp()
     RETURNING id INTO v_id;
     -- The routes' primary key makes it impossible that two organizations own one number.
@@ -64,13 +72,45 @@ BEGIN
             DETAIL = format('You work for %s.', p_org),
             HINT = 'A business number belongs to one organization; remove it there first.';
     END IF;
-    PERFORM _wa_offer_default_number(p_org, v_id);
+    IF v_channel = 'whatsapp' THEN
+        PERFORM _wa_offer_default_number(p_org, v_id);
+    END IF;
     RETURN v_id;
 END
 $$;
 
 COMMENT ON FUNCTION _wa_register_number(uuid, text, text, text, text, integer, boolean) IS
 'Internal: register_wa_phone_number() for a given organization.';
+
+-- Two processes that start at once may both find none: they register the same number with the same settings.
+CREATE OR REPLACE FUNCTION register_wa_first_number(
+    p_phone_number_id text, p_display_phone text, p_waba_id text, p_provider text DEFAULT 'meta',
+    p_media boolean DEFAULT true, p_templates boolean DEFAULT true, p_retention_days integer DEFAULT NULL
+) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_before text := current_setting('wa.organization_id', true);
+    v_org uuid := (
+        SELECT o.id FROM wa_organizations o
+        WHERE o.is_default AND NOT EXISTS (SELECT FROM wa_phone_numbers n WHERE n.organization_id = o.id)
+    );
+BEGIN
+    IF v_org IS NULL THEN
+        RETURN false;
+    END IF;
+    PERFORM set_config('wa.organization_id', v_org::text, true);
+    PERFORM register_wa_phone_number(p_phone_number_id, p_display_phone, p_waba_id, p_provider);
+    PERFORM _wa_seed_settings(v_org, p_media, p_templates, p_retention_days);
+    PERFORM set_config('wa.organization_id', coalesce(v_before, ''), true);
+    RETURN true;
+END
+$$;
+
+COMMENT ON FUNCTION register_wa_first_number(text, text, text, text, boolean, boolean, integer) IS
+'Registers a number for the default organization where that has none, and says whether it did; the processes '
+'call it with what their environment names. Without p_media no file of a contact is fetched by itself, '
+'without p_templates none are sent; with p_retention_days messages are kept as long.';
 
 CREATE OR REPLACE FUNCTION _wa_token_fingerprint(p_org uuid, p_phone_number_id text) RETURNS text
 LANGUAGE sql STABLE SET search_path FROM CURRENT
@@ -175,3 +215,15 @@ $$;
 COMMENT ON FUNCTION get_wa_phone_number_status(text) IS
 'Quality rating, messaging limit and state of a business number, as Meta last told them, and whether it is '
 'paused.';
+
+-- Not of last_webhook_at, which changes with the traffic.
+CREATE OR REPLACE TRIGGER audit_change
+AFTER INSERT OR DELETE OR UPDATE OF phone_number_id, channel, display_phone, phone_e164, waba_id,
+    portfolio_id, provider, throughput, is_test, status, quality_rating, verified_name, name_status,
+    username, pause_scope, pause_reason, paused_until, templates_blocked_until, replies_blocked_until,
+    account_time_zone, business_profile
+ON wa_phone_numbers
+FOR EACH ROW EXECUTE FUNCTION tg_audit_change('phone_number_id', 'last_webhook_at profile_read_at');
+
+CREATE OR REPLACE TRIGGER audit_change AFTER INSERT OR UPDATE OR DELETE ON wa_portfolios
+FOR EACH ROW EXECUTE FUNCTION tg_audit_change('portfolio_id');

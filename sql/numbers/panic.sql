@@ -133,3 +133,6 @@ CREATE OR REPLACE TRIGGER audit_insert AFTER INSERT ON wa_panic_modes
 FOR EACH ROW EXECUTE FUNCTION tg_wa_panic_modes__audit();
 CREATE OR REPLACE TRIGGER audit_update AFTER UPDATE ON wa_panic_modes
 FOR EACH ROW WHEN (OLD.active IS DISTINCT FROM NEW.active) EXECUTE FUNCTION tg_wa_panic_modes__audit();
+
+CREATE OR REPLACE TRIGGER audit_change AFTER INSERT OR UPDATE OR DELETE ON wa_panic_modes
+FOR EACH ROW EXECUTE FUNCTION tg_audit_change('id');

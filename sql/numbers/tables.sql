@@ -37,14 +37,21 @@ CREATE TABLE wa_phone_numbers (
     last_webhook_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    account_time_zone text,
+    business_profile jsonb,
+    profile_read_at timestamptz,
+    channel text NOT NULL DEFAULT 'whatsapp',
     CONSTRAINT wa_phone_numbers_pkey PRIMARY KEY (organization_id, id),
     CONSTRAINT wa_phone_numbers_phone_number_id_key UNIQUE (organization_id, phone_number_id),
     CONSTRAINT wa_phone_numbers_organization_fkey FOREIGN KEY (organization_id)
     REFERENCES wa_organizations (id) ON DELETE CASCADE,
     CONSTRAINT wa_phone_numbers_portfolio_fkey FOREIGN KEY (organization_id, portfolio_id)
     REFERENCES wa_portfolios (organization_id, portfolio_id),
-    CONSTRAINT wa_phone_numbers_provider_check CHECK (provider IN ('meta', '360dialog', 'twilio')),
+    CONSTRAINT wa_phone_numbers_channel_check CHECK (channel IN ('whatsapp', 'sms')),
     CONSTRAINT wa_phone_numbers_throughput_check CHECK (throughput BETWEEN 1 AND 100000),
+    CONSTRAINT wa_phone_numbers_account_time_zone_check CHECK (
+        account_time_zone ~ '^(UTC|[A-Z][A-Za-z]+(/[A-Za-z_-]+)+|Etc/GMT[+-](1[0-4]|[0-9]))$'
+    ),
     CONSTRAINT wa_phone_numbers_pause_check CHECK (pause_scope IN ('number', 'account', 'token'))
 );
 
@@ -60,6 +67,21 @@ CREATE TABLE wa_number_routes (
 );
 
 CREATE INDEX wa_number_routes_waba_idx ON wa_number_routes (waba_id);
+
+CREATE TABLE wa_volume_tiers (
+    organization_id uuid NOT NULL DEFAULT current_wa_organization(),
+    waba_id text NOT NULL,
+    category text NOT NULL,
+    region text NOT NULL,
+    month date NOT NULL,
+    tier text NOT NULL,
+    volume_from bigint NOT NULL,
+    volume_to bigint,
+    told_at timestamptz NOT NULL,
+    CONSTRAINT wa_volume_tiers_pkey PRIMARY KEY (organization_id, waba_id, category, region, month),
+    CONSTRAINT wa_volume_tiers_organization_fkey FOREIGN KEY (organization_id)
+    REFERENCES wa_organizations (id) ON DELETE CASCADE
+);
 
 CREATE TABLE wa_panic_modes (
     organization_id uuid NOT NULL DEFAULT current_wa_organization(),
@@ -93,6 +115,9 @@ COMMENT ON COLUMN wa_portfolios.tier_limit IS
 COMMENT ON TABLE wa_phone_numbers IS 'Business numbers that send and receive; each is one lane of the queue.';
 COMMENT ON COLUMN wa_phone_numbers.phone_number_id IS
 'The provider''s id of the number, as used in its URLs and webhooks.';
+COMMENT ON COLUMN wa_phone_numbers.provider IS 'A row of wa_providers.';
+COMMENT ON COLUMN wa_phone_numbers.channel IS
+'whatsapp or sms, by the provider''s id of the number; what goes from a number goes by its channel.';
 COMMENT ON COLUMN wa_phone_numbers.throughput IS 'Requests that may be claimed in any sliding second.';
 COMMENT ON COLUMN wa_phone_numbers.is_test IS 'On a test number wa_admin may open a window by hand.';
 COMMENT ON COLUMN wa_phone_numbers.status IS 'The provider''s state of the number; only CONNECTED sends.';
@@ -105,7 +130,18 @@ COMMENT ON COLUMN wa_phone_numbers.templates_blocked_until IS
 COMMENT ON COLUMN wa_phone_numbers.replies_blocked_until IS 'Meta restricted replies until then.';
 COMMENT ON COLUMN wa_phone_numbers.last_webhook_at IS
 'When a webhook of this number was last processed, to ten seconds.';
+COMMENT ON COLUMN wa_phone_numbers.account_time_zone IS
+'Time zone of its WhatsApp Business account, in which the provider bills; NULL: that of the organization.';
+COMMENT ON COLUMN wa_phone_numbers.business_profile IS
+'What customers see of the business (about, address, description, email, vertical, websites), as it was at '
+'profile_read_at.';
 COMMENT ON TABLE wa_number_routes IS 'Internal: finds the tenant of a webhook by the provider''s number id.';
+COMMENT ON TABLE wa_volume_tiers IS
+'Volume tiers that accounts have reached, as the provider tells them: from so many messages a month of a '
+'category in a region on, others of wa_rates hold.';
+COMMENT ON COLUMN wa_volume_tiers.region IS 'The market as the provider names it, for example India.';
+COMMENT ON COLUMN wa_volume_tiers.month IS 'First day of the month that it holds for.';
+COMMENT ON COLUMN wa_volume_tiers.tier IS 'As told: 25000001:50000000.';
 COMMENT ON TABLE wa_panic_modes IS
 'Emergency stops. While one is active for an organization or number, no message of it is claimed.';
 COMMENT ON COLUMN wa_panic_modes.number_id IS

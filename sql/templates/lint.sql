@@ -4,7 +4,7 @@ CREATE OR REPLACE FUNCTION _wa_template_words(p_kind text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE p_kind
     WHEN 'opt_out' THEN
-    -- Each opts out where a customer presses or writes it: _wa_opt_out_scope().
+    -- Each opts out where a customer presses or writes it: wa_default_keywords.
     '\m(?:stop|unsubscribe|opt[ -]?out|no more (?:messages|news)|baja|dejar de recibir|parar|descadastrar|'
     'abmelden|abbestellen|stopp|désabonner|désinscrire|arrêt|disiscriviti|berhenti)\M'
     WHEN 'promotional' THEN

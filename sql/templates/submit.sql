@@ -110,18 +110,18 @@ COMMENT ON FUNCTION _wa_authentication_components(wa_templates) IS
 'Internal: the components of an authentication template, whose texts Meta words: a button that copies the '
 'code unless the template has another.';
 
-CREATE OR REPLACE FUNCTION get_wa_template_submissions(p_waba_id text, p_names text[] DEFAULT NULL)
+CREATE OR REPLACE FUNCTION _wa_template_submissions(p_org uuid, p_waba_id text, p_names text[])
 RETURNS TABLE (
     template_id uuid, name text, language text, provider_template_id text, request jsonb, problem text
 )
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+LANGUAGE sql STABLE SET search_path FROM CURRENT
 AS $$
     WITH account AS (
         -- A template of every account goes to the one of the default number, else to the first.
         SELECT n.waba_id
         FROM wa_organizations o
         JOIN wa_phone_numbers n ON n.organization_id = o.id
-        WHERE o.id = _wa_caller_organization()
+        WHERE o.id = p_org
         ORDER BY n.id = o.default_number_id DESC, n.id
         LIMIT 1
     )
@@ -129,7 +129,7 @@ AS $$
         CASE WHEN _wa_has_example_url(t.buttons)
             THEN 'a button still leads to example.com, put your own address there' END
     FROM wa_templates t
-    WHERE t.organization_id = _wa_caller_organization()
+    WHERE t.organization_id = p_org
         AND CASE WHEN p_names IS NULL THEN t.provider_template_id IS NULL AND t.status = 'PENDING'
             ELSE lower(t.name) IN (SELECT lower(n) FROM unnest(p_names) n) AND (
                 t.provider_template_id IS NULL OR t.status IN ('REJECTED', 'APPROVED', 'PAUSED')
@@ -144,18 +144,29 @@ AS $$
     ORDER BY t.created_at, t.name, t.language
 $$;
 
+COMMENT ON FUNCTION _wa_template_submissions(uuid, text, text[]) IS
+'Internal: get_wa_template_submissions() of an organization.';
+
+CREATE OR REPLACE FUNCTION get_wa_template_submissions(p_waba_id text, p_names text[] DEFAULT NULL)
+RETURNS TABLE (
+    template_id uuid, name text, language text, provider_template_id text, request jsonb, problem text
+)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+    SELECT * FROM _wa_template_submissions(_wa_caller_organization(), p_waba_id, p_names)
+$$;
+
 COMMENT ON FUNCTION get_wa_template_submissions(text, text[]) IS
 'The templates of an account that can go to Meta''s review, with the request for each: drafts that were '
 'never submitted; or by name, then also those to be created again or edited (Meta takes edits of rejected, '
 'approved and paused ones). One with a problem is not to be sent.';
 
-CREATE OR REPLACE FUNCTION record_wa_template_submission(
-    p_template_id uuid, p_waba_id text, p_http_status integer, p_answer jsonb
+CREATE OR REPLACE FUNCTION _wa_record_template_submission(
+    p_org uuid, p_template_id uuid, p_waba_id text, p_http_status integer, p_answer jsonb
 ) RETURNS text
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
-    v_org uuid := _wa_caller_organization();
     v_error jsonb := p_answer -> 'error';
     v_code integer := (v_error ->> 'code')::integer;
     v_subcode integer := (v_error ->> 'error_subcode')::integer;
@@ -171,13 +182,13 @@ BEGIN
             ),
             category = coalesce(_wa_template_category(p_answer ->> 'category'), t.category),
             rejected_reason = CASE WHEN t.provider_template_id = p_answer ->> 'id' THEN t.rejected_reason END
-        WHERE t.organization_id = v_org AND t.id = p_template_id;
+        WHERE t.organization_id = p_org AND t.id = p_template_id;
         RETURN 'submitted';
     ELSIF p_http_status BETWEEN 200 AND 299 THEN
         RETURN 'edited';
     ELSIF v_subcode = 2388024 THEN
         UPDATE wa_templates t SET name = lower(t.name)
-        WHERE t.organization_id = v_org AND t.id = p_template_id;
+        WHERE t.organization_id = p_org AND t.id = p_template_id;
         RETURN 'exists';
     ELSIF (v_code = 100 AND v_subcode IS DISTINCT FROM 33) OR v_code BETWEEN 131008 AND 131009
         OR v_code BETWEEN 132000 AND 132999
@@ -187,11 +198,24 @@ BEGIN
             ': ', concat_ws('/', v_code, v_subcode), v_error ->> 'error_user_title',
             coalesce(v_error ->> 'error_user_msg', v_error #>> '{error_data,details}', v_error ->> 'message')
         ), 1000)
-        WHERE t.organization_id = v_org AND t.id = p_template_id AND t.provider_template_id IS NULL;
+        WHERE t.organization_id = p_org AND t.id = p_template_id AND t.provider_template_id IS NULL;
         RETURN 'refused';
     END IF;
     RETURN 'failed';
 END
+$$;
+
+COMMENT ON FUNCTION _wa_record_template_submission(uuid, uuid, text, integer, jsonb) IS
+'Internal: record_wa_template_submission() for an organization.';
+
+CREATE OR REPLACE FUNCTION record_wa_template_submission(
+    p_template_id uuid, p_waba_id text, p_http_status integer, p_answer jsonb
+) RETURNS text
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+    SELECT _wa_record_template_submission(
+        _wa_caller_organization(), p_template_id, p_waba_id, p_http_status, p_answer
+    )
 $$;
 
 COMMENT ON FUNCTION record_wa_template_submission(uuid, text, integer, jsonb) IS

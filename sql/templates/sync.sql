@@ -31,44 +31,63 @@ COMMENT ON FUNCTION _wa_template_category(text) IS
 'Internal: a category of the provider as one of ours; an unknown one counts as MARKETING, which opt-outs '
 'stop.';
 
-CREATE OR REPLACE FUNCTION begin_wa_template_sync(p_waba_id text) RETURNS text
+CREATE OR REPLACE FUNCTION _wa_begin_template_sync(p_orgs uuid[], p_waba_id text) RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_cursor text;
 BEGIN
     INSERT INTO wa_template_syncs AS s (organization_id, waba_id)
-    SELECT o.id, p_waba_id FROM unnest(_wa_sync_organizations(p_waba_id)) o (id)
+    SELECT o.id, p_waba_id FROM unnest(p_orgs) o (id)
     ON CONFLICT (organization_id, waba_id) DO UPDATE SET
         started_at = clock_timestamp(), after_cursor = NULL, finished_at = NULL, templates = 0
     -- A cursor of the provider does not keep for long.
     WHERE s.finished_at IS NOT NULL OR s.started_at < clock_timestamp() - interval '1 hour';
     SELECT s.after_cursor INTO v_cursor
     FROM wa_template_syncs s
-    WHERE s.waba_id = p_waba_id AND s.organization_id = ANY (_wa_sync_organizations(p_waba_id))
+    WHERE s.waba_id = p_waba_id AND s.organization_id = ANY (p_orgs)
     ORDER BY s.started_at DESC
     LIMIT 1;
     RETURN v_cursor;
 END
 $$;
 
+COMMENT ON FUNCTION _wa_begin_template_sync(uuid[], text) IS
+'Internal: begin_wa_template_sync() for organizations.';
+
+CREATE OR REPLACE FUNCTION begin_wa_template_sync(p_waba_id text) RETURNS text
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    SELECT _wa_begin_template_sync(_wa_sync_organizations(p_waba_id), p_waba_id)
+$$;
+
 COMMENT ON FUNCTION begin_wa_template_sync(text) IS
 'Starts fetching the templates of an account, or goes on with a fetch that broke off less than an hour ago; '
 'returns the cursor to go on after, NULL for the first page.';
+
+CREATE OR REPLACE FUNCTION _wa_advance_template_sync(
+    p_orgs uuid[], p_waba_id text, p_cursor text, p_templates integer
+) RETURNS void
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    UPDATE wa_template_syncs SET after_cursor = p_cursor, templates = templates + p_templates
+    WHERE waba_id = p_waba_id AND organization_id = ANY (p_orgs) AND finished_at IS NULL
+$$;
+
+COMMENT ON FUNCTION _wa_advance_template_sync(uuid[], text, text, integer) IS
+'Internal: advance_wa_template_sync() for organizations.';
 
 CREATE OR REPLACE FUNCTION advance_wa_template_sync(p_waba_id text, p_cursor text, p_templates integer)
 RETURNS void
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
-    UPDATE wa_template_syncs SET after_cursor = p_cursor, templates = templates + p_templates
-    WHERE waba_id = p_waba_id AND organization_id = ANY (_wa_sync_organizations(p_waba_id))
-        AND finished_at IS NULL
+    SELECT _wa_advance_template_sync(_wa_sync_organizations(p_waba_id), p_waba_id, p_cursor, p_templates)
 $$;
 
 COMMENT ON FUNCTION advance_wa_template_sync(text, text, integer) IS
 'Records that the page up to a cursor is stored; to be called in the transaction that stored it.';
 
-CREATE OR REPLACE FUNCTION finish_wa_template_sync(p_waba_id text) RETURNS integer
+CREATE OR REPLACE FUNCTION _wa_finish_template_sync(p_orgs uuid[], p_waba_id text) RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
@@ -76,7 +95,7 @@ DECLARE
 BEGIN
     UPDATE wa_templates t SET status = 'MISSING'
     FROM wa_template_syncs s
-    WHERE s.waba_id = p_waba_id AND s.organization_id = ANY (_wa_sync_organizations(p_waba_id))
+    WHERE s.waba_id = p_waba_id AND s.organization_id = ANY (p_orgs)
         AND s.finished_at IS NULL AND t.organization_id = s.organization_id AND t.waba_id = p_waba_id
         AND t.status <> 'MISSING' AND (t.synced_at IS NULL OR t.synced_at < s.started_at)
         AND t.created_at < s.started_at
@@ -84,10 +103,18 @@ BEGIN
         AND (t.provider_template_id IS NOT NULL OR t.approval_status = 'approved');
     GET DIAGNOSTICS v_missing = ROW_COUNT;
     UPDATE wa_template_syncs SET finished_at = clock_timestamp(), after_cursor = NULL
-    WHERE waba_id = p_waba_id AND organization_id = ANY (_wa_sync_organizations(p_waba_id))
-        AND finished_at IS NULL;
+    WHERE waba_id = p_waba_id AND organization_id = ANY (p_orgs) AND finished_at IS NULL;
     RETURN v_missing;
 END
+$$;
+
+COMMENT ON FUNCTION _wa_finish_template_sync(uuid[], text) IS
+'Internal: finish_wa_template_sync() for organizations.';
+
+CREATE OR REPLACE FUNCTION finish_wa_template_sync(p_waba_id text) RETURNS integer
+LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+AS $$
+    SELECT _wa_finish_template_sync(_wa_sync_organizations(p_waba_id), p_waba_id)
 $$;
 
 COMMENT ON FUNCTION finish_wa_template_sync(text) IS
@@ -105,7 +132,9 @@ $$;
 COMMENT ON FUNCTION _wa_lock_template_sync(text) IS
 'Internal: one at a time of what stores fetched templates of an account, until the end of the transaction.';
 
-CREATE OR REPLACE FUNCTION upsert_wa_templates(p_waba_id text, p_templates jsonb) RETURNS integer
+-- Two fetches at once would both find a template missing and both insert it: the caller has the lock.
+CREATE OR REPLACE FUNCTION _wa_store_templates(p_orgs uuid[], p_waba_id text, p_templates jsonb)
+RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
@@ -114,9 +143,7 @@ DECLARE
     v_id uuid;
     v_stored integer := 0;
 BEGIN
-    -- Two fetches at once would both find a template missing and both insert it.
-    PERFORM _wa_lock_template_sync(p_waba_id);
-    FOREACH v_org IN ARRAY _wa_sync_organizations(p_waba_id) LOOP
+    FOREACH v_org IN ARRAY p_orgs LOOP
         FOR v_row IN
             SELECT e.value ->> 'id' AS provider_id, e.value ->> 'name' AS name,
                 replace(e.value ->> 'language', '-', '_') AS language, upper(e.value ->> 'status') AS status,
@@ -169,6 +196,18 @@ BEGIN
         END LOOP;
     END LOOP;
     RETURN v_stored;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_store_templates(uuid[], text, jsonb) IS
+'Internal: upsert_wa_templates() for organizations.';
+
+CREATE OR REPLACE FUNCTION upsert_wa_templates(p_waba_id text, p_templates jsonb) RETURNS integer
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    PERFORM _wa_lock_template_sync(p_waba_id);
+    RETURN _wa_store_templates(_wa_sync_organizations(p_waba_id), p_waba_id, p_templates);
 END
 $$;
 

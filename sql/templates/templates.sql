@@ -385,3 +385,6 @@ $$;
 
 COMMENT ON FUNCTION _wa_pick_template(uuid, text, text, text) IS
 'Internal: the row of the template that a name and language mean, see _wa_template_of(). No row: unknown.';
+
+CREATE OR REPLACE TRIGGER audit_change AFTER INSERT OR UPDATE OR DELETE ON wa_templates
+FOR EACH ROW EXECUTE FUNCTION tg_audit_change('id', 'synced_at');

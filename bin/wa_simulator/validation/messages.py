@@ -48,6 +48,7 @@ class Receipt:
     """A request to mark a message as read."""
 
     message_id: str
+    typing: bool
 
 
 @dataclass(slots=True)
@@ -108,7 +109,7 @@ def _receipt(body: dict[str, Any]) -> Receipt:
     indicator = child(body, "typing_indicator", "", required=False)
     if indicator is not None and indicator.get("type") != "text":
         raise GraphError(131009, "Param typing_indicator.type must be 'text'.")
-    return Receipt(needed(body, "message_id", ""))
+    return Receipt(needed(body, "message_id", ""), indicator is not None)
 
 
 def _recipient(body: dict[str, Any]) -> tuple[str | None, str | None, str | None, bool]:

@@ -28,9 +28,9 @@ CREATE FUNCTION world.days() RETURNS text LANGUAGE sql AS $$
 $$;
 
 -- Time zones.
-SELECT throws_ok($$ UPDATE wa_organizations SET time_zone = 'Mars/Olympus' $$, '22023', NULL,
+SELECT throws_ok($$ UPDATE wa_organizations SET time_zone = 'Mars/Olympus' $$, 'WA061', NULL,
     'a time zone that nobody knows is refused');
-SELECT throws_ok($$ UPDATE wa_organizations SET time_zone = 'UTC+0:07' $$, '23514', NULL,
+SELECT throws_ok($$ UPDATE wa_organizations SET time_zone = 'UTC+0:07' $$, 'WA061', NULL,
     'and one that is made up of an offset');
 SELECT lives_ok(format('UPDATE wa_organizations SET time_zone = %L', z), z)
 FROM unnest(ARRAY['America/Argentina/Buenos_Aires', 'America/Port-au-Prince', 'Etc/GMT+12', 'UTC']) z;

@@ -1,6 +1,6 @@
 -- Tests sql/analytics/masked.sql.
 BEGIN;
-SELECT plan(14);
+SELECT plan(20);
 
 SELECT register_wa_phone_number('100', '+1 555 123 4567', '200', is_test => true);
 INSERT INTO wa_templates (name, category, body_text, status) VALUES ('hello', 'UTILITY', 'Dear {{1}}',
@@ -35,6 +35,8 @@ $$;
 CREATE ROLE wa_masked_analyst IN ROLE wa_analyst;
 CREATE ROLE wa_masked_app IN ROLE wa_app;
 
+CREATE TEMP TABLE plain AS SELECT encode(sha256('+5491112345678'), 'hex') AS hash;
+GRANT SELECT ON plain TO PUBLIC;
 SET LOCAL ROLE wa_masked_analyst;
 SELECT unalike(pg_temp.everything(), '%Ana Secret%', 'no view shows a text, name or value');
 SELECT unalike(pg_temp.everything(), '%12345678%', 'nor a phone number');
@@ -46,11 +48,25 @@ SELECT is(
         JOIN wa_contacts_masked c USING (organization_id, contact_id)), 1::bigint,
     'rows join by contact'
 );
+SELECT ok((SELECT length(phone_hash) = 32 FROM wa_messages_masked), 'a hash stands for the number');
+SELECT is((SELECT count(DISTINCT h.phone_hash) FROM (
+    SELECT phone_hash FROM wa_messages_masked
+    UNION ALL SELECT phone_hash FROM wa_outbound_queue_masked
+    UNION ALL SELECT phone_hash FROM wa_opt_outs_masked
+    UNION ALL SELECT phone_hash FROM wa_consent_events_masked WHERE phone = '******78'
+    UNION ALL SELECT phone_hash FROM wa_contacts_masked WHERE phone = '******78') h), 1::bigint,
+    'the same in each view');
+SELECT is((SELECT count(DISTINCT phone_hash) FROM wa_contacts_masked), 2::bigint, 'another one for another');
+SELECT is((SELECT count(*) FROM wa_messages_masked, plain WHERE starts_with(hash, phone_hash)), 0::bigint,
+    'not one that anybody can make');
+SELECT throws_ok('SELECT * FROM wa_privacy_keys', '42501', NULL, 'whose key is nobody''s');
 SELECT results_eq('SELECT type, template_name, status FROM wa_outbound_queue_masked',
     $$ VALUES ('template', 'hello', 'pending') $$,
     'what is counted is there');
 SELECT is((SELECT count(*) FROM wa_opt_outs_masked WHERE revoked_at IS NULL), 1::bigint,
     'opt-outs can be counted');
+SELECT is((SELECT event || ' ' || phone || ' ' || has_text FROM wa_consent_events_masked WHERE event = 'opt_out'),
+    'opt_out ******78 false', 'how consent was given and taken back, without words');
 SELECT is((SELECT count(*) FROM wa_templates_masked), 1::bigint, 'templates too');
 SELECT is_empty($$
     SELECT c.oid::regclass FROM pg_class c
@@ -58,7 +74,7 @@ SELECT is_empty($$
         AND c.relname ~ '^(wa_|audit_log)'
         AND c.relname NOT LIKE '%\_masked' AND c.relname NOT LIKE 'wa\_daily\_%'
         AND c.relname NOT IN ('wa_migrations', 'wa_packs', 'wa_message_compliance', 'wa_unread_counts',
-            'wa_conversation_metrics')
+            'wa_conversation_metrics', 'wa_service_allowances')
         AND (has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')
             OR has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE'))
 $$, 'an analyst has no right on anything else');

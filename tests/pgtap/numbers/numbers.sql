@@ -1,8 +1,26 @@
 -- Tests sql/numbers/numbers.sql.
 BEGIN;
-SELECT plan(23);
+SELECT plan(31);
 
 SELECT is((SELECT default_number_id FROM wa_organizations), NULL, 'there is no number at first');
+SAVEPOINT none;
+SELECT throws_ok($$ SELECT register_wa_first_number('100', '', '') $$, '22023', NULL,
+    'the first number of an environment needs its account');
+SELECT ok(register_wa_first_number('100', '+1 555 123 4567', '200', 'meta', false, false, 90),
+    'the first number of an environment is registered');
+SELECT results_eq('SELECT media_contact_quota, sends_templates, message_retention FROM wa_organizations',
+    $$ VALUES (0::bigint, false, interval '90 days') $$, 'with what the environment sets');
+SELECT ok(NOT register_wa_first_number('101', '+1 555 123 4568', '200', 'meta', true, true, 30),
+    'but only where there is none');
+SELECT results_eq('SELECT count(*), min(message_retention) FROM wa_phone_numbers, wa_organizations',
+    $$ VALUES (1::bigint, interval '90 days') $$, 'and nothing else is set then');
+SELECT is(nullif(current_setting('wa.organization_id', true), ''), NULL, 'nobody''s organization changes by it');
+ROLLBACK TO none;
+SELECT ok(register_wa_first_number('100', '+1 555 123 4567', '200') AND register_wa_first_number('1', '', '2')
+    IS FALSE, 'without settings, too');
+SELECT results_eq('SELECT media_contact_quota, sends_templates, message_retention FROM wa_organizations',
+    $$ VALUES (1073741824::bigint, true, interval '1 year') $$, 'it leaves what the organization has');
+ROLLBACK TO none;
 CREATE TEMPORARY TABLE first AS SELECT register_wa_phone_number('100', '+1 555 123 4567', '200') AS id;
 SELECT results_eq('SELECT phone_number_id, display_phone, phone_e164, waba_id, portfolio_id, provider,
     throughput, is_test, status
@@ -22,7 +40,7 @@ SELECT is((SELECT default_number_id FROM wa_organizations), id, 'the default sta
 SELECT is((SELECT count(*) FROM wa_portfolios), 1::bigint, 'numbers of one account share a portfolio');
 SELECT throws_ok($$ SELECT register_wa_phone_number('', '1', '200') $$, '22023', NULL, 'an id is needed');
 SELECT throws_ok($$ SELECT register_wa_phone_number('102', '1', NULL) $$, '22023', NULL, 'and the account');
-SELECT throws_ok($$ SELECT register_wa_phone_number('102', '1', '200', 'twilio') $$, '0A000', NULL,
+SELECT throws_ok($$ SELECT register_wa_phone_number('102', '1', '200', 'pigeon') $$, '0A000', NULL,
     'a provider that this release cannot do is refused');
 SELECT throws_ok($$ SELECT register_wa_phone_number('102', '1', '200', throughput => 0) $$, '23514', NULL,
     'a throughput is a number above 0');

@@ -1,0 +1,219 @@
+"""SMS through Twilio where WhatsApp cannot deliver: one message, one SMS, never against an opt-out.
+
+Tests sql/sms/fallback.sql.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Database
+from simulated import wait_until
+from twilio_world import ACCOUNT, CUSTOMER, DAYTIME, HELLO, NIGHT, NUMBER, SMS_NUMBER, TwilioWorld
+
+CODE = "HX" + "c" * 32
+
+
+@pytest.fixture
+def world(db: Database, tmp_path: Path) -> Iterator[TwilioWorld]:
+    with TwilioWorld(db, tmp_path, statuses=[]) as made:
+        made.simulator.post("twilio", sid=ACCOUNT, contents={HELLO: [], CODE: ["1"]})
+        db.query(
+            "SELECT register_wa_phone_number(%s, %s, %s, 'twilio', throughput => 10)",
+            SMS_NUMBER, SMS_NUMBER, ACCOUNT,
+        )  # fmt: skip
+        db.query("UPDATE wa_organizations SET sms_fallback = true")
+        db.query(
+            "INSERT INTO wa_templates"
+            " (name, language, category, status, body_text, waba_id, provider_template_id) VALUES"
+            " ('hello', 'en', 'UTILITY', 'APPROVED', 'Hello', %(account)s, %(hello)s),"
+            " ('offer', 'en', 'MARKETING', 'APPROVED', 'Offer', %(account)s, %(hello)s),"
+            " ('code', 'en', 'AUTHENTICATION', 'APPROVED', 'Your code is {{1}}', %(account)s, %(code)s)"
+            .replace("%(account)s", f"'{ACCOUNT}'").replace("%(hello)s", f"'{HELLO}'")
+            .replace("%(code)s", f"'{CODE}'")
+        )  # fmt: skip
+        agree(made, CUSTOMER)
+        yield made
+
+
+def agree(world: TwilioWorld, phone: str) -> None:
+    """The customer has agreed to SMS, and lives where it is day."""
+    world.db.query("SELECT opt_in_wa_contact(%s, 'sms', 'form')", phone)
+    world.db.query(f"SELECT set_wa_contact_time_zone(%s, ({DAYTIME}))", phone)
+
+
+def offer(world: TwilioWorld, phone: str = CUSTOMER, **columns: Any) -> str:
+    """Queue a template that has an SMS in reserve; its id, once it was sent."""
+    queue_id = world.queue(**{
+        "phone": phone, "template_name": "hello", "sms_fallback_text": "As SMS", **columns
+    })  # fmt: skip
+    world.until(queue_id, status="sent")
+    return queue_id
+
+
+def tell(world: TwilioWorld, queue_id: str, status: str, code: int | None = None) -> None:
+    """Twilio tells what became of the message."""
+    fields = {"ErrorCode": str(code)} if code else {}
+    sid = world.row(queue_id)["wa_message_id"]
+    assert world.simulator.post("twilio_status", sid=sid, status=status, fields=fields)["status"] == 200
+
+
+def fallback(world: TwilioWorld, queue_id: str) -> dict[str, Any] | None:
+    """What became of the SMS in reserve, once that is decided."""
+    rows = world.db.query(
+        "SELECT f.cause, f.state, f.reason, q.status, q.error_code, q.id::text AS sms, q.phone_number_id"
+        " FROM wa_sms_fallbacks f"
+        " LEFT JOIN wa_outbound_queue q ON q.id = f.sms_id"
+        " WHERE f.queue_id = %s::uuid AND f.state <> 'waiting'",
+        queue_id,
+    )
+    return rows[0] if rows else None
+
+
+def sms(world: TwilioWorld, queue_id: str) -> dict[str, Any]:
+    """The SMS once it has gone, or failed."""
+
+    def ended() -> dict[str, Any] | None:
+        row = fallback(world, queue_id)
+        return row if row is not None and row["status"] not in ("pending", "sending") else None
+
+    found: dict[str, Any] = wait_until(ended)
+    return found
+
+
+def texts(world: TwilioWorld) -> list[dict[str, str]]:
+    """The SMS that Twilio took."""
+    return [one for one in world.sent().values() if not one["To"].startswith("whatsapp:")]
+
+
+def test_what_failed_for_good_goes_once_as_sms(world: TwilioWorld) -> None:
+    queue_id = offer(world)
+    tell(world, queue_id, "undelivered", 63024)
+    found = sms(world, queue_id)
+    assert (found["cause"], found["state"], found["status"]) == ("failed", "queued", "sent")
+    assert found["phone_number_id"] == SMS_NUMBER
+    assert [(one["From"], one["To"], one["Body"]) for one in texts(world)] == [
+        (SMS_NUMBER, CUSTOMER, "As SMS")
+    ]
+    # However late, however often, and whatever WhatsApp says then.
+    for status, code in (("undelivered", 63024), ("failed", 63003), ("delivered", None), ("read", None)):
+        tell(world, queue_id, status, code)
+    world.until(queue_id, state="read")
+    after = offer(world, phone="+16505550109", sms_fallback_text=None)
+    world.until(after, status="sent")
+    assert len(texts(world)) == 1
+    # Its own statuses are told of it.
+    sms_id = found["sms"]
+    tell(world, sms_id, "delivered")
+    world.until(sms_id, state="delivered")
+
+
+def test_only_where_it_is_wanted_and_the_failure_allows_it(world: TwilioWorld) -> None:
+    kept = {
+        "blocked": (offer(world), 63014),
+        "policy": (offer(world), 63013),
+        "no text": (offer(world, sms_fallback_text=None), 63024),
+    }
+    for queue_id, code in kept.values():
+        tell(world, queue_id, "undelivered", code)
+        world.until(queue_id, state="failed")
+    world.db.query("UPDATE wa_organizations SET sms_fallback = false")
+    off = offer(world)
+    tell(world, off, "undelivered", 63024)
+    world.until(off, state="failed")
+    assert world.db.query("SELECT 1 FROM wa_sms_fallbacks") == []
+    world.db.query("UPDATE wa_organizations SET sms_fallback = true")
+    # The answer says so, and the queue itself.
+    world.simulator.post("faults", mode="error", code=63003, next=1)
+    refused = world.queue(template_name="hello", sms_fallback_text="As SMS")
+    assert sms(world, refused)["status"] == "sent"
+    closed = world.queue(
+        phone="+16505550103", text_body="Hi", on_refusal="record", sms_fallback_text="As SMS"
+    )
+    assert sms(world, closed)["error_code"] == "no_opt_in"
+    assert len(texts(world)) == 1
+
+
+def test_an_unknown_outcome_is_no_failure(world: TwilioWorld) -> None:
+    world.db.query("UPDATE wa_organizations SET unknown_grace = '0', unknown_grace_silent = '0'")
+    world.simulator.post("faults", mode="cut_before", next=1)
+    queue_id = world.queue(template_name="hello", sms_fallback_text="As SMS")
+    assert world.until(queue_id, status="failed")["error_code"] == "outcome_unknown"
+    assert world.db.query("SELECT 1 FROM wa_sms_fallbacks") == []
+
+
+def test_an_authentication_that_is_late_goes_as_sms(world: TwilioWorld) -> None:
+    world.db.query("UPDATE wa_organizations SET sms_authentication_after = '10 minutes'")
+    values = {"template_name": "code", "template_params": '["123"]', "sms_fallback_text": "Code 123"}
+    late, early = offer(world, **values), offer(world, **values)
+    other = offer(world)
+    tell(world, early, "delivered")
+    world.until(early, state="delivered")
+    world.db.query("UPDATE wa_sms_fallbacks SET due_at = now()")
+    found = sms(world, late)
+    assert (found["cause"], found["status"]) == ("late", "sent")
+    assert wait_until(lambda: fallback(world, early))["reason"] == "delivered"
+    assert fallback(world, other) is None
+    # Its failure comes late: it was sent already.
+    tell(world, late, "undelivered", 63024)
+    world.until(late, state="failed")
+    assert [one["Body"] for one in texts(world)] == ["Code 123"]
+
+
+def test_stop_by_either_way_stops_both(world: TwilioWorld) -> None:
+    # By WhatsApp.
+    queue_id = offer(world)
+    world.say("STOP")
+    wait_until(lambda: world.db.query("SELECT is_wa_opted_out(%s, 'utility') AS out", CUSTOMER)[0]["out"])
+    tell(world, queue_id, "undelivered", 63024)
+    assert sms(world, queue_id)["error_code"] == "opted_out"
+    # By SMS.
+    second = "+16505550102"
+    agree(world, second)
+    queue_id = offer(world, second)
+    world.say("Stop", sender=second)
+    wait_until(lambda: world.db.query("SELECT is_wa_opted_out(%s, 'utility') AS out", second)[0]["out"])
+    refused = world.queue(phone=second, template_name="hello", on_refusal="record")
+    assert world.until(refused, status="failed")["error_code"] == "opted_out"
+    tell(world, queue_id, "undelivered", 63024)
+    assert sms(world, queue_id)["error_code"] == "opted_out"
+    # An SMS opens no window, and START takes the word back.
+    [may] = world.db.query("SELECT can_send_freeform_wa(%s) AS may", second)
+    assert may == {"may": False}
+    world.say("START", sender=second)
+    wait_until(lambda: not world.db.query("SELECT is_wa_opted_out(%s, 'utility') AS out", second)[0]["out"])
+    # Twilio has heard STOP and we have not: its answer tells it.
+    third = "+16505550104"
+    agree(world, third)
+    queue_id = offer(world, third)
+    world.simulator.post("faults", mode="error", code=21610, to=third, next=1)
+    tell(world, queue_id, "undelivered", 63024)
+    assert sms(world, queue_id)["error_code"] == "21610"
+    assert world.db.query("SELECT is_wa_opted_out(%s, 'utility') AS out", third) == [{"out": True}]
+    assert texts(world) == []
+
+
+def test_sms_rest_at_night_except_codes(world: TwilioWorld) -> None:
+    world.db.query(f"SELECT set_wa_contact_time_zone(%s, ({NIGHT}))", CUSTOMER)
+    world.db.query("UPDATE wa_organizations SET sms_authentication_after = '5 seconds'")
+    night = offer(world)
+    code = offer(world, template_name="code", template_params='["9"]', sms_fallback_text="Code 9")
+    tell(world, night, "undelivered", 63024)
+    tell(world, code, "undelivered", 63024)
+    assert sms(world, code)["status"] == "sent"
+    row = wait_until(lambda: fallback(world, night))
+    assert row["status"] == "pending"
+    due = "SELECT hold_reason FROM wa_queue_due WHERE queue_id = %s::uuid"
+    wait_until(lambda: world.db.query(due, row["sms"]) == [{"hold_reason": "quiet_hours"}])
+
+
+def test_a_row_for_the_sms_number_is_an_sms(world: TwilioWorld) -> None:
+    queue_id = world.queue(text_body="Directly", phone_number_id=SMS_NUMBER)
+    world.until(queue_id, status="sent")
+    assert [one["Body"] for one in texts(world)] == ["Directly"]
+    # It makes no conversation: what names no number goes by WhatsApp as before.
+    other = offer(world)
+    assert world.sent()[world.row(other)["wa_message_id"]]["From"] == NUMBER
