@@ -57,7 +57,7 @@ INSERT INTO wa_outbound_queue (phone, template_name, template_params)
 VALUES ('+16505550104', 'spring_sale', '["Dan"]');
 
 --- outcome
-SELECT q.reference AS message, q.type, count(*) AS messages, q.status AS queue, q.retry_count AS retries,
+SELECT coalesce(q.reference, '(confirms the STOP)') AS message, q.type, count(*) AS messages, q.status AS queue, q.retry_count AS retries,
     m.state, coalesce(q.error_code, m.error_code::text) AS error,
     (SELECT string_agg(h.value ->> 'state', ', ' ORDER BY h.ordinality)
         FROM jsonb_array_elements(m.state_history) WITH ORDINALITY h) AS reported
@@ -69,6 +69,7 @@ ORDER BY min(q.id::text);
 --- deviations
 -- What should become of each message, against what has.
 WITH expected (message, messages, queue, state, error) AS (VALUES
+    ('(confirms the STOP)', 1, 'sent', 'read', NULL),
     ('answer', 1, 'sent', 'read', NULL),
     ('answer lost', 1, 'sent', 'read', NULL),
     ('campaign', 30, 'sent', 'read', NULL),
@@ -79,7 +80,7 @@ WITH expected (message, messages, queue, state, error) AS (VALUES
     ('shipped', 1, 'sent', 'read', NULL),
     ('window closed', 1, 'failed', 'failed', 'window_closed')),
 found AS (
-    SELECT q.reference, count(*)::int, q.status::text, m.state::text,
+    SELECT coalesce(q.reference, '(confirms the STOP)'), count(*)::int, q.status::text, m.state::text,
         coalesce(q.error_code::text, m.error_code::text)
     FROM wa_outbound_queue q
     LEFT JOIN wa_messages m ON m.organization_id = q.organization_id AND m.queue_id = q.id

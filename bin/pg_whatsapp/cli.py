@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import psycopg
 
 from pg_whatsapp import __version__, log
+from pg_whatsapp.cli_archive import archive
+from pg_whatsapp.cli_audit import audit
 from pg_whatsapp.cli_events import events
 from pg_whatsapp.cli_media import media
+from pg_whatsapp.cli_numbers import numbers
+from pg_whatsapp.cli_optouts import import_opt_outs, optouts
+from pg_whatsapp.cli_secrets import secrets
 from pg_whatsapp.cli_tools import echo_table as _echo_table
 from pg_whatsapp.cli_tools import for_organization as _for_organization
 from pg_whatsapp.cli_tools import run as _run
 from pg_whatsapp.cli_tools import settings as _settings
-from pg_whatsapp.errors import ConfigError, WaError, from_database
+from pg_whatsapp.errors import WaError, from_database
 
 if TYPE_CHECKING:
     import httpx
 
-    from pg_whatsapp.config import Settings
-    from pg_whatsapp.secrets import SecretBox
     from pg_whatsapp.web import Part
 
 T = TypeVar("T")
 FAILED = 1
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 MESSAGES_AT_ONCE = 200
 EVENTS_AT_ONCE = 100
-FILES_AT_ONCE = 4
+FILES_AT_ONCE = 8
+CALLS_AT_ONCE = 32
 
 
 class _Group(click.Group):
@@ -66,8 +71,13 @@ def wa(log_format: str) -> None:
     log.configure(log_format)
 
 
+wa.add_command(archive)
+wa.add_command(audit)
 wa.add_command(events)
 wa.add_command(media)
+wa.add_command(numbers)
+wa.add_command(optouts)
+wa.add_command(secrets)
 
 
 @wa.command()
@@ -75,7 +85,7 @@ wa.add_command(media)
     "--concurrency",
     type=click.IntRange(1, 2000),
     help=f"Requests in flight.  [default: {MESSAGES_AT_ONCE}; of --only events {EVENTS_AT_ONCE},"
-    f" of --only files {FILES_AT_ONCE}]",
+    f" of --only files {FILES_AT_ONCE}, of --only calls {CALLS_AT_ONCE}]",
 )
 @click.option(
     "--batch",
@@ -89,20 +99,21 @@ wa.add_command(media)
 )
 @click.option(
     "--only",
-    type=click.Choice(["messages", "events", "files"]),
-    help="Only send messages, push events, or fetch and upload files.",
+    type=click.Choice(["messages", "events", "files", "calls"]),
+    help="Only send messages, push events, fetch and upload files, or call the provider for the rest.",
 )
 @click.option("--companion", is_flag=True, hidden=True)
 @click.pass_context
 def dispatch(
     ctx: click.Context, concurrency: int | None, batch: int, drain: bool, only: str | None, companion: bool
 ) -> None:
-    """Send what is queued, until stopped; fetch and upload files; push events to where they are subscribed.
+    """Send what is queued, until stopped; fetch and upload files; push events to where they are subscribed;
+    mark as read, and fetch and submit templates, where an application asked for it.
 
     SIGTERM finishes what is in flight and hands the rest back; a second signal ends at once. Any number of
     dispatchers may share a database. Tokens come from `wa secrets set`, else from WHATSAPP_ACCESS_TOKEN.
     """
-    from pg_whatsapp.companion import Companion
+    from pg_whatsapp import dispatch_parts as parts
     from pg_whatsapp.dispatcher import Dispatcher
     from pg_whatsapp.numbers import register_from_environment
     from pg_whatsapp.process import serve
@@ -112,24 +123,19 @@ def dispatch(
     settings = _settings()
     box = load_box(settings)
     if only == "events":
-        _run(_push_events(settings, require_box(settings), concurrency or EVENTS_AT_ONCE, drain, companion))
+        _run(
+            parts.push_events(
+                settings, require_box(settings), concurrency or EVENTS_AT_ONCE, drain, companion
+            )
+        )
         return
     if only == "files":
-        _run(_work_on_files(settings, box, concurrency or FILES_AT_ONCE, drain, companion))
+        _run(parts.work_on_files(settings, box, concurrency or FILES_AT_ONCE, drain, companion))
         return
-    # Pushing and files have processes of their own, so that they never take the time of sending.
-    files = Companion(
-        "files",
-        [*_global_options(ctx), "dispatch", "--only", "files", "--companion"],
-        "SELECT has_wa_media_work()",
-        is_for_sending=True,
-    )
-    pushing = Companion(
-        "events",
-        [*_global_options(ctx), "dispatch", "--only", "events", "--companion"],
-        "SELECT has_wa_event_subscriptions(%s)",
-        sorted(box.key_ids) if box else [],
-    )
+    if only == "calls":
+        _run(parts.call_provider(settings, box, concurrency or CALLS_AT_ONCE, drain, companion))
+        return
+    beside = () if only else parts.companions(_global_options(ctx), box.key_id_list if box else [])
 
     async def work() -> None:
         http = open_transport()
@@ -143,7 +149,7 @@ def dispatch(
                     concurrency=concurrency or MESSAGES_AT_ONCE,
                     batch=batch,
                     drain=drain,
-                    companions=() if only else (files, pushing),
+                    companions=beside,
                 )
             )
         finally:
@@ -157,44 +163,6 @@ def _global_options(ctx: click.Context) -> list[str]:
     return ["--log-format", ctx.find_root().params["log_format"]]
 
 
-async def _push_events(
-    settings: Settings, box: SecretBox, concurrency: int, drain: bool, is_companion: bool
-) -> None:
-    from pg_whatsapp.companion import become_companion
-    from pg_whatsapp.outside import OutsideTransport
-    from pg_whatsapp.process import serve
-    from pg_whatsapp.pusher import Pusher
-
-    http = OutsideTransport()
-    pusher = Pusher(settings, box, http, concurrency=concurrency, drain=drain)
-    if is_companion:
-        become_companion(pusher.stop)
-    try:
-        await serve(pusher)
-    finally:
-        await http.aclose()
-
-
-async def _work_on_files(
-    settings: Settings, box: SecretBox | None, concurrency: int, drain: bool, is_companion: bool
-) -> None:
-    from pg_whatsapp.companion import become_companion
-    from pg_whatsapp.media_worker import MediaWorker
-    from pg_whatsapp.outside import OutsideTransport
-    from pg_whatsapp.process import serve
-    from pg_whatsapp.transport import open_transport
-
-    http, outside = open_transport(), OutsideTransport()
-    worker = MediaWorker(settings, box, http, outside, concurrency=concurrency, drain=drain)
-    if is_companion:
-        become_companion(worker.stop)
-    try:
-        await serve(worker)
-    finally:
-        await http.aclose()
-        await outside.aclose()
-
-
 @wa.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
@@ -205,15 +173,41 @@ async def _work_on_files(
     type=click.Choice(["webhook", "api", "metrics"]),
     help="Only this part, in a process and with a database login of its own: as it belongs in production.",
 )
-def serve(host: str, port: int, only: str | None) -> None:
+@click.option("--tls-cert", type=_FILE, help="Serve HTTPS with this certificate chain (PEM).")
+@click.option("--tls-key", type=_FILE, help="Its private key; without, it is in the same file.")
+@click.option(
+    "--client-ca", type=_FILE, help="Take only clients with a certificate of this authority (PEM): mTLS."
+)
+@click.option(
+    "--client-name",
+    "client_names",
+    multiple=True,
+    metavar="NAME",
+    help="Of those, only the one of this name: an authority signs for many. May be repeated.",
+)
+def serve(
+    host: str,
+    port: int,
+    only: str | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    client_ca: Path | None,
+    client_names: tuple[str, ...],
+) -> None:
     """Receive webhooks at /api/whatsapp/webhook and serve the HTTP API beside it, until stopped.
 
     Answers a webhook 200 once the body is stored durably. Secrets come from `wa secrets set` and from
     WHATSAPP_APP_SECRET and WHATSAPP_VERIFY_TOKEN. Put a TLS proxy in front: where WA_TRUSTED_PROXIES names
     its address (or network, several with commas), the X-Forwarded-For that it sets tells the source.
     WA_MOST_PER_SOURCE bounds the requests that a source has under way; unset, nothing does, for all of
-    Meta's may come through one proxy.
+    Meta's may come through one proxy. WA_WEBHOOK_CLIENT_HEADER ("Name: value") is what the proxy sets where a
+    webhook came with a good client certificate; without it webhooks are refused then.
     """
+    if tls_cert is None and (tls_key or client_ca):
+        raise click.UsageError("--tls-key and --client-ca need --tls-cert")
+    if client_names and client_ca is None:
+        raise click.UsageError("--client-name needs --client-ca")
+    from pg_whatsapp.client_certificates import Tls
     from pg_whatsapp.numbers import register_from_environment
     from pg_whatsapp.readiness import Readiness
     from pg_whatsapp.web import Web, check_login
@@ -241,7 +235,8 @@ def serve(host: str, port: int, only: str | None) -> None:
 
         parts.append(Exposition(settings))
     path = paths.get(only or "", "/api/whatsapp/webhook")
-    run(Web(parts), settings, path, host, port)
+    tls = Tls(tls_cert, tls_key, client_ca, client_names) if tls_cert else None
+    run(Web(parts), settings, path, host, port, tls)
 
 
 @wa.command()
@@ -264,15 +259,58 @@ def migrate(schema: str | None, dry_run: bool) -> None:
     help="What becomes of messages that were due: the original may have sent them. "
     "'keep' only if it had stopped before this copy was taken.",
 )
-def adopt(pending: str) -> None:
-    """Make this database the one that sends, after a restore, a clone or a promotion."""
+@click.option(
+    "--optouts",
+    "opt_outs",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Record these first: what `wa optouts export` wrote since the copy was taken.",
+)
+@click.option(
+    "--erasures",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What `wa erasures export` wrote last: whoever was erased since is erased again.",
+)
+@_for_organization
+def adopt(pending: str, opt_outs: Path | None, erasures: Path | None, organization: str | None) -> None:
+    """Make this database the one that sends, after a restore, a clone or a promotion.
+
+    Who opted out since the copy was taken is opted out here once --optouts says so, before anything is sent.
+    It goes by --organization; of further organizations `wa optouts import` does the same before.
+    """
     from pg_whatsapp import db
+    from pg_whatsapp.erasures import read, reapply
+
+    exports = "[]" if erasures is None else read(erasures)
+
+    # Before it is adopted: a dispatcher that waits for that sends at once.
+    if opt_outs is not None and not import_opt_outs(opt_outs, organization):
+        raise WaError("not adopted: lines of the file are bad", "Correct or remove them, then repeat.")
+    for of, identities, contacts in _run(reapply(_settings(), exports)):
+        click.echo(f"erased again in {of}: {contacts} contacts, {identities} hashes were new")
 
     async def work(connection: db.Connection) -> list[tuple[Any, ...]]:
         return await (await connection.execute("SELECT * FROM adopt_wa_database(%s)", (pending,))).fetchall()
 
     for action, messages in _run(db.once(_settings().conninfo, "adopt", work)):
         click.echo(f"{action}: {messages}")
+
+
+@wa.group()
+def erasures() -> None:
+    """Who was erased, by keyed hashes, for databases that are restored from backups."""
+
+
+@erasures.command("export")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+def export_erasures(file: Path) -> None:
+    """Write who was erased, of all organizations, to FILE, which only its owner may read.
+
+    Beside each backup: `wa adopt --erasures FILE` erases them again in what is restored. No number stands in
+    it, but the keys of the hashes do: keep it as safe as a backup.
+    """
+    from pg_whatsapp.erasures import export
+
+    click.echo(f"{_run(export(_settings(), file))} hashes")
 
 
 @wa.command()
@@ -282,70 +320,11 @@ def doctor() -> None:
 
     findings = _run(examine(_settings()))
     for finding in findings:
-        click.echo(f"{'ok  ' if finding.is_good else 'BAD '} {finding.name}: {finding.text}")
-        if not finding.is_good and finding.hint:
+        click.echo(f"{finding.mark} {finding.name}: {finding.text}")
+        if finding.hint and (finding.warns or not finding.is_good):
             click.echo(f"     {finding.hint}")
     if not all(finding.is_good for finding in findings):
         raise click.exceptions.Exit(FAILED)
-
-
-@wa.group()
-def secrets() -> None:
-    """Tokens and app secrets, stored sealed with WA_SECRET_KEY."""
-
-
-@secrets.command("set")
-@click.argument(
-    "name",
-    # Not from stored_secrets, whose imports the other commands need not wait for; a test compares them.
-    type=click.Choice(["access_token", "app_secret", "verify_token", "webhook_header", "platform_secret"]),
-)
-@click.option("--number", help="phone_number_id it belongs to; without it, all numbers of the organization.")
-@click.option(
-    "--from-env", metavar="NAME", help="Take the value from this environment variable, not standard input."
-)
-@click.option("--keep-previous", is_flag=True, help="The value before stays valid beside it.")
-@_for_organization
-def set_secret(
-    name: str, number: str | None, from_env: str | None, keep_previous: bool, organization: str | None
-) -> None:
-    """Store a secret. The value is read from standard input; at a terminal it is asked for and not shown.
-
-    webhook_header is the line "Name: value" that 360dialog sends with webhooks, platform_secret the one with
-    which it signs those of its partners.
-    """
-    from pg_whatsapp import stored_secrets
-    from pg_whatsapp.config import from_environment
-    from pg_whatsapp.secrets import require_box
-
-    settings = _settings()
-    box = require_box(settings)
-    if from_env:
-        value = from_environment(from_env)
-    elif sys.stdin.isatty():
-        value = click.prompt(name, hide_input=True, err=True)
-    else:
-        value = sys.stdin.read()
-    value = value.strip()
-    if not value or not value.isprintable():
-        raise ConfigError("the value is empty or has line breaks or control characters in it")
-    mark, is_known = _run(
-        stored_secrets.set_secret(
-            settings, box, name, number, value, keep_previous=keep_previous, organization=organization
-        )
-    )
-    click.echo(f"stored, fingerprint {mark}")
-    if not is_known:
-        click.echo(f"note: no business number {number} is registered yet", err=True)
-
-
-@secrets.command("list")
-@_for_organization
-def list_secrets(organization: str | None) -> None:
-    """Show what is stored: names, numbers, fingerprints, never a value."""
-    from pg_whatsapp import stored_secrets
-
-    _echo_table(_run(stored_secrets.list_secrets(_settings(), organization)), "nothing stored")
 
 
 @wa.group()

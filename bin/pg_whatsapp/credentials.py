@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import httpx
 import psycopg
 
@@ -18,13 +20,17 @@ _logger = log.get("credentials")
 class Endpoint:
     """Where the requests of one number go and what identifies us there."""
 
-    __slots__ = ("base_url", "headers", "prefix", "urls")
+    __slots__ = ("base_url", "encode", "headers", "prefix", "urls")
 
-    def __init__(self, base_url: str, prefix: str, headers: httpx.Headers) -> None:
+    def __init__(
+        self, base_url: str, prefix: str, headers: httpx.Headers, encode: Callable[[str], bytes]
+    ) -> None:
         #: The provider's API, without version.
         self.base_url = base_url
         self.prefix = prefix
         self.headers = headers
+        #: The bytes to post of a request's JSON.
+        self.encode = encode
         self.urls: dict[str, httpx.URL] = {}
 
     def url(self, path: str) -> httpx.URL:
@@ -49,31 +55,33 @@ class Credentials:
         """Read the stored tokens again; what is in use stays in use when the database cannot be asked."""
         try:
             rows = await link.fetch(
-                "SELECT DISTINCT organization_id::text, ciphertext, key_id, secret_id::text"
+                "SELECT DISTINCT organization_id::text, sealed_for, ciphertext, key_id, secret_id::text"
                 " FROM get_wa_credentials()"
             )
         except psycopg.Error as error:
             _logger.warning("stored tokens not read", **log.describe(error))
             return
+        if self._box is not None:
+            await self._box.learn(row[3] for row in rows)
         tokens: dict[tuple[str, str | None], str] = {}
-        for organization, ciphertext, key_id, secret_id in rows:
-            if (value := self._open(organization, bytes(ciphertext), key_id, secret_id)) is not None:
-                number, token = value
+        for organization, number, ciphertext, key_id, secret_id in rows:
+            token = self._open(organization, number, bytes(ciphertext), key_id, secret_id)
+            if token is not None:
                 tokens[organization, number] = token
         if tokens != self._tokens:
             self._tokens = tokens
             self._endpoints.clear()
 
     def _open(
-        self, organization: str, ciphertext: bytes, key_id: str, secret_id: str
-    ) -> tuple[str | None, str] | None:
+        self, organization: str, number: str | None, ciphertext: bytes, key_id: str, secret_id: str
+    ) -> str | None:
         if self._box is None:
             self._complain(
                 "key", "tokens are stored but there is no master key: set WA_SECRET_KEY or WA_SECRET_KEY_FILE"
             )
             return None
         try:
-            return self._box.open(organization, "access_token", ciphertext, key_id)
+            return self._box.open(organization, "access_token", number, ciphertext, key_id)
         except SealError as error:
             self._complain(secret_id, str(error), key_id=error.key_id, hint=error.hint)
             return None
@@ -87,12 +95,17 @@ class Credentials:
             endpoint = self._endpoints[key] = self._make(organization, number, provider)
             return endpoint
 
-    def _make(self, organization: str, number: str, provider: str) -> Endpoint | None:
+    def token(self, organization: str, number: str, provider: str) -> str | None:
+        """The token of a number; None where there is none."""
         from_environment = self._settings.access_token
         token = self._tokens.get((organization, number)) or self._tokens.get((organization, None))
         # The token of the environment was meant for the provider of the environment.
         if token is None and from_environment is not None and provider == self._settings.provider:
             token = from_environment.get_secret_value()
+        return token
+
+    def _make(self, organization: str, number: str, provider: str) -> Endpoint | None:
+        token = self.token(organization, number, provider)
         kind = PROVIDERS.get(provider)
         if kind is None:
             self._complain(provider, "this release cannot send through the provider", provider=provider)
@@ -112,7 +125,7 @@ class Credentials:
             return None
         base_url = self._settings.base_url(provider)
         prefix = kind.prefix(base_url, self._settings.api_version)
-        return Endpoint(base_url, prefix, httpx.Headers(kind.headers(token)))
+        return Endpoint(base_url, prefix, httpx.Headers(kind.headers(token)), kind.encode)
 
     def _complain(self, about: str, message: str, **facts: object) -> None:
         if about not in self._complained:

@@ -34,6 +34,8 @@ _SETTINGS = {
     "standard_conforming_strings": "on",
     "datestyle": "ISO",
     "intervalstyle": "postgres",
+    # Our statements are short. One that the planner takes for dear would be compiled for longer than it runs.
+    "jit": "off",
 }
 _PARAMETER = re.compile(r'invalid (?:URI query parameter|connection option):? "(\w+)"')
 # How often two connections are asked for their sessions: a pooler may hand out several in turn.

@@ -26,12 +26,14 @@ from pg_whatsapp.job_runner import JobRunner
 from pg_whatsapp.recorder import Recorder
 from pg_whatsapp.secrets import SecretBox
 from pg_whatsapp.sender import Claim, Sender
+from pg_whatsapp.server_clock import ServerClock
 from pg_whatsapp.watch import Watch
 
 _logger = log.get("dispatcher")
 _CLAIM = """
     SELECT organization_id::text, queue_id::text, attempt, order_key, phone_number_id, provider, path, body,
-    timeout_s, start_in_s FROM claim_wa_messages(%s::uuid, %s)
+    timeout_s, start_in_s, extract(epoch FROM statement_timestamp())::double precision
+    FROM claim_wa_messages(%s::uuid, %s)
 """
 _NEXT_DUE = """
     SELECT extract(epoch FROM next_due_at - clock_timestamp())::double precision, is_contended,
@@ -93,6 +95,7 @@ class Dispatcher:
         self._failure: BaseException | None = None
         self._look_again: asyncio.TimerHandle | None = None
         self._claimed_at = 0.0
+        self._server_clock = ServerClock()
         self._lost_a_claim = False
         self._progress_at = monotonic()
         self._busy_until = 0.0
@@ -248,7 +251,10 @@ class Dispatcher:
             self._lost_a_claim = self._lost_a_claim or error.sqlstate is None
             _logger.warning("claim failed", **log.describe(error))
             return None
-        self._sender.offer(map(Claim._make, rows), asked_at)
+        if rows:
+            claims = [Claim._make(row) for row in rows]
+            taken_at = self._server_clock.moment(claims[0].taken_s, asked_at, monotonic())
+            self._sender.offer(claims, taken_at)
         return len(rows)
 
     async def _rest(self, claimed: int, pause: float) -> bool:

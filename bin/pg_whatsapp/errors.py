@@ -23,7 +23,7 @@ Each carries one line that may be shown and logged: no message text, phone numbe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import psycopg
@@ -63,6 +63,14 @@ class SealError(WaError):
 
 class ProviderError(WaError):
     """The provider answered with an error, outside of sending."""
+
+    def __init__(
+        self, message: str, hint: str | None = None, status: int = 0, answer: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(message, hint)
+        #: Its HTTP status, 0 where it did not answer, and its body.
+        self.status = status
+        self.answer = answer or {}
 
 
 class DatabaseError(WaError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Iterator
-from time import monotonic
 from typing import Any
 
 import psycopg
@@ -19,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 
 from pg_whatsapp import db, errors
 from pg_whatsapp.config import Settings
+from pg_whatsapp.lately import Lately
 
 PATH = "/metrics"
 # However often it is scraped, the database is asked once in so many seconds, and given so long to answer.
@@ -60,9 +60,7 @@ class Exposition:
 
     def __init__(self, settings: Settings) -> None:
         self._link = db.Link(settings.conninfo, "serve metrics", statement_timeout=f"{TIMEOUT_S}s")
-        self._lock = asyncio.Lock()
-        self._rows: list[Row] = []
-        self._read_at = float("-inf")
+        self._rows = Lately(self._read, CACHED_S)
 
     def routes(self) -> list[BaseRoute]:
         """Its endpoint."""
@@ -79,12 +77,13 @@ class Exposition:
     async def metrics(self, _request: Request) -> Response:
         """The figures, at most ten seconds old; 503 while the database does not answer."""
         try:
-            # One asks, the others wait for its answer: scrapes must not pile up on a slow database.
-            async with asyncio.timeout(2 * TIMEOUT_S), self._lock:
-                if monotonic() - self._read_at > CACHED_S:
-                    rows = await self._link.fetch("SELECT name, help, labels, value FROM wa_metrics")
-                    self._rows = [(name, text, labels, value) for name, text, labels, value in rows]
-                    self._read_at = monotonic()
+            # Scrapes must not pile up on a slow database.
+            async with asyncio.timeout(2 * TIMEOUT_S):
+                rows = await self._rows.get()
         except (psycopg.Error, errors.WaError, TimeoutError):
             return PlainTextResponse("no answer of the database", 503)
-        return answer(self._rows)
+        return answer(rows)
+
+    async def _read(self) -> list[Row]:
+        rows = await self._link.fetch("SELECT name, help, labels, value FROM wa_metrics")
+        return [(name, text, labels, value) for name, text, labels, value in rows]

@@ -79,6 +79,9 @@ class _Library(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
+        if error is None and isinstance(record.args, tuple):
+            # A pool of connections names so why it has none.
+            error = next((arg for arg in record.args if isinstance(arg, BaseException)), None)
         get("library").error("library error", logger=record.name, **(describe(error) if error else {}))
 
 

@@ -9,12 +9,7 @@ from __future__ import annotations
 
 import httpx
 
-# Meta's files (Cloud API, Media) are at lookaside.fbsbx.com, redirects lead to its content network.
-_META = ("fbsbx.com", "fbcdn.net", "facebook.com", "whatsapp.net", "whatsapp.com")
-#: By provider.
-HOSTS = {"meta": _META, "360dialog": (*_META, "360dialog.io")}
-# 360dialog gives Meta's address of a file, to be asked for at its own (its manual, Media).
-_TO_BE_REPLACED = "lookaside.fbsbx.com"
+from pg_whatsapp.providers import PROVIDERS
 
 
 class ElsewhereError(Exception):
@@ -27,10 +22,7 @@ def located(url: str, provider: str, base_url: str) -> httpx.URL:
         told = httpx.URL(url)
     except (httpx.InvalidURL, TypeError) as error:
         raise ElsewhereError("the provider gave no URL") from error
-    if provider == "360dialog" and told.host == _TO_BE_REPLACED:
-        base = httpx.URL(base_url)
-        told = told.copy_with(scheme=base.scheme, host=base.host, port=base.port)
-    return told
+    return PROVIDERS[provider].located(told, base_url)
 
 
 def is_of_api(url: httpx.URL, base_url: str) -> bool:
@@ -44,5 +36,5 @@ def require_provider(url: httpx.URL, provider: str) -> None:
     if url.scheme != "https" or url.userinfo or url.port not in (None, 443):
         raise ElsewhereError("the file is at an address that is none of the provider's")
     host = url.host.rstrip(".")
-    if not any(host == one or host.endswith(f".{one}") for one in HOSTS[provider]):
+    if not any(host == one or host.endswith(f".{one}") for one in PROVIDERS[provider].media_hosts):
         raise ElsewhereError("the file is at a host that is none of the provider's")

@@ -7,11 +7,13 @@ the bytes are carried, an eighth of a mebibyte at a time, with ranges (RFC 9110,
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
-from typing import Any, LiteralString, NamedTuple
+from time import monotonic
+from typing import Any, LiteralString, NamedTuple, TypeVar
 from urllib.parse import parse_qs, quote
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -25,6 +27,7 @@ from pg_whatsapp import db, errors, log
 from pg_whatsapp.config import Settings
 from pg_whatsapp.media_stores import Place, StoreError, Stores
 
+T = TypeVar("T")
 PATH = "/api/whatsapp/media/{id}"
 # Each has a piece or two in memory; one link does not take the places of others.
 MOST_AT_ONCE = 128
@@ -32,14 +35,16 @@ MOST_OF_A_LINK = 8
 CONNECTIONS = 4
 # For a connection, for the turn of a link, and of a statement.
 PATIENCE_S = 5.0
-# A client that takes no piece for so long is given up.
+# A client that takes no piece for so long is given up, and a store that gives none.
 STALLED_S = 30.0
+# When somebody has a link locked: to be opened again after so long each time, without a connection meanwhile.
+LOCKED_WAITS_S = (0.1, 0.2, 0.4)
 _OPEN = """
     SELECT outcome, mime_type, filename, file_size, sha256, is_inline, store, location, object_key
     FROM open_wa_media(%s::uuid, %s, %s, %s, %s)
 """
 _LOOK = """
-    SELECT outcome, mime_type, filename, file_size, sha256, is_inline, NULL, NULL, NULL
+    SELECT outcome, mime_type, filename, file_size, sha256, is_inline, store, location, object_key
     FROM verify_wa_media_signature(%s::uuid, %s)
 """
 _READ = "SELECT read_wa_media(%s::uuid, %s, %s, %s)"
@@ -110,6 +115,8 @@ class MediaLinks:
         # By link: how many have bytes on their way, and whose turn it is to open it.
         self._of_link: Counter[str] = Counter()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        # Pieces that stores are giving or clients taking, since when; who began first stands first.
+        self._moving: dict[asyncio.Timeout, float] = {}
 
     def routes(self) -> list[BaseRoute]:
         """Its endpoint."""
@@ -137,7 +144,9 @@ class MediaLinks:
             await _refused("not_found")(scope, receive, send)
             return
         link_id = asked.link_id
-        if self._under_way >= MOST_AT_ONCE or self._of_link[link_id] >= MOST_OF_A_LINK:
+        if self._of_link[link_id] >= MOST_OF_A_LINK or (
+            self._under_way >= MOST_AT_ONCE and not self._make_room()
+        ):
             await _refusal(503, "too many files at once")(scope, receive, send)
             return
         self._under_way += 1
@@ -165,14 +174,19 @@ class MediaLinks:
                 extra = {"content-range": f"bytes */{opened.size}"}
                 await _refusal(416, "no such part", extra)(scope, receive, send)
                 return
+            piece = b""
             if not asked.is_head:
+                if opened.store != "database" and (opened.outcome == "ok" or asked.part is not None):
+                    # First, so that a store that is away uses up no link.
+                    piece = await self._read(asked, opened, *span)
                 opened = await self._open(asked)
             if opened.outcome != "ok":
                 await _refused(opened.outcome)(scope, receive, send)
                 return
-            piece = b"" if asked.is_head else await self._read(asked, opened, *span)
-        except StoreError as error:
-            _logger.error("file not given out", why=str(error))
+            if not (piece or asked.is_head):
+                piece = await self._read(asked, opened, *span)
+        except (StoreError, TimeoutError) as error:
+            _logger.error("file not given out", why=str(error) or "the store does not answer")
             await _refusal(503, "the file cannot be had now")(scope, receive, send)
             return
         except (psycopg.Error, errors.WaError) as error:
@@ -206,6 +220,24 @@ class MediaLinks:
             if not self._of_link[asked.link_id]:
                 del self._of_link[asked.link_id]
 
+    def _make_room(self) -> bool:
+        """Give up the piece that has been on its way for longest, if that is long: there are others."""
+        slowest, since = next(iter(self._moving.items()), (None, 0.0))
+        if slowest is None or monotonic() - since < PATIENCE_S:
+            return False
+        del self._moving[slowest]
+        slowest.reschedule(asyncio.get_running_loop().time())
+        return True
+
+    async def _patiently(self, work: Awaitable[T]) -> T:
+        """Wait for a piece on its way; TimeoutError where that takes too long, or others need the place."""
+        async with asyncio.timeout(STALLED_S) as patience:
+            self._moving[patience] = monotonic()
+            try:
+                return await work
+            finally:
+                self._moving.pop(patience, None)
+
     async def _ask(self, statement: LiteralString, *params: Any, binary: bool = False) -> tuple[Any, ...]:
         async with self._pool.connection(timeout=PATIENCE_S) as connection:
             row = await (await connection.execute(statement, params, binary=binary)).fetchone()
@@ -221,12 +253,21 @@ class MediaLinks:
         except TimeoutError:
             return Opened("busy")
         try:
-            return Opened._make(
-                await self._ask(
-                    _OPEN, asked.link_id, asked.token, asked.source, asked.agent, asked.part is not None
-                )
-            )
-        except psycopg.errors.LockNotAvailable:
+            for wait_s in (*LOCKED_WAITS_S, None):
+                try:
+                    return Opened._make(
+                        await self._ask(
+                            _OPEN,
+                            asked.link_id,
+                            asked.token,
+                            asked.source,
+                            asked.agent,
+                            asked.part is not None,
+                        )
+                    )
+                except psycopg.errors.LockNotAvailable:
+                    if wait_s is not None:
+                        await asyncio.sleep(wait_s)
             return Opened("busy")
         finally:
             turn.release()
@@ -238,7 +279,7 @@ class MediaLinks:
         if place.store == "database":
             (piece,) = await self._ask(_READ, asked.link_id, asked.token, at, length, binary=True)
         else:
-            piece = await self._stores.read(place, at, length)
+            piece = await self._patiently(self._stores.read(place, at, length))
         if not piece:
             raise StoreError("the bytes are not all there")
         return bytes(piece)
@@ -254,10 +295,16 @@ class MediaLinks:
         piece: bytes,
     ) -> None:
         """Send a span, of which the first piece is here, as long as somebody takes it."""
+        seen = hashlib.sha256() if (at, after) == (0, opened.size) else None
         while not gone.done():
             at += len(piece)
-            async with asyncio.timeout(STALLED_S):
-                await send({"type": "http.response.body", "body": piece, "more_body": at < after})
+            if seen is not None:
+                seen.update(piece)
+                if at >= after and seen.hexdigest() != opened.sha256:
+                    raise StoreError("the bytes are not those that were put there")
+            await self._patiently(
+                send({"type": "http.response.body", "body": piece, "more_body": at < after})
+            )
             if at >= after:
                 return
             piece = await self._read(asked, opened, at, after)

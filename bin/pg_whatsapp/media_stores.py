@@ -31,12 +31,15 @@ BUCKET_PIECE = 1 << 19
 CONNECT_TIMEOUT_S = 5
 # Of one request to a bucket: a part of an upload, a piece that is read.
 REQUEST_TIMEOUT_S = 60
-# With all repetitions.
-RETRY_TIMEOUT_S = 180
-# A part of an upload, the least that S3 takes, and how many files go at once.
+# From the first request to the last repetition's beginning; the database has all of it tried again later.
+RETRY_TIMEOUT_S = 30
+# A part of an upload, the least that S3 takes, and how many files go to a bucket at once: each has some in
+# memory.
 PART = 5 << 20
 MOST_PUTS = 1
-_KEY = re.compile(r"[0-9a-f-]{36}/[0-9a-f-]{36}")
+_KEY = re.compile(r"[0-9a-f-]{36}/([0-9a-f-]{36}|[a-z]+-[0-9]{8,}-[0-9a-f]{8}\.(jsonl\.gz|json))")
+# As in InvalidAccessKeyId, RequestTimeTooSkewed, SlowDown.
+_CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>", re.ASCII)
 _S3 = re.compile(r"s3://([^/]+)(?:/(.+))?")
 
 
@@ -45,7 +48,10 @@ class StoreError(WaError):
 
 
 class Place(NamedTuple):
-    """Where the bytes of one file are, or will be, as the database says it. key: ORGANIZATION/BLOB."""
+    """Where the bytes of one file are, or will be, as the database says it.
+
+    key: ORGANIZATION/BLOB, or of an archive ORGANIZATION/KIND-NUMBER-XXXXXXXX and what is in it.
+    """
 
     store: str
     location: str | None
@@ -62,8 +68,8 @@ class Stores:
 
     def __init__(self) -> None:
         self._buckets: dict[str, S3Store] = {}
-        # Each holds parts in memory.
-        self._puts = asyncio.Semaphore(MOST_PUTS)
+        # By location: who has a bucket that hangs keeps nobody from another one.
+        self._puts: dict[str, asyncio.Semaphore] = {}
 
     async def put(self, place: Place, file: IO[bytes]) -> None:
         """Write all of a file to its place. It is there as a whole, or not at all."""
@@ -74,7 +80,7 @@ class Stores:
 
         file.seek(0)
         bucket = self._bucket(place)
-        async with self._puts:
+        async with self._puts.setdefault(place.location or "", asyncio.Semaphore(MOST_PUTS)):
             await _guarded(
                 obstore.put_async(bucket, _checked(place), file, chunk_size=PART, max_concurrency=1)
             )
@@ -95,10 +101,7 @@ class Stores:
         if place.store == "directory":
             await _guarded(asyncio.to_thread(_delete, _path(place)))
             return
-        import obstore
-
-        with suppress(FileNotFoundError):
-            await _guarded(obstore.delete_async(self._bucket(place), _checked(place)))
+        await _guarded(_delete_object(self._bucket(place), _checked(place)))
 
     def _bucket(self, place: Place) -> S3Store:
         location = place.location or ""
@@ -137,14 +140,25 @@ async def _guarded(work: Awaitable[T]) -> T:
     """What it returns; its errors as ours, in words that hold no key."""
     try:
         return await work
-    except OSError as error:
+    except Exception as error:
+        # The rest of a bucket's words quotes the key.
+        if code := _CODE.search(str(error)):
+            raise StoreError(f"the bucket does not do it: {code[1]}") from error
         if isinstance(error, FileNotFoundError):
             raise StoreError("the bytes, or their directory, are not there") from error
-        raise StoreError(f"the store answers: {error.strerror or type(error).__name__}") from error
-    except Exception as error:
+        if isinstance(error, OSError):
+            raise StoreError(f"the store answers: {error.strerror or type(error).__name__}") from error
         if type(error).__module__.startswith("obstore"):
             raise StoreError(f"the bucket does not do it: {type(error).__name__}") from error
         raise
+
+
+async def _delete_object(bucket: S3Store, key: str) -> None:
+    import obstore
+
+    # S3 itself says nothing of an object that is not there.
+    with suppress(FileNotFoundError):
+        await obstore.delete_async(bucket, key)
 
 
 def _checked(place: Place) -> str:
@@ -170,7 +184,7 @@ def _write(path: Path, file: IO[bytes]) -> None:
     file.seek(0)
     part = _part(path)
     try:
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640), "wb") as target:
+        with _open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, "wb") as target:
             while piece := file.read(CHUNK):
                 target.write(piece)
             target.flush()
@@ -186,8 +200,13 @@ def _write(path: Path, file: IO[bytes]) -> None:
         os.close(directory)
 
 
+def _open(path: Path, flags: int, mode: str) -> IO[bytes]:
+    """A file of ours, and not what somebody who may write there has its name lead to."""
+    return open(os.open(path, flags | os.O_NOFOLLOW, 0o640), mode)
+
+
 def _read(path: Path, offset: int, length: int) -> bytes:
-    with path.open("rb") as file:
+    with _open(path, os.O_RDONLY, "rb") as file:
         file.seek(offset)
         return file.read(length)
 

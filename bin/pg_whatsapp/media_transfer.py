@@ -15,6 +15,7 @@ import httpx
 from pg_whatsapp import outside
 from pg_whatsapp.media_hosts import ElsewhereError, is_of_api, located, require_provider
 from pg_whatsapp.media_types import HEAD
+from pg_whatsapp.providers import PROVIDERS
 from pg_whatsapp.transport import parse_answer, read_body
 
 ASK_TIMEOUT_S = 15.0
@@ -72,6 +73,8 @@ class Fetched(NamedTuple):
 
 async def describe(http: httpx.AsyncBaseTransport, url: httpx.URL, site: Site) -> Described:
     """Ask where a file is and what. Raises TransferError."""
+    if PROVIDERS[site.provider].gives_files_at_once:
+        return Described(url, None, None, None)
     status, answer = await _call(http, httpx.Request("GET", url, headers=site.headers), ASK_TIMEOUT_S)
     if status != 200 or not isinstance(answer, dict) or not isinstance(answer.get("url"), str):
         code = _error_of(answer).get("code")
@@ -122,12 +125,14 @@ async def download(ways: Ways, url: httpx.URL, site: Site, bounds: Bounds, file:
 async def _follow(ways: Ways, url: httpx.URL, site: Site, max_size: int) -> httpx.Response:
     """The answer that has the bytes, behind redirects within the provider's hosts."""
     for _ in range(MOST_REDIRECTS):
-        http = ways.api
+        http, shown = ways.api, site.headers
         if not is_of_api(url, site.base_url):
             require_provider(url, site.provider)
             http = ways.outside
+            if not PROVIDERS[site.provider].shows_token_to_hosts:
+                shown = httpx.Headers()
         # What is packed would have to be unpacked without end.
-        headers = {**site.headers, "accept": "*/*", "accept-encoding": "identity"}
+        headers = {**shown, "accept": "*/*", "accept-encoding": "identity"}
         headers.pop("content-type", None)
         response = await http.handle_async_request(
             httpx.Request("GET", url, headers=headers, extensions={"largest": max_size})
@@ -184,18 +189,18 @@ async def _save(response: httpx.Response, bounds: Bounds, file: IO[bytes], span:
     return Fetched(digest.digest(), size, head)
 
 
-async def upload(
-    http: httpx.AsyncBaseTransport,
-    url: httpx.URL,
-    site: Site,
-    mime_type: str,
-    size: int,
-    read: Callable[[int], Awaitable[bytes]],
-) -> tuple[int | None, Any, str | None]:
-    """Upload a file as a form; read gives its bytes from an offset, some at a time.
+class Content(NamedTuple):
+    """Bytes to be uploaded: how many, their hash, and what gives them from an offset, some at a time."""
 
-    HTTP status and parsed answer, or what went wrong.
-    """
+    size: int
+    sha256: bytes
+    read: Callable[[int], Awaitable[bytes]]
+
+
+async def upload(
+    http: httpx.AsyncBaseTransport, url: httpx.URL, site: Site, mime_type: str, content: Content
+) -> tuple[int | None, Any, str | None]:
+    """Upload a file as a form: HTTP status and parsed answer, or what went wrong."""
     edge = secrets.token_hex(16)
     plain = mime_type.partition(";")[0].strip()
     fields = {"messaging_product": "whatsapp", "type": mime_type}
@@ -209,26 +214,29 @@ async def upload(
 
     async def body() -> AsyncIterator[bytes]:
         yield opening
-        sent = 0
-        while sent < size:
-            piece = await read(sent)
+        sent, digest = 0, hashlib.sha256()
+        while sent < content.size:
+            piece = await content.read(sent)
             if not piece:
                 raise TransferError("the bytes are not all there")
             sent += len(piece)
+            digest.update(piece)
             yield piece
+        if digest.digest() != bytes(content.sha256):
+            raise TransferError("the bytes are not those that were put there")
         yield closing
 
     headers = {
         **site.headers,
         "content-type": f"multipart/form-data; boundary={edge}",
-        "content-length": str(len(opening) + size + len(closing)),
+        "content-length": str(len(opening) + content.size + len(closing)),
     }
     began = monotonic()
     try:
         status, answer = await _call(
             http,
             httpx.Request("POST", url, headers=headers, content=body()),
-            UPLOAD_TIMEOUT_S + size / UPLOAD_PER_S,
+            UPLOAD_TIMEOUT_S + content.size / UPLOAD_PER_S,
         )
     except TransferError as error:
         return None, None, f"{error} after {monotonic() - began:.0f} s"
@@ -246,6 +254,8 @@ async def _call(http: httpx.AsyncBaseTransport, request: httpx.Request, timeout_
                 await response.aclose()
     except TimeoutError:
         raise TransferError("no answer in time") from None
+    except TransferError:
+        raise
     except Exception as error:
         raise TransferError(f"no answer: {type(error).__name__}") from error
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from time import monotonic
+from collections.abc import Coroutine
+from functools import partial
 from typing import Any, NamedTuple
 
 import httpx
@@ -21,9 +20,11 @@ from pg_whatsapp import errors, log, outside
 from pg_whatsapp.config import Settings
 from pg_whatsapp.credentials import Credentials
 from pg_whatsapp.db import Link
+from pg_whatsapp.leased import RETRY_S, LeasedWorker
 from pg_whatsapp.media_stores import CHUNK, Place, StoreError, Stores, write_chunks
 from pg_whatsapp.media_transfer import (
     Bounds,
+    Content,
     ExpiredError,
     Fetched,
     Site,
@@ -36,10 +37,9 @@ from pg_whatsapp.media_transfer import (
 from pg_whatsapp.media_types import found_type
 from pg_whatsapp.secrets import SecretBox
 
-_logger = log.get("media")
 _CLAIM_UPLOADS = """
     SELECT organization_id::text, upload_id, attempt, phone_number_id, provider, path, mime_type, size,
-    blob_id::text, store, location, object_key FROM claim_wa_media_uploads(%s)
+    sha256, blob_id::text, store, location, object_key FROM claim_wa_media_uploads(%s)
 """
 _CLAIM_FILES = """
     SELECT organization_id::text, media_id::text, attempt, phone_number_id, provider, path
@@ -67,15 +67,8 @@ _END_GARBAGE = "SELECT end_wa_media_garbage(%s::uuid, %s::uuid, %s)"
 CHANNEL = "wa_media"
 # Finds what a lost notification told of, leases that ran out, and what waited for its next try.
 POLL_S = 2.0
-RETRY_S = 2.0
-REFRESH_TOKENS_EVERY_S = 5.0
-# A third of a lease.
-RENEW_EVERY_S = 20.0
 # How often a URL that is not good any more is asked for anew.
 MOST_URLS = 3
-# At a stop, results that are known are told.
-TELL_AFTER_STOP_S = 5.0
-_FINAL = (errors.NotAdoptedError, errors.VersionMismatchError, errors.RightsError)
 
 
 class File(NamedTuple):
@@ -100,6 +93,7 @@ class Upload(NamedTuple):
     path: str
     mime_type: str
     size: int | None
+    sha256: bytes
     blob_id: str | None
     store: str | None
     location: str | None
@@ -116,8 +110,8 @@ class Garbage(NamedTuple):
     key: str
 
 
-class MediaWorker:
-    """Works until stop(), or with drain until nothing is due."""
+class MediaWorker(LeasedWorker[File | Upload | Garbage]):
+    """Works on files until stop(), or with drain until nothing is due."""
 
     def __init__(
         self,
@@ -126,107 +120,62 @@ class MediaWorker:
         http: httpx.AsyncBaseTransport,
         door: outside.OutsideTransport,
         *,
-        concurrency: int = 4,
+        concurrency: int = 8,
         drain: bool = False,
     ) -> None:
+        self._listens = Link(settings.conninfo, "media listen")
+        super().__init__(
+            "media",
+            "file",
+            # Every file goes through the first: no lock of anybody's may stop it for long, whatever is asked.
+            [Link(settings.conninfo, "media", lock_timeout="2s"), self._listens],
+            Credentials(settings, box),
+            concurrency=concurrency,
+            poll_s=POLL_S,
+            drain=drain,
+        )
         self._http = http
         self._door = door
-        self._drain = drain
-        self._concurrency = concurrency
-        self._link = Link(settings.conninfo, "media")
-        self._listens = Link(settings.conninfo, "media listen")
-        self._credentials = Credentials(settings, box)
         self._stores = Stores()
-        self._work = asyncio.Event()
-        self._stopping = False
-        self._refresh_at = 0.0
-        # What is under way, to be renewed and, at the end, handed back.
-        self._held: dict[asyncio.Task[None], File | Upload | Garbage] = {}
 
-    async def run(self) -> None:
-        """Work until stopped or drained; WaError if the database refuses for good."""
-        beside = [asyncio.create_task(part) for part in (self._listen(), self._renew())]
-        _logger.info("working on files", concurrency=self._concurrency)
-        try:
-            while not self._stopping:
-                self._work.clear()
-                started = await self._start_due()
-                if self._drain and started == 0 and not self._held:
-                    return
-                if not started or len(self._held) >= self._concurrency:
-                    await self._wait(POLL_S if started is not None else RETRY_S)
-        finally:
-            await self._hand_back()
-            for task in beside:
-                task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
-            for link in (self._link, self._listens):
-                await link.drop()
-
-    def stop(self) -> None:
-        """Give up what is under way, which others then begin anew, and end. Safe to call more than once."""
-        self._stopping = True
-        for link in (self._link, self._listens):
-            link.give_up_at = monotonic()
-        self._work.set()
-
-    async def _wait(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._work.wait()
+    def _beside(self) -> list[Coroutine[Any, Any, None]]:
+        return [*super()._beside(), self._listen()]
 
     # -- claiming
 
-    async def _start_due(self) -> int | None:
-        """Start what is due; how much, None where the database could not be asked.
+    async def _refresh(self) -> None:
+        await super()._refresh()
+        self._door.rules = await outside.fetch_rules(self._link)
 
-        What messages wait for goes first, deleting last.
-        """
+    async def _start_claimed(self) -> int:
+        """What messages wait for goes first, deleting last."""
         started = 0
-        try:
-            if monotonic() >= self._refresh_at:
-                await self._credentials.refresh(self._link)
-                self._door.rules = await outside.fetch_rules(self._link)
-                self._refresh_at = monotonic() + REFRESH_TOKENS_EVERY_S
-            if free := self._concurrency - len(self._held):
-                for row in await self._link.fetch(_CLAIM_UPLOADS, free):
-                    self._start(Upload._make(row), self._upload)
-                    started += 1
-            if free := self._concurrency - len(self._held):
-                for row in await self._link.fetch(_CLAIM_FILES, free):
-                    self._start(File._make(row), self._fetch)
-                    started += 1
-            if free := self._concurrency - len(self._held):
-                for row in await self._link.fetch(_CLAIM_GARBAGE, free):
-                    self._start(Garbage._make(row), self._delete)
-                    started += 1
-        except psycopg.Error as error:
-            refusal = errors.from_database(error)
-            if isinstance(refusal, _FINAL):
-                raise refusal from error
-            _logger.warning("files not claimed, trying again", **log.describe(error))
-            return None
-        except errors.UnavailableError:
-            return None
+        if free := self._free(Upload):
+            for row in await self._link.fetch(_CLAIM_UPLOADS, free):
+                upload_claim = Upload._make(row)
+                self._start(upload_claim, partial(self._upload, upload_claim))
+                started += 1
+        if free := self._free(File):
+            for row in await self._link.fetch(_CLAIM_FILES, free):
+                file = File._make(row)
+                self._start(file, partial(self._fetch, file))
+                started += 1
+        if free := self._free(Garbage):
+            for row in await self._link.fetch(_CLAIM_GARBAGE, free):
+                garbage = Garbage._make(row)
+                self._start(garbage, partial(self._delete, garbage))
+                started += 1
         return started
 
-    def _start(self, claim: Any, work: Callable[[Any], Awaitable[None]]) -> None:
-        async def guarded() -> None:
-            try:
-                await work(claim)
-            except (psycopg.Error, errors.UnavailableError) as error:
-                # The lease runs out, then it is begun anew.
-                _logger.warning("a file is left for later", **log.describe(error))
+    def _free(self, kind: type[File | Upload | Garbage]) -> int:
+        """Places for a kind of work: never all of them, so that none waits for the end of all of another.
 
-        def ended(task: asyncio.Task[None]) -> None:
-            del self._held[task]
-            self._work.set()
-            if not task.cancelled() and (error := task.exception()) is not None:
-                _logger.error("a file is left for later", **log.describe(error))
-
-        task = asyncio.create_task(guarded())
-        self._held[task] = claim
-        task.add_done_callback(ended)
+        Deleting has the fewest: a bucket that does not answer takes its time for each.
+        """
+        most = self._concurrency // 4 if kind is Garbage else self._concurrency - 1
+        same = sum(isinstance(one, kind) for one in self._held.values())
+        left = self._concurrency - len(self._held)
+        return max(0, min(left, max(1, most) - same))
 
     # -- beside claiming
 
@@ -239,36 +188,19 @@ class MediaWorker:
                 async for _ in connection.notifies():
                     self._work.set()
             except (psycopg.Error, errors.UnavailableError) as error:
-                _logger.warning("notifications interrupted, polling meanwhile", **log.describe(error))
+                self._logger.warning("notifications interrupted, polling meanwhile", **log.describe(error))
                 await self._listens.drop()
                 await asyncio.sleep(RETRY_S)
 
-    async def _renew(self) -> None:
-        while True:
-            await asyncio.sleep(RENEW_EVERY_S)
-            with suppress(psycopg.Error, errors.UnavailableError):
-                await self._lease("1 minute")
-
-    async def _lease(self, span: str) -> None:
-        """Hold what is under way for so long from now."""
-        files = [one for one in self._held.values() if isinstance(one, File)]
+    async def _lease(self, held: list[File | Upload | Garbage], span: str) -> None:
+        files = [one for one in held if isinstance(one, File)]
         if files:
             organizations, ids, attempts = zip(*((f[0], f[1], f[2]) for f in files), strict=True)
             await self._link.fetch(_RENEW_FILES, list(organizations), list(ids), list(attempts), span)
-        uploads = [one for one in self._held.values() if isinstance(one, Upload)]
+        uploads = [one for one in held if isinstance(one, Upload)]
         if uploads:
             organizations, ids, attempts = zip(*((u[0], u[1], u[2]) for u in uploads), strict=True)
             await self._link.fetch(_RENEW_UPLOADS, list(organizations), list(ids), list(attempts), span)
-
-    async def _hand_back(self) -> None:
-        """End what is under way, and let others have it at once."""
-        with suppress(TimeoutError, psycopg.Error, errors.UnavailableError):
-            async with asyncio.timeout(TELL_AFTER_STOP_S):
-                await self._lease("0 seconds")
-        for task in list(self._held):
-            task.cancel()
-        if self._held:
-            await asyncio.gather(*self._held, return_exceptions=True)
 
     # -- fetching
 
@@ -287,13 +219,15 @@ class MediaWorker:
             await self._fail(claim, what, is_final=claim.path is None)
             return
         site, url = found
-        with tempfile.TemporaryFile(prefix="wa-media-") as file:
-            try:
+        try:
+            with tempfile.TemporaryFile(prefix="wa-media-") as file:
                 fetched = await self._have(claim, site, url, file)
                 if fetched is not None:
                     await self._store(claim, fetched, file)
-            except (TransferError, StoreError) as error:
-                await self._fail(claim, str(error))
+        except (TransferError, StoreError) as error:
+            await self._fail(claim, str(error))
+        except OSError as error:
+            await self._fail(claim, f"it could not be written down: {error.strerror}")
 
     async def _have(self, claim: File, site: Site, url: httpx.URL, file: Any) -> Fetched | None:
         """Ask for a file and have its bytes; None where the database wants it no more."""
@@ -309,7 +243,7 @@ class MediaWorker:
                 told.sha256,
             )
             if verdict != "go":
-                _logger.info("file not wanted now", media_id=claim.media_id, state=verdict)
+                self._logger.info("file not wanted now", media_id=claim.media_id, state=verdict)
                 return None
             try:
                 return await download(
@@ -344,9 +278,9 @@ class MediaWorker:
                 await self._stores.put(Place(store, location, key), file)
             ((verdict,),) = await self._link.fetch(_FINISH, *mine, blob_id, kind)
         if verdict == "stored":
-            _logger.info("file stored", media_id=claim.media_id, bytes=fetched.size)
+            self._logger.info("file stored", media_id=claim.media_id, bytes=fetched.size)
         else:
-            _logger.warning(
+            self._logger.warning(
                 "file not stored, wa_media.error says why", media_id=claim.media_id, state=verdict
             )
 
@@ -354,7 +288,7 @@ class MediaWorker:
         ((state,),) = await self._link.fetch(
             _FAIL, claim.organization, claim.media_id, why, is_final, claim.attempt
         )
-        _logger.warning("file not fetched", media_id=claim.media_id, why=why, state=state)
+        self._logger.warning("file not fetched", media_id=claim.media_id, why=why, state=state)
 
     # -- uploading
 
@@ -377,7 +311,9 @@ class MediaWorker:
             )
             return bytes(piece or b"")
 
-        status, answer, why = await upload(self._http, url, site, claim.mime_type, claim.size, read)
+        status, answer, why = await upload(
+            self._http, url, site, claim.mime_type, Content(claim.size, claim.sha256, read)
+        )
         await self._end_upload(claim, status, answer, why)
 
     async def _end_upload(self, claim: Upload, status: int | None, answer: Any, why: str | None) -> None:
@@ -391,9 +327,9 @@ class MediaWorker:
             why,
         )
         if state == "uploaded":
-            _logger.info("file uploaded", phone_number_id=claim.number, bytes=claim.size)
+            self._logger.info("file uploaded", phone_number_id=claim.number, bytes=claim.size)
         else:
-            _logger.warning(
+            self._logger.warning(
                 "file not uploaded, wa_media_uploads.error says why",
                 phone_number_id=claim.number,
                 http_status=status,
@@ -408,5 +344,5 @@ class MediaWorker:
             await self._stores.delete(Place(claim.store, claim.location, claim.key))
         except StoreError as error:
             why = str(error)
-            _logger.warning("bytes not deleted, trying again", why=why)
+            self._logger.warning("bytes not deleted, trying again", why=why)
         await self._link.fetch(_END_GARBAGE, claim.organization, claim.blob_id, why)

@@ -15,11 +15,13 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from pg_whatsapp import errors, log
+from pg_whatsapp.client_certificates import load_proxy_word
 from pg_whatsapp.config import Settings
 from pg_whatsapp.db import Link
+from pg_whatsapp.lately import Lately
+from pg_whatsapp.providers import PROVIDERS, Provider
+from pg_whatsapp.providers.base import Webhook
 from pg_whatsapp.secrets import SecretBox
-from pg_whatsapp.signature import load_verify
-from pg_whatsapp.vouching import find_vouchers
 from pg_whatsapp.webhook_batcher import NotStoredError, OverreachError, WebhookBatcher
 from pg_whatsapp.webhook_processor import Rejections, WebhookProcessor, WebhookSecrets
 
@@ -27,6 +29,8 @@ PATH = "/api/whatsapp/webhook"
 HEALTH_PATH = "/healthz"
 LARGEST_BODY = 10 * 1024 * 1024
 HEALTH_TIMEOUT_S = 5.0
+# Whoever asks, and however often: its connection reads secrets and records refusals, too.
+HEALTH_GOOD_FOR_S = 1.0
 # A wrong verify token is answered after so long, and so many wait for that at most.
 GUESS_S = 1.0
 MOST_GUESSES = 10
@@ -39,6 +43,7 @@ _STORED = Response(status_code=200)
 _GONE = Response(status_code=400)
 _UNSIGNED = PlainTextResponse("signature missing", 401)
 _FORGED = PlainTextResponse("signature wrong", 401)
+_UNVOUCHED = PlainTextResponse("no client certificate", 403)
 _OVERREACHING = PlainTextResponse("not the secret of this number", 401)
 _TOO_LARGE = PlainTextResponse("body too large", 413)
 _LATER = PlainTextResponse("too many at once", 429, headers={"retry-after": "10"})
@@ -49,7 +54,6 @@ class Receiver:
     """The webhook's endpoints and what runs beside them."""
 
     def __init__(self, settings: Settings, box: SecretBox | None) -> None:
-        self._verify = load_verify()
         self._store_link = Link(settings.conninfo, "serve store")
         self._process_link = Link(settings.conninfo, "serve process")
         # Refusals, secrets and health: nothing that a webhook waits for.
@@ -60,6 +64,8 @@ class Receiver:
             self._other_link, "SELECT record_wa_webhook_rejection(%s, %s)", "webhook refused"
         )
         self._secrets = WebhookSecrets(settings, box, self._other_link)
+        self._may_receive = Lately(self._ask_health, HEALTH_GOOD_FOR_S)
+        self._proxy_word = load_proxy_word(settings)
         self._most_per_source = settings.most_per_source
         self._per_source: Counter[str] = Counter()
         self._guessing = 0
@@ -91,6 +97,8 @@ class Receiver:
 
     async def verify_endpoint(self, request: Request) -> Response:
         """Meta's verification: echoes hub.challenge when hub.verify_token is one of ours."""
+        if not self.has_certificate(request.scope):
+            return self.refuse_stranger(_source(request))
         query = request.query_params
         given = query.get("hub.verify_token", "").encode()
         is_asked = query.get("hub.mode") == "subscribe" and bool(given)
@@ -109,25 +117,37 @@ class Receiver:
         return PlainTextResponse("wrong verify token", 403)
 
     def _is_token(self, given: bytes) -> bool:
-        matches = [hmac.compare_digest(given, token.encode()) for token in self._secrets.verify_tokens]
+        matches = [
+            hmac.compare_digest(given, token.encode()) for token in self._secrets.named("verify_token")
+        ]
         return any(matches)
 
-    async def take_of(self, headers: dict[bytes, bytes], source: str, receive: Receive) -> Response:
+    def has_certificate(self, scope: Scope) -> bool:
+        """Whether a proxy says so, or none was asked to."""
+        return self._proxy_word is None or self._proxy_word.is_given(scope)
+
+    def refuse_stranger(self, source: str) -> Response:
+        """The answer to a webhook without the proxy's word."""
+        self._rejections.add(source, "no client certificate")
+        return _UNVOUCHED
+
+    async def take_of(self, scope: Scope, source: str, receive: Receive) -> Response:
         """One webhook, unless its source has too many under way."""
         if self._most_per_source is None:
-            return await self.take(headers, source, receive)
+            return await self.take(scope, source, receive)
         if self._per_source[source] >= self._most_per_source:
             return _LATER
         self._per_source[source] += 1
         try:
-            return await self.take(headers, source, receive)
+            return await self.take(scope, source, receive)
         finally:
             self._per_source[source] -= 1
             if not self._per_source[source]:
                 del self._per_source[source]
 
-    async def take(self, headers: dict[bytes, bytes], source: str, receive: Receive) -> Response:
+    async def take(self, scope: Scope, source: str, receive: Receive) -> Response:
         """One webhook: 200 only after its body is committed."""
+        headers = dict(scope["headers"])
         announced = headers.get(b"content-length", b"")
         if announced.isdigit() and int(announced) > LARGEST_BODY:
             return _TOO_LARGE
@@ -137,13 +157,14 @@ class Receiver:
             return _GONE
         if body is None:
             return _TOO_LARGE
-        is_signed, secrets = self._vouch(headers, body)
-        if not secrets and await self._refresh_secrets():
-            is_signed, secrets = self._vouch(headers, body)
-        if not secrets:
+        webhook = Webhook(headers, body, scope["scheme"], _target(scope))
+        provider, secrets = self._vouch(webhook)
+        if provider is None and await self._refresh_secrets():
+            provider, secrets = self._vouch(webhook)
+        if provider is None:
             return self._refuse(headers, source)
         try:
-            await self._batcher.store(body, source, secrets, is_signed=is_signed)
+            await self._batcher.store(provider.kept(webhook), source, secrets, provider)
         except NotStoredError:
             return _REPEAT
         except OverreachError:
@@ -151,26 +172,19 @@ class Receiver:
             return _OVERREACHING
         return _STORED
 
-    def _vouch(self, headers: dict[bytes, bytes], body: bytes) -> tuple[bool, list[str]]:
-        """Whether Meta signed it, and the ids of the secrets that it did so with, or that 360dialog shows."""
-        signature = headers.get(b"x-hub-signature-256")
-        if signature is not None:
-            given = signature.decode("latin-1")
-            signers = [
-                secret_id
-                for value, ids in self._secrets.app_secrets.items()
-                if self._verify(body, given, (value,))
-                for secret_id in ids
-            ]
+    def _vouch(self, webhook: Webhook) -> tuple[Provider | None, list[str]]:
+        """Whose webhook it is, and the ids of the secrets that vouch for it."""
+        for provider in PROVIDERS.values():
+            signers = provider.signers(webhook, self._secrets)
             if signers:
-                return True, signers
-        return False, find_vouchers(self._secrets.vouchers, headers, body)
+                return provider, signers
+        return None, []
 
     def _refuse(self, headers: dict[bytes, bytes], source: str) -> Response:
-        if b"x-hub-signature-256" not in headers:
+        if not any(one.signature_header in headers for one in PROVIDERS.values()):
             self._rejections.add(source, "signature missing")
             return _UNSIGNED
-        has_secret = bool(self._secrets.app_secrets)
+        has_secret = bool(self._secrets.named("app_secret"))
         self._rejections.add(source, "signature wrong" if has_secret else "no app secret known")
         return _FORGED
 
@@ -184,7 +198,7 @@ class Receiver:
         """200 while webhooks can be stored and processed, 503 and why otherwise."""
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT_S):
-                [[may, is_standby]] = await self._other_link.fetch(_MAY_RECEIVE)
+                may, is_standby = await self._may_receive.get()
         except psycopg.errors.UndefinedFunction:
             return PlainTextResponse("database not migrated: bin/wa migrate", 503)
         except (psycopg.Error, errors.WaError, TimeoutError):
@@ -192,6 +206,10 @@ class Receiver:
         if is_standby:
             return PlainTextResponse("database is a standby", 503)
         return PlainTextResponse("ok") if may else PlainTextResponse("role may not receive webhooks", 503)
+
+    async def _ask_health(self) -> tuple[Any, ...]:
+        [answer] = await self._other_link.fetch(_MAY_RECEIVE)
+        return answer
 
 
 class _Webhook:
@@ -203,8 +221,18 @@ class _Webhook:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = scope.get("client")
         source = client[0] if client else "unknown"
-        response = await self._receiver.take_of(dict(scope["headers"]), source, receive)
+        if self._receiver.has_certificate(scope):
+            response = await self._receiver.take_of(scope, source, receive)
+        else:
+            response = self._receiver.refuse_stranger(source)
         await response(scope, receive, send)
+
+
+def _target(scope: Scope) -> str:
+    """Path and query as they came."""
+    path, query = scope.get("raw_path") or scope["path"].encode(), scope["query_string"]
+    target: str = (path + b"?" + query if query else path).decode("latin-1")
+    return target
 
 
 async def _read(receive: Receive) -> bytes | None:

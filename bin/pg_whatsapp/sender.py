@@ -18,7 +18,7 @@ from pg_whatsapp.transport import NOT_STARTED, Outcome, Reply, post
 class Claim(NamedTuple):
     """One request that claim_wa_messages() granted; body is the JSON text to POST.
 
-    It may start start_in_s seconds after the claim was asked for, not before.
+    It may start start_in_s seconds after the server took the call, at taken_s of its clock, not before.
     """
 
     organization: str
@@ -31,6 +31,7 @@ class Claim(NamedTuple):
     body: str
     timeout_s: float
     start_in_s: float
+    taken_s: float
 
 
 class Sender:
@@ -58,8 +59,8 @@ class Sender:
         self._start_within_s = start_within_s
         self._late_within_s = late_within_s
         self._ready: asyncio.Queue[str] = asyncio.Queue()
-        # Waiting claims by order key, each with the moment when its claim was asked for; for chains whose
-        # first may not start yet, the timer that makes them ready.
+        # Waiting claims by order key, each with the moment when the server took the call for it; for chains
+        # whose first may not start yet, the timer that makes them ready.
         self._chains: dict[str, deque[tuple[Claim, float]]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._workers: list[asyncio.Task[None]] = []
@@ -110,19 +111,19 @@ class Sender:
             self._room.clear()
             await self._room.wait()
 
-    def offer(self, claims: Iterable[Claim], asked_at: float) -> None:
-        """Take claims; asked_at is the monotonic time just before the database was asked for them."""
+    def offer(self, claims: Iterable[Claim], taken_at: float) -> None:
+        """Take claims; taken_at is the monotonic time at which the database took the call for them."""
         now = monotonic()
         for claim in claims:
             self.buffered += 1
-            if asked_at + claim.start_in_s > now:
-                heappush(self._starts, asked_at + claim.start_in_s)
+            if taken_at + claim.start_in_s > now:
+                heappush(self._starts, taken_at + claim.start_in_s)
             chain = self._chains.get(claim.order_key)
             if chain is None:
-                self._chains[claim.order_key] = deque(((claim, asked_at),))
+                self._chains[claim.order_key] = deque(((claim, taken_at),))
                 self._make_ready(claim.order_key)
             else:
-                chain.append((claim, asked_at))
+                chain.append((claim, taken_at))
         if self.buffered:
             self._idle.clear()
 
@@ -153,8 +154,8 @@ class Sender:
 
     def _wait_of(self, key: str) -> float:
         """Seconds until the first claim of a chain may start; 0 where it is only handed back."""
-        claim, asked_at = self._chains[key][0]
-        return 0.0 if self._stopping else max(0.0, asked_at + claim.start_in_s - monotonic())
+        claim, taken_at = self._chains[key][0]
+        return 0.0 if self._stopping else max(0.0, taken_at + claim.start_in_s - monotonic())
 
     def stop(self) -> None:
         """Start no more requests: what waits is handed back, what is under way is finished."""
@@ -178,21 +179,21 @@ class Sender:
             chain = self._chains[key]
             in_order = True
             while chain and (not in_order or self._wait_of(key) <= 0):
-                claim, asked_at = chain.popleft()
+                claim, taken_at = chain.popleft()
                 self.buffered -= 1
                 # What follows a message that was not accepted goes back: the database decides whether it may
                 # overtake, and its limits may have changed by the same answer.
-                in_order = await self._send(claim, asked_at) if in_order else self._hand_back(claim)
+                in_order = await self._send(claim, taken_at) if in_order else self._hand_back(claim)
             if chain:
                 self._make_ready(key)
                 continue
             del self._chains[key]
             self._settle()
 
-    async def _send(self, claim: Claim, asked_at: float) -> bool:
+    async def _send(self, claim: Claim, taken_at: float) -> bool:
         """Send one claim and record the result; returns whether the provider accepted it."""
         # Stale grants go back: the rules that they were checked against may have changed since.
-        if self._stopping or monotonic() - asked_at > self._start_within_s:
+        if self._stopping or monotonic() - taken_at > self._start_within_s:
             return self._hand_back(claim)
         endpoint = self._credentials.endpoint(claim.organization, claim.number, claim.provider)
         if endpoint is None:
@@ -201,7 +202,11 @@ class Sender:
         self.in_flight += 1
         self._flying.add(claim.queue_id)
         reply = await post(
-            self._http, endpoint.url(claim.path), endpoint.headers, claim.body.encode(), claim.timeout_s
+            self._http,
+            endpoint.url(claim.path),
+            endpoint.headers,
+            endpoint.encode(claim.body),
+            claim.timeout_s,
         )
         self.in_flight -= 1
         self._flying.discard(claim.queue_id)
@@ -225,6 +230,7 @@ class Sender:
                 "answer": reply.answer,
                 "retry_after": reply.retry_after,
                 "error": reply.error,
+                "provider": claim.provider,
             }
         )
         if not self._room.is_set() and self.free(0) >= self._room_needed:

@@ -6,10 +6,16 @@ from typing import Any
 
 from pg_whatsapp import db
 from pg_whatsapp.config import Settings
+from pg_whatsapp.providers import PROVIDERS
 from pg_whatsapp.secrets import SecretBox
-from pg_whatsapp.vouching import HEADER, PLATFORM, check_header_line
 
-NAMES = ("access_token", "app_secret", "verify_token", HEADER, PLATFORM)
+NAMES = (
+    "access_token",
+    "app_secret",
+    "verify_token",
+    *dict.fromkeys(name for provider in PROVIDERS.values() for name in provider.secret_names),
+    "registration_pin",
+)
 
 
 async def set_secret(
@@ -30,8 +36,9 @@ async def set_secret(
     stays valid beside it (what webhooks show, and verify tokens, while the provider is being changed over).
     Raises WaError.
     """
-    if name == HEADER:
-        check_header_line(value)
+    for provider in PROVIDERS.values():
+        if name in provider.secret_names:
+            provider.check_secret(name, value)
 
     async def work(connection: db.Connection) -> tuple[str, bool]:
         row = await (await connection.execute("SELECT current_wa_organization()::text")).fetchone()

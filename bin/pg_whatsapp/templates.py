@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import httpx
-import orjson
 from psycopg.rows import dict_row
 
 from pg_whatsapp import db, log
 from pg_whatsapp.config import Settings
 from pg_whatsapp.errors import ProviderError, SealError, WaError
 from pg_whatsapp.providers import PROVIDERS
+from pg_whatsapp.providers.templates import TemplatePage, Templates
 from pg_whatsapp.secrets import SecretBox
+from pg_whatsapp.template_books import Books, Draft, SessionBooks
 from pg_whatsapp.transport import parse_answer, read_body
 
 _logger = log.get("templates")
-FIELDS = (
-    "name,language,status,category,sub_category,quality_score,components,parameter_format,rejected_reason,"
-    "previous_category,correct_category,message_send_ttl_seconds"
-)
-PAGE = 100
 LARGEST_PAGE = 16 << 20
 TIMEOUT_S = 30.0
 TRIES = 4
@@ -40,6 +35,7 @@ class Account(NamedTuple):
     organization: str
     waba_id: str
     token: str
+    provider: str
 
 
 class Submission(NamedTuple):
@@ -68,10 +64,12 @@ async def sync(
     """
 
     async def work(connection: db.Connection) -> dict[str, int]:
-        return {
-            account.waba_id: await _sync_account(connection, settings, http, account)
-            for account in await _accounts(connection, settings, box, only)
-        }
+        counts = {}
+        for account in await _accounts(connection, settings, box, only):
+            await _act_for(connection, account)
+            books = SessionBooks(connection, account.waba_id)
+            counts[account.waba_id] = await sync_account(books, settings, http, account)
+        return counts
 
     return await db.once(settings.conninfo, "templates", work, organization=organization)
 
@@ -93,60 +91,53 @@ async def submit(
         done: list[Submission] = []
         for account in await _accounts(connection, settings, box, only):
             await _act_for(connection, account)
-            rows = await connection.execute(
-                "SELECT template_id, name, language, provider_template_id, request, problem"
-                " FROM get_wa_template_submissions(%s, %s)",
-                (account.waba_id, list(names) or None),
-            )
-            for *template, problem in await rows.fetchall():
-                if problem:
-                    _, name, language, _, request = template
-                    done.append(Submission(name, language, "kept back", "", request["category"], problem))
-                else:
-                    done.append(await _submit_one(connection, settings, http, account, *template))
+            books = SessionBooks(connection, account.waba_id)
+            done += await submit_drafts(books, settings, http, account, list(names) or None)
         return done
 
     return await db.once(settings.conninfo, "templates", work, organization=organization)
 
 
-async def _submit_one(
-    connection: db.Connection,
+async def submit_drafts(
+    books: Books,
     settings: Settings,
     http: httpx.AsyncBaseTransport,
     account: Account,
-    template_id: UUID,
-    name: str,
-    language: str,
-    provider_id: str | None,
-    request: dict[str, Any],
+    names: list[str] | None = None,
+) -> list[Submission]:
+    """Hand an account's drafts to review, each recorded before the next one goes. Raises ProviderError."""
+    return [
+        Submission(draft.name, draft.language, "kept back", "", draft.request["category"], draft.problem)
+        if draft.problem
+        else await _submit_one(books, settings, http, account, draft)
+        for draft in await books.drafts(names)
+    ]
+
+
+async def _submit_one(
+    books: Books, settings: Settings, http: httpx.AsyncBaseTransport, account: Account, draft: Draft
 ) -> Submission:
-    """Submit one template and record the answer before the next one goes."""
-    status, answer, problem = await _call(
-        http, account, _url(settings, provider_id or f"{account.waba_id}/message_templates"), request
-    )
-    recorded = await connection.execute(
-        "SELECT record_wa_template_submission(%s, %s, %s, %s::jsonb)",
-        (template_id, account.waba_id, status, orjson.dumps(answer).decode()),
-    )
-    row = await recorded.fetchone()
-    outcome = str(row[0]) if row else "failed"
+    path = _templates(account).submission(account.waba_id, draft.provider_id)
+    if path is None:
+        why = "this provider's API changes no template: do it in its console, or give it another name"
+        return Submission(draft.name, draft.language, "kept back", "", draft.request["category"], why)
+    status, answer, problem = await _call(http, account, _url(settings, account, path), draft.request)
+    outcome = await books.record(draft.template_id, status, answer)
     if outcome == "failed":
         raise ProviderError(
-            f'template "{name}" ({language}) could not be submitted: {problem}',
+            f'template "{draft.name}" ({draft.language}) could not be submitted: {problem}',
             "Is the token valid for it, with whatsapp_business_management? A repeat goes on from here.",
+            status,
+            answer,
         )
     if outcome in ("exists", "edited"):
         # Submitted before, perhaps by a run that was killed before it recorded so, or changed: what the
         # provider says is what counts.
-        await _read_back(connection, settings, http, account, request["name"], language)
-    shown = await connection.execute(
-        "SELECT status, category, rejected_reason FROM wa_templates WHERE id = %s", (template_id,)
-    )
-    found = await shown.fetchone()
-    state, category, reason = found if found else ("", "", None)
+        await _read_back(books, settings, http, account, draft.request["name"], draft.language)
+    state, category, reason = await books.standing(draft.template_id) or ("", "", None)
     if outcome == "refused":
         reason = _refusal(answer["error"])
-    return Submission(name, language, outcome, state, category, reason)
+    return Submission(draft.name, draft.language, outcome, state, category, reason)
 
 
 def _refusal(error: dict[str, Any]) -> str:
@@ -157,7 +148,7 @@ def _refusal(error: dict[str, Any]) -> str:
 
 
 async def _read_back(
-    connection: db.Connection,
+    books: Books,
     settings: Settings,
     http: httpx.AsyncBaseTransport,
     account: Account,
@@ -169,14 +160,12 @@ async def _read_back(
     while True:
         page = await _fetch(settings, http, account, after, name)
         # The provider's filter finds longer names, too.
-        found = [t for t in page.get("data", []) if (t.get("name"), t.get("language")) == (name, language)]
+        found = [t for t in page.templates if (t.get("name"), t.get("language")) == (name, language)]
         if found:
-            await connection.execute(
-                "SELECT upsert_wa_templates(%s, %s::jsonb)", (account.waba_id, orjson.dumps(found).decode())
-            )
+            await books.store(found)
             return
-        after = page.get("paging", {}).get("cursors", {}).get("after")
-        if "next" not in page.get("paging", {}) or after is None:
+        after = page.after
+        if page.is_last or after is None:
             raise ProviderError(
                 f'template "{name}" ({language}) exists at the provider, but it does not list it',
                 "Deleted lately? Its name is free again after 30 days.",
@@ -219,26 +208,30 @@ async def _accounts(
 ) -> list[Account]:
     """Each account once, with a stored token or else the environment's; or only the one that is named."""
     accounts: dict[tuple[str, str], Account] = {}
+    able = [name for name, one in PROVIDERS.items() if one.templates is not None]
     stored = await connection.execute(
-        "SELECT organization_id::text, waba_id, ciphertext, key_id FROM get_wa_credentials()"
-        " WHERE provider = 'meta' ORDER BY phone_number_id"
+        "SELECT organization_id::text, waba_id, sealed_for, ciphertext, key_id, provider"
+        " FROM get_wa_credentials() WHERE provider = ANY (%s) ORDER BY phone_number_id",
+        (able,),
     )
-    for organization, waba_id, ciphertext, key_id in await stored.fetchall():
+    for organization, waba_id, number, ciphertext, key_id, provider in await stored.fetchall():
         if box is None or (organization, waba_id) in accounts:
             continue
         try:
-            _, token = box.open(organization, "access_token", bytes(ciphertext), key_id)
+            token = box.open(organization, "access_token", number, bytes(ciphertext), key_id)
         except SealError as error:
             _logger.error(str(error), waba_id=waba_id, key_id=error.key_id, hint=error.hint)
             continue
-        accounts[organization, waba_id] = Account(organization, waba_id, token)
-    if settings.access_token is not None and settings.provider == "meta":
+        accounts[organization, waba_id] = Account(organization, waba_id, token, provider)
+    if settings.access_token is not None and settings.provider in able:
         numbers = await connection.execute(
-            "SELECT DISTINCT organization_id::text, waba_id FROM wa_phone_numbers WHERE provider = 'meta'"
+            "SELECT DISTINCT organization_id::text, waba_id FROM wa_phone_numbers WHERE provider = %s",
+            (settings.provider,),
         )
         for organization, waba_id in await numbers.fetchall():
             token = settings.access_token.get_secret_value()
-            accounts.setdefault((organization, waba_id), Account(organization, waba_id, token))
+            account = Account(organization, waba_id, token, settings.provider)
+            accounts.setdefault((organization, waba_id), account)
     chosen = connection.settings.get("wa.organization_id")
     wanted = [
         account
@@ -251,17 +244,14 @@ async def _accounts(
     return wanted
 
 
-async def _sync_account(
-    connection: db.Connection, settings: Settings, http: httpx.AsyncBaseTransport, account: Account
+async def sync_account(
+    books: Books, settings: Settings, http: httpx.AsyncBaseTransport, account: Account
 ) -> int:
-    """Read all pages; returns how many templates there are."""
-    await _act_for(connection, account)
+    """Read all pages of an account; returns how many templates there are. Raises ProviderError."""
     while True:
-        begun = await connection.execute("SELECT begin_wa_template_sync(%s)", (account.waba_id,))
-        row = await begun.fetchone()
-        resumed_after: str | None = row[0] if row else None
-        count = await _read_pages(connection, settings, http, account, resumed_after)
-        await connection.execute("SELECT finish_wa_template_sync(%s)", (account.waba_id,))
+        resumed_after = await books.begin()
+        count = await _read_pages(books, settings, http, account, resumed_after)
+        await books.finish()
         if resumed_after is None:
             return count
         # The rest is here. What was read before the interruption may have changed since: read all once more.
@@ -269,7 +259,7 @@ async def _sync_account(
 
 
 async def _read_pages(
-    connection: db.Connection,
+    books: Books,
     settings: Settings,
     http: httpx.AsyncBaseTransport,
     account: Account,
@@ -284,28 +274,27 @@ async def _read_pages(
             _logger.info("cursor no longer valid, starting over", waba_id=account.waba_id)
             after, count = None, 0
             continue
-        templates = page.get("data", [])
-        paging = page.get("paging", {})
-        after = paging.get("cursors", {}).get("after")
-        async with connection.transaction():
-            await connection.execute(
-                "SELECT upsert_wa_templates(%s, %s::jsonb)",
-                (account.waba_id, orjson.dumps(templates).decode()),
-            )
-            await connection.execute(
-                "SELECT advance_wa_template_sync(%s, %s, %s)", (account.waba_id, after, len(templates))
-            )
-        count += len(templates)
-        if "next" not in paging or after is None:
+        after = page.after
+        await books.advance(after, page.templates)
+        count += len(page.templates)
+        if page.is_last or after is None:
             return count
+
+
+def _templates(account: Account) -> Templates:
+    templates = PROVIDERS[account.provider].templates
+    if templates is None:
+        raise WaError(f"templates of {account.provider} are not read", "Keep wa_templates by hand.")
+    return templates
 
 
 class _BadCursorError(Exception):
     """The provider no longer knows the place where the sync had stopped."""
 
 
-def _url(settings: Settings, path: str, **query: str) -> httpx.URL:
-    prefix = PROVIDERS["meta"].prefix(settings.base_url("meta"), settings.api_version)
+def _url(settings: Settings, account: Account, path: str, **query: str) -> httpx.URL:
+    base_url = settings.base_url(account.provider, _templates(account).base_url)
+    prefix = PROVIDERS[account.provider].prefix(base_url, settings.api_version)
     return httpx.URL(f"{prefix}/{path}", params=query)
 
 
@@ -315,20 +304,20 @@ async def _fetch(
     account: Account,
     after: str | None,
     name: str | None = None,
-) -> dict[str, Any]:
+) -> TemplatePage:
     """One page of the templates, or of those with a name. Raises ProviderError, _BadCursorError."""
-    query = {"fields": FIELDS, "limit": str(PAGE)}
-    query |= {"after": after} if after else {}
-    query |= {"name": name} if name else {}
-    url = _url(settings, f"{account.waba_id}/message_templates", **query)
-    status, answer, problem = await _call(http, account, url)
+    templates = _templates(account)
+    path, query = templates.listing(account.waba_id, after, name)
+    status, answer, problem = await _call(http, account, _url(settings, account, path, **query))
     if status == 200:
-        return answer
+        return templates.page(answer, after)
     if after is not None and answer.get("error", {}).get("code") == BAD_CURSOR:
         raise _BadCursorError
     raise ProviderError(
         f"the templates of account {account.waba_id} could not be read: {problem}",
         "Is the token valid for it, with whatsapp_business_management? A repeated sync goes on from here.",
+        status,
+        answer,
     )
 
 
@@ -349,7 +338,7 @@ async def _call(
         request = httpx.Request(
             "GET" if body is None else "POST",
             url,
-            headers=PROVIDERS["meta"].headers(account.token),
+            headers=PROVIDERS[account.provider].headers(account.token),
             json=body,
             extensions={"timeout": {"read": TIMEOUT_S}},
         )
@@ -363,7 +352,7 @@ async def _call(
             problem = type(error).__name__
             continue
         status, parsed = response.status_code, parse_answer(content)
-        answer = parsed if isinstance(parsed, dict) else {}
+        answer = _templates(account).canonical(parsed, status) if isinstance(parsed, dict) else {}
         failure = answer.get("error", {})
         code = failure.get("code")
         problem = f"HTTP {status}, code {code}"

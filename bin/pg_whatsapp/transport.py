@@ -77,12 +77,17 @@ def open_transport() -> httpx.AsyncBaseTransport:
 
 
 async def post(
-    http: httpx.AsyncBaseTransport, url: httpx.URL, headers: httpx.Headers, body: bytes, timeout_s: float
+    http: httpx.AsyncBaseTransport,
+    url: httpx.URL,
+    headers: httpx.Headers,
+    body: bytes,
+    timeout_s: float,
+    method: str = "POST",
 ) -> Reply:
     """POST body, wait at most timeout_s seconds for all of the answer. Raises only when cancelled."""
     try:
         request = httpx.Request(
-            "POST", url, headers=headers, content=body, extensions={"timeout": {"read": timeout_s}}
+            method, url, headers=headers, content=body, extensions={"timeout": {"read": timeout_s}}
         )
     except Exception as error:
         return Reply(Outcome.NOT_SENT, error=type(error).__name__)

@@ -5,20 +5,27 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any, Protocol
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from pg_whatsapp import db, errors, log
+from pg_whatsapp.client_certificates import Tls, keep_peer
 from pg_whatsapp.config import Settings
 from pg_whatsapp.garbage import collect_rarely
 from pg_whatsapp.http_guard import Guard, allow_connections
 
 BACKLOG = 2048
+# uvloop accepts one connection for each listener and turn of its loop. A turn is long where many requests are
+# under way, and whoever connects then would wait for as many turns as came before: so there are several.
+LISTENERS = 32
 _logger = log.get("receiver")
 
 
@@ -116,16 +123,19 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start serving, then log the address."""
         await super().startup(sockets)
-        for listener in sockets or []:
+        for listener in (sockets or [])[:1]:
             host, port = listener.getsockname()[:2]
             _logger.info("serving", host=host, port=port, path=self._path)
 
 
-def serve(web: Web, settings: Settings, path: str, host: str, port: int) -> None:
+def serve(web: Web, settings: Settings, path: str, host: str, port: int, tls: Tls | None = None) -> None:
     """Serve until SIGTERM or SIGINT; path is for the line that says where.
 
     Raises WaError if it cannot listen there or had to stop.
     """
+    if tls is not None:
+        tls.check()
+        web.guard.client_names = frozenset(name.lower() for name in tls.client_names)
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
@@ -134,8 +144,12 @@ def serve(web: Web, settings: Settings, path: str, host: str, port: int) -> None
             f"could not listen on {host}:{port}: {error.strerror}",
             "--host and --port choose another address.",
         ) from None
+    app: ASGIApp = web.app()
+    # An address that a client names itself counts only where a proxy of ours says so.
+    if settings.trusted_proxies:
+        app = ProxyHeadersMiddleware(app, trusted_hosts=settings.trusted_proxies)  # type: ignore[arg-type,assignment]
     config = uvicorn.Config(
-        web.app(),
+        keep_peer(app),
         loop="uvloop",
         http=web.guard.protocol(),
         ws="none",
@@ -145,10 +159,12 @@ def serve(web: Web, settings: Settings, path: str, host: str, port: int) -> None
         log_config=None,
         server_header=False,
         date_header=False,
-        # An address that a client names itself counts only where a proxy of ours says so.
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=settings.trusted_proxies or [],
+        proxy_headers=False,
         timeout_graceful_shutdown=10,
+        ssl_certfile=tls.certificate if tls else None,
+        ssl_keyfile=tls.key if tls else None,
+        ssl_ca_certs=str(tls.client_ca) if tls and tls.client_ca else None,
+        ssl_cert_reqs=ssl.CERT_REQUIRED if tls and tls.client_ca else ssl.CERT_NONE,
     )
     # uvicorn shuts down in order on a signal and then raises it again for whoever had it before: that would
     # make an orderly end look like a crash.
@@ -156,7 +172,10 @@ def serve(web: Web, settings: Settings, path: str, host: str, port: int) -> None
         signal.signal(number, lambda *_: None)
     collect_rarely()
     allow_connections()
-    with listener:
-        Server(config, path).run(sockets=[listener])
+    with ExitStack() as stack:
+        listeners = [listener, *(listener.dup() for _ in range(LISTENERS - 1))]
+        for one in listeners:
+            stack.enter_context(one)
+        Server(config, path).run(sockets=listeners)
     if web.failure is not None:
         raise web.failure

@@ -11,6 +11,7 @@ import psycopg
 
 from pg_whatsapp import errors, log
 from pg_whatsapp.db import Link
+from pg_whatsapp.providers import Provider
 
 _logger = log.get("receiver")
 LARGEST_BATCH = 500
@@ -37,7 +38,7 @@ class _Waiting(NamedTuple):
     body: bytes
     source: str | None
     secrets: list[str]
-    is_signed: bool
+    provider: Provider
     since: float
     stored: asyncio.Future[None]
 
@@ -53,17 +54,17 @@ class WebhookBatcher:
         self._bytes = 0
         self._storing: list[_Waiting] = []
 
-    async def store(self, body: bytes, source: str | None, secrets: list[str], *, is_signed: bool) -> None:
+    async def store(self, body: bytes, source: str | None, secrets: list[str], provider: Provider) -> None:
         """Return once the body is committed; raises NotStoredError if that cannot be had now.
 
-        secrets: ids of those that the body is signed with, which are remembered; else of those that the
-        request showed, and OverreachError is raised if they are not for what the body speaks of.
+        secrets: ids of those that vouch for it, which are remembered. Where the provider vouches by number,
+        OverreachError is raised if they are not for what the body speaks of.
         """
         if len(self._waiting) >= MOST_WAITING or self._bytes > MOST_WAITING_BYTES:
             raise NotStoredError
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._bytes += len(body)
-        self._waiting.append(_Waiting(body, source, secrets, is_signed, monotonic(), stored))
+        self._waiting.append(_Waiting(body, source, secrets, provider, monotonic(), stored))
         self._some.set()
         try:
             await stored
@@ -78,12 +79,8 @@ class WebhookBatcher:
             del self._waiting[:LARGEST_BATCH]
             if not self._waiting:
                 self._some.clear()
-            signed = [one for one in self._storing if one.is_signed]
-            vouched = [one for one in self._storing if not one.is_signed]
-            if signed:
-                await self._store(signed)
-            if vouched:
-                await self._store(vouched)
+            for provider in {one.provider: None for one in self._storing}:
+                await self._store(provider, [one for one in self._storing if one.provider is provider])
 
     async def give_up(self) -> None:
         """Until cancelled, end what has waited for too long."""
@@ -95,25 +92,26 @@ class WebhookBatcher:
                     # May be stored after all, and come again: processing is idempotent.
                     one.stored.set_exception(NotStoredError())
 
-    async def _store(self, batch: list[_Waiting]) -> None:
+    async def _store(self, provider: Provider, batch: list[_Waiting]) -> None:
         failure: NotStoredError | None = None
         ids: list[int | None] = []
         try:
             # %b: binary arrays, which need no escaping.
             bodies, sources = [one.body for one in batch], [one.source for one in batch]
             secrets = ["{" + ",".join(one.secrets) + "}" for one in batch]
-            if batch[0].is_signed:
-                await self._link.fetch(
-                    "SELECT ingest_wa_webhooks(%b::bytea[], %b::text[], 'meta', %b::text[])",
+            if provider.vouches_by_number:
+                [[ids]] = await self._link.fetch(
+                    "SELECT ingest_wa_vouched_webhooks(%b::bytea[], %b::text[], %b::text[])",
                     bodies,
                     sources,
                     secrets,
                 )
             else:
-                [[ids]] = await self._link.fetch(
-                    "SELECT ingest_wa_vouched_webhooks(%b::bytea[], %b::text[], %b::text[])",
+                await self._link.fetch(
+                    "SELECT ingest_wa_webhooks(%b::bytea[], %b::text[], %s, %b::text[])",
                     bodies,
                     sources,
+                    provider.name,
                     secrets,
                 )
         except (psycopg.Error, errors.WaError) as error:

@@ -12,9 +12,8 @@ import psycopg
 from pg_whatsapp import errors, log
 from pg_whatsapp.config import Settings
 from pg_whatsapp.db import Link
-from pg_whatsapp.errors import ConfigError, SealError
+from pg_whatsapp.errors import SealError
 from pg_whatsapp.secrets import SecretBox
-from pg_whatsapp.vouching import HEADER, PLATFORM, Voucher, read_voucher
 
 _logger = log.get("receiver")
 # Finds what another receiver stored and could not process, and what was put back for a replay.
@@ -86,26 +85,28 @@ class Rejections:
 
 
 class WebhookSecrets:
-    """App secrets and verify tokens, those stored and those of the environment; vouchers of 360dialog."""
+    """What vouches for webhooks, and for whoever sets them up: what is stored, and the environment's."""
 
     def __init__(self, settings: Settings, box: SecretBox | None, link: Link) -> None:
         self._box = box
         self._link = link
-        self._own_app_secret = settings.app_secret.get_secret_value() if settings.app_secret else None
-        self._own_token = settings.verify_token.get_secret_value() if settings.verify_token else None
-        #: The ids of each app secret: organizations may share an app, and so a secret.
-        self.app_secrets: dict[str, list[str]] = {}
-        self.verify_tokens: list[str] = []
-        #: What requests of 360dialog may show.
-        self.vouchers: list[Voucher] = []
-        self._forget()
+        self._own = {
+            name: secret.get_secret_value()
+            for name, secret in (("app_secret", settings.app_secret), ("verify_token", settings.verify_token))
+            if secret is not None
+        }
+        #: Where we are reached, as operators stated it.
+        self.public_urls: list[str] = []
+        # By name, the ids of each value: organizations may share an app, and so a secret.
+        self._secrets: dict[str, dict[str, list[str]]] = self._of_environment()
         self._refreshed_at = 0.0
 
-    def _forget(self) -> None:
-        """Only what the environment has."""
-        self.app_secrets = {self._own_app_secret: [ENVIRONMENT]} if self._own_app_secret else {}
-        self.verify_tokens = [self._own_token] if self._own_token else []
-        self.vouchers = []
+    def named(self, name: str) -> dict[str, list[str]]:
+        """The secrets of that name (wa_secrets.name), each with the ids under which it is stored."""
+        return self._secrets.get(name, {})
+
+    def _of_environment(self) -> dict[str, dict[str, list[str]]]:
+        return {name: {value: [ENVIRONMENT]} for name, value in self._own.items()}
 
     async def refresh(self) -> bool:
         """Read the stored secrets again unless that was just done; whether anything changed."""
@@ -116,8 +117,10 @@ class WebhookSecrets:
             "SELECT organization_id::text, name, ciphertext, key_id, phone_number_id, secret_id::text"
             " FROM get_wa_webhook_secrets()"
         )
-        before = (self.app_secrets, self.verify_tokens, self.vouchers)
-        self._forget()
+        urls = [row[0] for row in await self._link.fetch("SELECT get_wa_public_urls()")]
+        if self._box is not None:
+            await self._box.learn(row[3] for row in rows)
+        found = self._of_environment()
         for organization, name, ciphertext, key_id, number, secret_id in rows:
             if self._box is None:
                 _logger.error(
@@ -125,21 +128,15 @@ class WebhookSecrets:
                 )
                 break
             try:
-                sealed_for, value = self._box.open(organization, name, bytes(ciphertext), key_id)
-                if name == "verify_token":
-                    self.verify_tokens.append(value)
-                elif sealed_for != number:
-                    # Its row was changed: a secret speaks for the number that it was sealed for.
-                    _logger.error("a stored secret was sealed for another number", secret_id=secret_id)
-                elif name == "app_secret":
-                    self.app_secrets.setdefault(value, []).append(secret_id)
-                elif name in (HEADER, PLATFORM):
-                    self.vouchers.append(read_voucher(secret_id, name, value))
+                # A secret speaks for the number that it was sealed for, whatever its row says now.
+                value = self._box.open(organization, name, number, bytes(ciphertext), key_id)
             except SealError as error:
                 _logger.error(str(error), key_id=error.key_id, hint=error.hint)
-            except ConfigError as error:
-                _logger.error(str(error), hint=error.hint)
-        return before != (self.app_secrets, self.verify_tokens, self.vouchers)
+                continue
+            found.setdefault(name, {}).setdefault(value, []).append(secret_id)
+        before = (self._secrets, self.public_urls)
+        self._secrets, self.public_urls = found, urls
+        return before != (found, urls)
 
     async def run(self) -> None:
         """Keep the secrets fresh until cancelled."""

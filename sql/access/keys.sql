@@ -199,3 +199,8 @@ $$;
 
 COMMENT ON FUNCTION list_wa_api_keys() IS
 'The keys of the caller''s organization, without what would open anything.';
+
+CREATE OR REPLACE TRIGGER audit_change
+AFTER INSERT OR DELETE
+OR UPDATE OF name, role_name, scopes, is_test, requests_per_minute, expires_at, revoked_at
+ON wa_api_keys FOR EACH ROW EXECUTE FUNCTION tg_audit_change('id', 'secret_hash last_used_at');

@@ -1,6 +1,6 @@
 -- A request over HTTP: whose it is, as which role it runs, and the one that was made before.
 
-CREATE OR REPLACE FUNCTION _wa_find_api_key(p_hash bytea, p_scope text)
+CREATE OR REPLACE FUNCTION _wa_find_api_key(p_hash bytea, p_scope text, p_user text DEFAULT NULL)
 RETURNS TABLE (id uuid, organization_id uuid, role_name name, is_test boolean)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
@@ -25,6 +25,7 @@ BEGIN
             HINT = 'Make a key with that scope.';
     END IF;
     PERFORM _wa_require_api_role(v_key.role_name, v_key.organization_id);
+    PERFORM _wa_require_user(v_key.organization_id, p_user, p_scope);
     -- A row that every request wrote to would be a queue of its own; nobody waits for a lock here.
     IF coalesce(v_key.last_used_at, '-infinity') < v_now - interval '1 minute' THEN
         UPDATE wa_api_keys k SET last_used_at = date_trunc('minute', v_now)
@@ -38,7 +39,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION _wa_find_api_key(bytea, text) IS
+COMMENT ON FUNCTION _wa_find_api_key(bytea, text, text) IS
 'Internal: the key of that hash, if it is valid, has the scope and its role is one that keys may speak for.';
 
 -- In a statement of its own before the request's transaction: one row a key is written to by all of its
@@ -62,9 +63,12 @@ BEGIN
     END IF;
     INSERT INTO wa_api_key_uses AS u (organization_id, key_id, minute, requests)
     VALUES (v_key.organization_id, v_key.id, v_minute, 1)
+    -- Who began in the minute before, and had to wait for the row, must not begin that one anew.
     ON CONFLICT (organization_id, key_id) DO UPDATE SET
-        minute = excluded.minute,
-        requests = CASE WHEN u.minute = excluded.minute THEN least(u.requests, 1000000000) + 1 ELSE 1 END
+        minute = CASE WHEN u.minute = excluded.minute + interval '1 minute' THEN u.minute
+            ELSE excluded.minute END,
+        requests = CASE WHEN u.minute IN (excluded.minute, excluded.minute + interval '1 minute')
+            THEN least(u.requests, 1000000000) + 1 ELSE 1 END
     RETURNING u.requests INTO v_requests;
     quota := v_key.requests_per_minute;
     remaining := quota - v_requests;
@@ -103,17 +107,20 @@ AS $$
 DECLARE
     v_key record;
 BEGIN
-    SELECT * INTO v_key FROM _wa_find_api_key(p_hash, p_scope);
+    SELECT * INTO v_key FROM _wa_find_api_key(p_hash, p_scope, p_user);
     PERFORM _wa_run_as('key:' || v_key.id, v_key.role_name, v_key.organization_id, v_key.is_test, p_user);
 END
 $$;
 
 COMMENT ON FUNCTION open_wa_api_request(bytea, text, text) IS
 'Lets the rest of the transaction run as the role of an API key, in its organization. p_hash is the SHA-256'
-' of the key, p_scope what the request needs; p_user names who acts, for the audit log, and grants nothing.'
-' Raises WA601, WA602 or WA603. For the web server, whose role must be a member of the key''s.';
+' of the key, p_scope what the request needs; p_user names who acts: that grants nothing, but what the role'
+' of one of wa_users does not permit is refused. Raises WA601, WA602, WA603, WA621 or WA622. For the web'
+' server, whose role must be a member of the key''s.';
 
-CREATE OR REPLACE FUNCTION _wa_find_token_organization(p_organization text, p_role name) RETURNS uuid
+CREATE OR REPLACE FUNCTION _wa_find_token_organization(
+    p_organization text, p_role name, p_user text, p_scope text
+) RETURNS uuid
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 DECLARE
@@ -128,11 +135,12 @@ BEGIN
             HINT = 'The claim that WA_JWT_ORGANIZATION_CLAIM names holds the id of an organization.';
     END IF;
     PERFORM _wa_require_api_role(p_role, v_org);
+    PERFORM _wa_require_user(v_org, p_user, p_scope);
     RETURN v_org;
 END
 $$;
 
-COMMENT ON FUNCTION _wa_find_token_organization(text, name) IS
+COMMENT ON FUNCTION _wa_find_token_organization(text, name, text, text) IS
 'Internal: the organization of a token''s claims, whose role must be one that keys may speak for.';
 
 CREATE OR REPLACE FUNCTION open_wa_api_token(
@@ -141,7 +149,7 @@ CREATE OR REPLACE FUNCTION open_wa_api_token(
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
-    v_org uuid := _wa_find_token_organization(p_organization, p_role);
+    v_org uuid := _wa_find_token_organization(p_organization, p_role, coalesce(p_user, p_subject), p_scope);
 BEGIN
     IF NOT p_scope = ANY (p_scopes) THEN
         RAISE EXCEPTION USING ERRCODE = 'WA602',
@@ -171,6 +179,46 @@ $$;
 COMMENT ON FUNCTION record_wa_api_rejection(text, text) IS
 'Counts a request with a wrong key: one audit_log row per source and minute, in the default organization. '
 'For the web server.';
+
+CREATE OR REPLACE FUNCTION _wa_is_test_only() RETURNS boolean
+LANGUAGE sql STABLE
+RETURN coalesce(current_setting('wa.is_test_only', true), '') = 'true';
+
+COMMENT ON FUNCTION _wa_is_test_only() IS 'Internal: whether the request came with a test key.';
+
+CREATE OR REPLACE FUNCTION _wa_require_reachable_number(p_org uuid, p_number_id bigint) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    IF _wa_is_test_only() AND NOT EXISTS (
+        SELECT FROM wa_phone_numbers n WHERE n.organization_id = p_org AND n.id = p_number_id AND n.is_test
+    ) THEN
+        RAISE EXCEPTION USING ERRCODE = 'WA605',
+            MESSAGE = 'a test key reaches test numbers only',
+            DETAIL = format('Asked for was number %s.', coalesce(p_number_id::text, '(none)')),
+            HINT = 'Name a number with is_test as phone_number_id, or use a live key.';
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_require_reachable_number(uuid, bigint) IS
+'Internal: raises WA605 where the request came with a test key and is about a number that is no test number.';
+
+CREATE OR REPLACE FUNCTION _wa_require_live_key(p_what text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    IF _wa_is_test_only() THEN
+        RAISE EXCEPTION USING ERRCODE = 'WA605',
+            MESSAGE = 'a test key reaches test numbers only',
+            DETAIL = format('%s for all numbers.', p_what),
+            HINT = 'Use a live key.';
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_require_live_key(text) IS
+'Internal: raises WA605 where the request came with a test key, and is about what counts for all numbers.';
 
 CREATE OR REPLACE FUNCTION _wa_idempotency_caller(p_operation text) RETURNS text
 LANGUAGE sql STABLE SET search_path FROM CURRENT

@@ -1,7 +1,7 @@
 -- Conversations as the HTTP API shows them: a list to choose from, and one with its messages.
 
 -- A cursor is the place of the last row that was shown, hidden from those who would reckon with it.
-CREATE OR REPLACE FUNCTION _wa_read_cursor(p_cursor text) RETURNS bigint
+CREATE OR REPLACE FUNCTION _wa_open_cursor(p_cursor text, p_form text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
 AS $$
 DECLARE
@@ -15,24 +15,32 @@ BEGIN
     EXCEPTION WHEN invalid_parameter_value OR character_not_in_repertoire OR untranslatable_character THEN
         v_place := NULL;
     END;
-    IF v_place !~ '^wa1:[0-9]{1,18}$' OR v_place IS NULL THEN
+    IF v_place !~ format('^wa1:%s$', p_form) OR v_place IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = '22023',
             MESSAGE = 'that is no cursor of ours',
             DETAIL = format('It has %s characters.', length(p_cursor)),
             HINT = 'Take the one of the answer before, as it is, or leave it away to begin.';
     END IF;
-    RETURN substr(v_place, 5)::bigint;
+    RETURN substr(v_place, 5);
 END
 $$;
 
-COMMENT ON FUNCTION _wa_read_cursor(text) IS
-'Internal: the place that a cursor stands for; raises 22023 for another text.';
+COMMENT ON FUNCTION _wa_open_cursor(text, text) IS
+'Internal: the place that a cursor stands for, which has the form of a regular expression; raises 22023 for '
+'another text.';
 
-CREATE OR REPLACE FUNCTION _wa_write_cursor(p_place bigint) RETURNS text
+CREATE OR REPLACE FUNCTION _wa_read_cursor(p_cursor text) RETURNS bigint
+LANGUAGE sql IMMUTABLE SET search_path FROM CURRENT
+RETURN _wa_open_cursor(p_cursor, '[0-9]{1,18}')::bigint;
+
+COMMENT ON FUNCTION _wa_read_cursor(text) IS
+'Internal: the number of a row that a cursor stands for; raises 22023 for another text.';
+
+CREATE OR REPLACE FUNCTION _wa_write_cursor(p_place text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN translate(encode(convert_to('wa1:' || p_place, 'UTF8'), 'base64'), E'+/\n', '-_');
 
-COMMENT ON FUNCTION _wa_write_cursor(bigint) IS 'Internal: a place as a cursor.';
+COMMENT ON FUNCTION _wa_write_cursor(text) IS 'Internal: a place as a cursor.';
 
 CREATE OR REPLACE FUNCTION _wa_require_page(p_limit integer, p_most integer) RETURNS void
 LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
@@ -58,6 +66,7 @@ RETURN jsonb_build_object(
     'id', (p_conversation).id, 'phone', (p_conversation).phone_e164, 'user_id', (p_conversation).user_id,
     'customer_name', (p_conversation).customer_name, 'phone_number_id', (p_conversation).phone_number_id,
     'state', (p_conversation).state, 'unread_count', (p_conversation).unread_count,
+    'assigned_to', (p_conversation).assigned_to,
     'is_within_24h', (p_conversation).is_within_24h, 'is_sendable', (p_conversation).is_sendable,
     'window_expires_at', (p_conversation).window_expires_at,
     'last_customer_message_at', (p_conversation).last_customer_message_at,
@@ -109,7 +118,7 @@ COMMENT ON FUNCTION _wa_search_contacts(uuid, text) IS
 CREATE OR REPLACE FUNCTION search_wa_conversations(
     p_search text DEFAULT NULL, p_state text DEFAULT NULL, p_is_unread boolean DEFAULT NULL,
     p_phone_number_id text DEFAULT NULL, p_closing_within interval DEFAULT NULL,
-    p_limit integer DEFAULT 50, p_cursor text DEFAULT NULL
+    p_limit integer DEFAULT 50, p_cursor text DEFAULT NULL, p_assigned_to text DEFAULT NULL
 ) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT SET standard_conforming_strings = on
 AS $$
@@ -148,6 +157,7 @@ BEGIN
             AND (p_state IS NULL OR c.state = p_state)
             AND (p_is_unread IS NULL OR (c.unread_count > 0) = p_is_unread)
             AND (p_phone_number_id IS NULL OR c.phone_number_id = p_phone_number_id)
+            AND (p_assigned_to IS NULL OR coalesce(c.assigned_to, '') = p_assigned_to)
             AND (p_closing_within IS NULL
                 OR (c.is_within_24h AND c.window_expires_at <= v_now + p_closing_within))
             AND (NOT _wa_is_test_only() OR c.number_id IN (
@@ -156,7 +166,7 @@ BEGIN
         LIMIT p_limit + 1
     LOOP
         IF jsonb_array_length(v_items) = p_limit THEN
-            RETURN jsonb_build_object('conversations', v_items, 'next', _wa_write_cursor(v_place));
+            RETURN jsonb_build_object('conversations', v_items, 'next', _wa_write_cursor(v_place::text));
         END IF;
         v_items := v_items || v_row.item;
         v_place := v_row.id;
@@ -165,9 +175,10 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION search_wa_conversations(text, text, boolean, text, interval, integer, text) IS
+COMMENT ON FUNCTION search_wa_conversations(text, text, boolean, text, interval, integer, text, text) IS
 'Conversations, that with the latest message first: those whose number, name or messages fit p_search, in a'
-' state, with unread messages or without, of one business number, or whose window closes within a time. A '
+' state, with unread messages or without, of one business number, whose window closes within a time, or that '
+'a user looks after (the empty text: nobody). A '
 'page of at most 200, and the cursor of the next one.';
 
 CREATE OR REPLACE FUNCTION get_wa_conversation(
@@ -210,9 +221,11 @@ BEGIN
             FROM wa_conversations c
             WHERE c.organization_id = v_org AND c.contact_id = v_contact_id
                 AND (p_phone_number_id IS NULL OR c.phone_number_id = p_phone_number_id)
+                AND (NOT _wa_is_test_only() OR c.number_id IN (
+                    SELECT n.id FROM wa_phone_numbers n WHERE n.organization_id = v_org AND n.is_test))
         ),
         'messages', coalesce(v_messages, '[]'),
-        'next', CASE WHEN v_count > p_limit THEN _wa_write_cursor(v_place) END
+        'next', CASE WHEN v_count > p_limit THEN _wa_write_cursor(v_place::text) END
     );
 END
 $$;

@@ -59,7 +59,9 @@ BEGIN
         jsonb_build_object('organization', o.name, 'direction', d.direction, 'status', d.status),
         sum(d.messages)
     FROM wa_organizations o
-    JOIN _wa_message_figures d ON d.organization_id = o.id AND d.day = (v_now AT TIME ZONE o.time_zone)::date
+    JOIN _wa_message_figures d
+        ON d.organization_id = o.id
+        AND d.day = (v_now AT TIME ZONE _wa_known_zone(o.time_zone, 'UTC'))::date
     WHERE o.id = ANY (v_orgs)
     GROUP BY o.name, d.direction, d.status
     UNION ALL
@@ -81,6 +83,58 @@ BEGIN
     LEFT JOIN wa_faults f ON f.organization_id = o.id AND f.last_at > v_now - interval '15 minutes'
     WHERE o.id = ANY (v_orgs)
     GROUP BY o.name
+    UNION ALL
+    SELECT f.name, f.help, jsonb_build_object('organization', o.name), f.value
+    FROM wa_organizations o
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS waiting, min(c.created_at) AS oldest FROM wa_provider_calls c
+        WHERE c.organization_id = o.id AND c.state = 'pending'
+    ) w
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS failed FROM wa_provider_calls c
+        WHERE c.organization_id = o.id AND c.state = 'failed' AND c.ended_at > v_now - interval '1 hour'
+    ) b
+    CROSS JOIN LATERAL (
+        VALUES ('wa_provider_calls_waiting', 'Calls of the provider beside sending that are to be made',
+            w.waiting::double precision),
+        ('wa_provider_calls_oldest_seconds', 'How long the oldest of them has waited',
+            coalesce(extract(epoch FROM v_now - w.oldest), 0)),
+        ('wa_provider_calls_failed_recent', 'Those that were given up within an hour', b.failed)
+    ) f (name, help, value)
+    WHERE o.id = ANY (v_orgs)
+    UNION ALL
+    SELECT f.name, f.help,
+        jsonb_build_object('organization', o.name, 'subscription', h.id), f.value
+    FROM wa_organizations o
+    JOIN wa_event_subscription_health h ON h.organization_id = o.id
+    CROSS JOIN LATERAL (
+        VALUES ('wa_event_subscription_failing',
+            '1 while nothing gets through to a URL that events are pushed to',
+            (h.state = 'active' AND h.failing_since IS NOT NULL)::integer::double precision),
+        ('wa_event_subscription_disabled', '1 while nothing is pushed to it: paused, given up or gone',
+            (h.state <> 'active')::integer),
+        ('wa_event_subscription_waiting', 'Deliveries that wait for it', h.waiting),
+        ('wa_event_subscription_oldest_seconds', 'How long the oldest event waits that it has not got',
+            greatest(coalesce(extract(epoch FROM v_now - least(h.oldest_due_at, h.oldest_unread_at)), 0), 0))
+    ) f (name, help, value)
+    WHERE o.id = ANY (v_orgs)
+    UNION ALL
+    SELECT f.name, f.help, jsonb_build_object('organization', o.name), f.value
+    FROM wa_organizations o
+    LEFT JOIN wa_audit_heads h ON h.organization_id = o.id
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS rows, min(u.audit_id) AS oldest FROM wa_audit_unsealed u
+        WHERE u.organization_id = o.id
+    ) u
+    LEFT JOIN audit_log a ON a.organization_id = o.id AND a.id = u.oldest
+    CROSS JOIN LATERAL (
+        VALUES ('wa_audit_unsealed', 'Audit rows that have no seal yet', u.rows::double precision),
+        ('wa_audit_lag_seconds', 'How long the oldest of them has waited',
+            coalesce(extract(epoch FROM v_now - a.created_at), 0)),
+        ('wa_audit_problems', 'Audit rows that were not as they had been sealed when last checked',
+            coalesce(h.problems, 0))
+    ) f (name, help, value)
+    WHERE o.id = ANY (v_orgs)
     UNION ALL
     SELECT f.name, f.help, '{}', f.value
     FROM (

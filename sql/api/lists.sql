@@ -19,7 +19,7 @@ RETURN jsonb_build_object(
 
 COMMENT ON FUNCTION _wa_template_json(wa_templates) IS 'Internal: a template as the HTTP API shows it.';
 
--- Pages by name and language: a template may be made or go between two of them.
+-- A cursor holds name and language, too: the template that it stands for may go before the next page.
 CREATE OR REPLACE FUNCTION list_wa_templates(
     p_approval_status text DEFAULT NULL, p_name text DEFAULT NULL, p_limit integer DEFAULT 100,
     p_cursor text DEFAULT NULL
@@ -29,8 +29,9 @@ AS $$
 DECLARE
     c_most CONSTANT integer := 500;
     v_org uuid := current_wa_organization();
-    v_skip bigint := coalesce(_wa_read_cursor(p_cursor), 0);
+    v_after jsonb := _wa_open_cursor(p_cursor, '[[]".*"[]]')::jsonb;
     v_items jsonb;
+    v_last jsonb;
 BEGIN
     PERFORM _wa_require_page(p_limit, c_most);
     IF p_approval_status NOT IN ('pending', 'approved', 'rejected') THEN
@@ -39,19 +40,24 @@ BEGIN
             DETAIL = 'It is what the list is narrowed to.',
             HINT = 'There are pending, approved and rejected.';
     END IF;
-    SELECT coalesce(jsonb_agg(_wa_template_json(t.template) ORDER BY t.n), '[]') INTO v_items
+    SELECT coalesce(jsonb_agg(_wa_template_json(t.template) ORDER BY t.n), '[]'),
+        jsonb_agg(t.place) FILTER (WHERE t.n = p_limit) -> 0
+    INTO v_items, v_last
     FROM (
-        SELECT x AS template, row_number() OVER (ORDER BY lower(x.name), x.language, x.id) AS n
+        SELECT x AS template, jsonb_build_array(lower(x.name), x.language, x.id) AS place,
+            row_number() OVER (ORDER BY lower(x.name), x.language, x.id) AS n
         FROM wa_templates x
         WHERE x.organization_id = v_org
+            AND (v_after IS NULL OR (lower(x.name), x.language, x.id)
+                > (v_after ->> 0, v_after ->> 1, (v_after ->> 2)::uuid))
             AND (p_approval_status IS NULL OR x.approval_status = p_approval_status)
             AND (p_name IS NULL OR lower(x.name) = lower(p_name))
         ORDER BY lower(x.name), x.language, x.id
-        OFFSET v_skip LIMIT p_limit + 1
+        LIMIT p_limit + 1
     ) t;
     RETURN jsonb_build_object(
         'templates', CASE WHEN jsonb_array_length(v_items) > p_limit THEN v_items - p_limit ELSE v_items END,
-        'next', CASE WHEN jsonb_array_length(v_items) > p_limit THEN _wa_write_cursor(v_skip + p_limit) END
+        'next', CASE WHEN jsonb_array_length(v_items) > p_limit THEN _wa_write_cursor(v_last::text) END
     );
 END
 $$;
@@ -155,13 +161,14 @@ BEGIN
         FROM wa_opt_outs o
         JOIN wa_contacts c ON c.organization_id = v_org AND c.id = o.contact_id
         WHERE o.organization_id = v_org AND o.revoked_at IS NULL AND o.id < v_before
+            AND _wa_is_reachable_contact(v_org, o.contact_id)
         ORDER BY o.id DESC
         LIMIT p_limit + 1
     ) x;
     RETURN jsonb_build_object(
         'opt_outs', CASE WHEN jsonb_array_length(v_items) > p_limit THEN v_items - p_limit ELSE v_items END,
         'next', CASE WHEN jsonb_array_length(v_items) > p_limit
-            THEN _wa_write_cursor((v_items -> (p_limit - 1) ->> 'id')::bigint) END
+            THEN _wa_write_cursor(v_items -> (p_limit - 1) ->> 'id') END
     );
 END
 $$;
@@ -176,6 +183,7 @@ DECLARE
     v_org uuid := current_wa_organization();
     v_contact_id bigint := _wa_find_contact(v_org, p_phone);
 BEGIN
+    PERFORM _wa_require_reachable_contact(v_org, v_contact_id);
     RETURN jsonb_build_object(
         'is_opted_out', is_wa_opted_out(p_phone, 'all'),
         'is_opted_out_of_marketing', is_wa_opted_out(p_phone, 'marketing'),

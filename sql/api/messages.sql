@@ -41,10 +41,15 @@ BEGIN
         SELECT q.* INTO v_queued FROM wa_outbound_queue q
         WHERE q.organization_id = v_org AND q.id = v_message.queue_id;
     END IF;
-    IF v_queued.id IS NULL AND v_message.id IS NULL THEN
+    IF v_queued.id IS NULL AND v_message.id IS NULL OR _wa_is_test_only() AND NOT EXISTS (
+        SELECT FROM wa_phone_numbers n
+        WHERE n.organization_id = v_org AND n.is_test
+            AND n.phone_number_id = coalesce(v_message.phone_number_id, v_queued.phone_number_id)
+    ) THEN
         RAISE EXCEPTION USING ERRCODE = 'P0002',
             MESSAGE = format('no message with the id "%s"', left(p_id, 100)),
-            DETAIL = 'It is not there, or belongs to another organization.',
+            DETAIL = 'It is not there, belongs to another organization, or to a number that a test key does not '
+                'reach.',
             HINT = 'The id of a queued message is a UUID, that of a message of the ledger a whole number.';
     END IF;
     RETURN jsonb_build_object(
@@ -69,6 +74,9 @@ DECLARE
     v_org uuid := current_wa_organization();
     v_row wa_outbound_queue;
 BEGIN
+    IF _wa_is_test_only() THEN
+        PERFORM _wa_require_test_numbers(ARRAY[p_id]);
+    END IF;
     PERFORM cancel_wa_messages(ids => ARRAY[p_id]);
     SELECT q.* INTO v_row FROM wa_outbound_queue q WHERE q.organization_id = v_org AND q.id = p_id;
     IF NOT FOUND THEN

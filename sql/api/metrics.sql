@@ -7,7 +7,7 @@ AS $$
 DECLARE
     v_org uuid := _wa_caller_organization();
     v_now timestamptz := clock_timestamp();
-    v_zone text := (SELECT o.time_zone FROM wa_organizations o WHERE o.id = v_org);
+    v_zone text := (SELECT _wa_known_zone(o.time_zone, 'UTC') FROM wa_organizations o WHERE o.id = v_org);
 BEGIN
     RETURN jsonb_build_object(
         'at', v_now,

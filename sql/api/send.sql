@@ -63,12 +63,6 @@ $$;
 COMMENT ON FUNCTION _wa_require_test_numbers(uuid[]) IS
 'Internal: raises WA605 where a queued message would go out from a number that is no test number.';
 
-CREATE OR REPLACE FUNCTION _wa_is_test_only() RETURNS boolean
-LANGUAGE sql STABLE
-RETURN coalesce(current_setting('wa.is_test_only', true), '') = 'true';
-
-COMMENT ON FUNCTION _wa_is_test_only() IS 'Internal: whether the request came with a test key.';
-
 CREATE OR REPLACE FUNCTION _wa_queued_json(p_message wa_outbound_queue) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 RETURN jsonb_build_object(
@@ -78,7 +72,8 @@ RETURN jsonb_build_object(
     'content', (p_message).content, 'reply_to', (p_message).reply_to, 'priority', (p_message).priority,
     'scheduled_at', (p_message).scheduled_at, 'expires_at', (p_message).expires_at,
     'phone_number_id', (p_message).phone_number_id, 'reference', (p_message).reference,
-    'customer_id', (p_message).customer_id, 'metadata', (p_message).metadata,
+    'customer_id', (p_message).customer_id, 'sent_by', (p_message).sent_by,
+    'sms_fallback_text', (p_message).sms_fallback_text, 'metadata', (p_message).metadata,
     'wa_message_id', (p_message).wa_message_id, 'error_code', (p_message).error_code,
     'last_error', (p_message).last_error, 'retry_count', (p_message).retry_count,
     'created_at', (p_message).created_at, 'processed_at', (p_message).processed_at
@@ -114,7 +109,7 @@ BEGIN
         v_row.type, v_row.content, v_row.priority, v_row.scheduled_at, v_row.expires_at,
         v_row.phone_number_id, v_row.idempotency_key, v_row.reference, v_row.metadata, v_row.reply_to,
         v_row.on_refusal, v_row.on_unknown, v_row.fallback_template_name, v_row.fallback_template_params,
-        v_row.fallback_template_language, v_row.customer_id
+        v_row.fallback_template_language, v_row.customer_id, v_row.sent_by, v_row.sms_fallback_text
     ) e;
     IF _wa_is_test_only() THEN
         PERFORM _wa_require_test_numbers(ARRAY[v_row.id]);
@@ -213,7 +208,8 @@ BEGIN
     FROM wa_conversation_windows w
     JOIN wa_phone_numbers n ON n.organization_id = v_org AND n.id = w.number_id
     WHERE w.organization_id = v_org AND w.contact_id = v_contact_id
-        AND (p_phone_number_id IS NULL OR n.phone_number_id = p_phone_number_id);
+        AND (p_phone_number_id IS NULL OR n.phone_number_id = p_phone_number_id)
+        AND (n.is_test OR NOT _wa_is_test_only());
     RETURN jsonb_build_object(
         'last_customer_message_at', v_last,
         'window_closed_at', v_last + interval '24 hours',
@@ -236,3 +232,25 @@ $$;
 COMMENT ON FUNCTION get_wa_send_options(text, text) IS
 'What may go where a free-form message may not: when the customer wrote last, when the window closed, and '
 'up to 50 templates that may be sent now.';
+
+CREATE OR REPLACE FUNCTION read_wa_phone_number(
+    p_phone text, p_region text DEFAULT NULL, p_area_code text DEFAULT NULL, p_or_null boolean DEFAULT false
+) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+AS $$
+    SELECT jsonb_build_object('phone', CASE
+        WHEN p_or_null THEN try_normalize_phone_e164(p_phone, r.region, r.area_code)
+        ELSE normalize_phone_e164(p_phone, r.region, r.area_code) END)
+    FROM (
+        -- An area code belongs to its region: that of the organization to no other.
+        SELECT coalesce(upper(p_region), o.default_region) AS region,
+            CASE WHEN upper(p_region) <> o.default_region THEN p_area_code
+                ELSE coalesce(p_area_code, o.default_area_code) END AS area_code
+        FROM (SELECT current_wa_organization() AS id) c
+        LEFT JOIN wa_organizations o ON o.id = c.id
+    ) r
+$$;
+
+COMMENT ON FUNCTION read_wa_phone_number(text, text, text, boolean) IS
+'A phone number in E.164, national forms read by the region given, else by the organization''s; for what is '
+'no number 22023, or null where p_or_null says so.';

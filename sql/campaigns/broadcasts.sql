@@ -53,6 +53,7 @@ DECLARE
     v_user_ids text[];
     v_added integer;
 BEGIN
+    PERFORM _wa_require_acting_user(v_org, 'broadcast');
     SELECT array_agg(CASE WHEN NOT _wa_is_user_id(p.phone)
             THEN coalesce(_wa_read_phone(v_org, p.phone), _wa_given_phone(v_org, p.phone)) END ORDER BY p.n),
         array_agg(CASE WHEN _wa_is_user_id(p.phone) THEN p.phone END ORDER BY p.n)
@@ -80,6 +81,7 @@ DECLARE
     v_list_id bigint := _wa_broadcast_list(v_org, p_list);
     v_removed integer;
 BEGIN
+    PERFORM _wa_require_acting_user(v_org, 'broadcast');
     DELETE FROM wa_broadcast_members m
     WHERE m.organization_id = v_org AND m.list_id = v_list_id AND m.contact_id IN (
         SELECT _wa_find_contact(v_org, p.phone) FROM unnest(p_phones) p (phone)
@@ -101,6 +103,7 @@ DECLARE
     v_list_id bigint := _wa_broadcast_list(v_org, p_list);
     v_members integer;
 BEGIN
+    PERFORM _wa_require_acting_user(v_org, 'broadcast');
     DELETE FROM wa_broadcast_members m WHERE m.organization_id = v_org AND m.list_id = v_list_id;
     GET DIAGNOSTICS v_members = ROW_COUNT;
     DELETE FROM wa_broadcast_lists l WHERE l.organization_id = v_org AND l.id = v_list_id;

@@ -232,6 +232,13 @@ DECLARE
     v_detail text;
 BEGIN
     PERFORM _wa_require_safe_schema();
+    IF NOT pg_has_role('wa_admin', 'USAGE') THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'insufficient_privilege',
+            MESSAGE = format('%I may not call the functions that the extension brings', current_user),
+            DETAIL = 'What is created would be owned by it, and call them with its rights.',
+            HINT = format('As a superuser: GRANT wa_admin TO %I; then call migrate_wa() again.', current_user);
+    END IF;
     PERFORM _wa_lock_migration();
     PERFORM set_config('wa.objects_before', _wa_object_ids(), true);
 
@@ -318,8 +325,8 @@ $migrate$;
 COMMENT ON FUNCTION migrate_wa() IS
 'Creates the tables, views and functions of pg_whatsapp in the extension''s schema, or brings them to the
 version of the extension; answers with a row per step. All or nothing, one at a time, safe to repeat, never
-CASCADE. Waits for locks up to wa.lock_timeout (5 s). The objects belong to the caller, who needs CREATE on
-the schema.';
+CASCADE. Waits for locks up to wa.lock_timeout (5 s). The objects belong to the caller: a superuser, or a member
+of wa_admin with CREATE on the schema.';
 
 
 CREATE FUNCTION wa_version()

@@ -216,3 +216,44 @@ RETURN CASE WHEN length(p_phone) > 4 THEN '******' || right(p_phone, 2)
     WHEN p_phone IS NOT NULL THEN '******' END;
 COMMENT ON FUNCTION _wa_mask_phone(text) IS
 'A telephone number or user id of which only the last two characters can be seen; its length cannot.';
+
+-- By no more digits than _wa_country() looks at: the calling code, with +1 the area.
+CREATE FUNCTION _wa_first_digits(p_phone text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN p_phone LIKE '+1%' THEN left(p_phone, 5) WHEN p_phone LIKE '+7%' THEN left(p_phone, 3)
+    WHEN p_phone LIKE '+%' THEN left(p_phone, 4)
+    ELSE coalesce(substring(p_phone FROM '^[A-Z]{2}[.]'), CASE WHEN p_phone IS NOT NULL THEN '' END) END;
+COMMENT ON FUNCTION _wa_first_digits(text) IS
+'What is left of the number, or user id, of an erased person: as much as tells the country, which prices go '
+'by.';
+
+CREATE FUNCTION _wa_phone_spellings(p_key text) RETURNS text[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN p_key ~ '^[+]55[0-9]{2}9[0-9]{8}$' THEN ARRAY[p_key, left(p_key, 5) || substr(p_key, 7)]
+    WHEN p_key ~ '^[+]549[0-9]{10}$' THEN ARRAY[p_key, '+54' || substr(p_key, 5)]
+    WHEN p_key ~ '^[+]52[0-9]{10}$' THEN ARRAY[p_key, '+521' || substr(p_key, 4)]
+    ELSE ARRAY[p_key]
+END;
+COMMENT ON FUNCTION _wa_phone_spellings(text) IS
+'The spellings of a number that have the given key (see _wa_phone_key), former numbers apart.';
+
+-- A longer number, or id, is another's. In JSON, digits of an escaped control character may stand before it.
+CREATE FUNCTION _wa_person_pattern(p_who text[]) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (
+    SELECT '(?:' || coalesce(string_agg(CASE WHEN w.who ~ '^[+]?[0-9]+$'
+        THEN '(?:(?<![0-9])|(?<=\\u00[01][0-9a-f]))(?:(?:00|011|[+])' || s.gap || ')?'
+            || array_to_string(string_to_array(ltrim(w.who, '+'), NULL), s.gap) || '(?![0-9])'
+        ELSE '(?<![A-Za-z0-9])' || regexp_replace(w.who, '([^A-Za-z0-9[:alpha:]])', '\\\1', 'g')
+            || '(?![A-Za-z0-9])' END, '|'), '(?!)') || ')'
+    -- What people write between digits, and what phones put there unseen.
+    FROM (
+        SELECT E'[ ()./\u00a0\u2009\u202f\u2010-\u2015\u200b-\u200f\u202a-\u202e\u2060-\u2069-]{0,3}'
+    ) s (gap)
+    LEFT JOIN unnest(p_who) w (who) ON w.who <> ''
+    GROUP BY s.gap
+);
+COMMENT ON FUNCTION _wa_person_pattern(text[]) IS
+'A regular expression that finds telephone numbers, also as people group them, and user ids in a text, but '
+'not as a part of longer ones; of nobody it finds nothing.';

@@ -81,3 +81,30 @@ return split_batch(p_ids, p_bodies)
 $plpython$;
 COMMENT ON FUNCTION _wa_split_webhooks(bigint[], bytea[]) IS
 'As _wa_split_webhook for a batch: body n belongs to id n, which leads its rows.';
+
+CREATE FUNCTION _wa_redact_webhooks(p_ids bigint[], p_bodies bytea[], p_who text[], p_own text[])
+RETURNS TABLE (log_id bigint, body bytea, atoms jsonb)
+LANGUAGE plpython3u IMMUTABLE STRICT PARALLEL SAFE
+AS $plpython$
+if "redact" in SD:
+    return SD["redact"](p_ids, p_bodies, p_who, p_own)
+@@include plpython/redact_webhook.py@@
+SD["redact"] = redact_webhooks
+return redact_webhooks(p_ids, p_bodies, p_who, p_own)
+$plpython$;
+COMMENT ON FUNCTION _wa_redact_webhooks(bigint[], bytea[], text[], text[]) IS
+'Of bodies that say something of a person (digits of numbers, user ids) at the numbers and accounts in '
+'p_own: the body without it, and what was taken out. Others have no row.';
+
+CREATE FUNCTION _wa_read_form(p_body bytea) RETURNS jsonb
+LANGUAGE plpython3u IMMUTABLE STRICT PARALLEL SAFE
+AS $plpython$
+if "read" in SD:
+    return SD["read"](p_body)
+@@include plpython/read_form.py@@
+SD["read"] = read_form
+return read_form(p_body)
+$plpython$;
+COMMENT ON FUNCTION _wa_read_form(bytea) IS
+'The fields of a body in the form of a web form (application/x-www-form-urlencoded) as an object of texts; '
+'NULL for what is none.';

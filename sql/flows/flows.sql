@@ -116,3 +116,6 @@ $$;
 COMMENT ON FUNCTION _wa_readdress_flows_of(uuid, bigint[], text[]) IS
 'Internal: contacts had these numbers until now. What is under way for them goes on at their present number '
 'or user id; without one it ends, for the number is somebody else''s.';
+
+CREATE OR REPLACE TRIGGER audit_change AFTER INSERT OR UPDATE OR DELETE ON siren_templates
+FOR EACH ROW EXECUTE FUNCTION tg_audit_change('name');

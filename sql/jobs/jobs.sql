@@ -2,18 +2,25 @@
 
 -- The list. A function that is not there makes its run fail, not the others. What an administrator changed
 -- stays.
-INSERT INTO wa_jobs AS j (name, function_name, schedule, batch_rows, pack, description) VALUES
-('cleanup', 'cleanup_expired_wa_media', '*/10 * * * *', 10000, NULL,
+INSERT INTO wa_jobs AS j (name, function_name, schedule, batch_rows, rest, pack, description) VALUES
+('audit', 'seal_wa_audit_log', '* * * * *', 10000, 0, NULL,
+    'Seals new rows of the audit log into its chain.'),
+('audit_check', 'check_wa_audit_log', '23 3 * * *', 50000, 0, NULL,
+    'Verifies the chain of the audit log from end to end.'),
+('cleanup', 'cleanup_expired_wa_media', '*/10 * * * *', 10000, 0, NULL,
     'Removes expired media and links to them.'),
-('conversations', 'expire_wa_conversations', '*/5 * * * *', 10000, NULL,
+('conversations', 'expire_wa_conversations', '*/5 * * * *', 10000, 0, NULL,
     'Ends conversations that nobody continued.'),
-('event_tasks', 'run_wa_event_tasks', '* * * * *', 100, 'events', 'Queues the reminders of events.'),
-('rate_windows', 'clean_wa_rate_windows', '17 * * * *', 10000, NULL,
+('erasures', 'run_wa_erasures', '* * * * *', 10000, 0, NULL,
+    'Goes on with erasures of persons, and makes statistics anew behind them.'),
+('event_tasks', 'run_wa_event_tasks', '* * * * *', 100, 0, 'events', 'Queues the reminders of events.'),
+('rate_windows', 'clean_wa_rate_windows', '17 * * * *', 10000, 0, NULL,
     'Forgets what was charged to limits whose time is over.'),
-('retention', 'run_wa_retention', '2-57/5 * * * *', 10000, NULL,
+('retention', 'run_wa_retention', '2-57/5 * * * *', 1000, 4, NULL,
     'Deletes what is older than wa_organizations.message_retention, audit_retention and '
-    'event_delivery_retention and wa_installations.webhook_log_retention.'),
-('roll_ups', 'roll_up_wa_analytics', '*/5 * * * *', 2000, NULL,
+    'event_delivery_retention and wa_installations.webhook_log_retention, and empties texts by '
+    'text_retention.'),
+('roll_ups', 'roll_up_wa_analytics', '*/5 * * * *', 2000, 0, NULL,
     'Adds up messages by quarter hour for analytics.')
 ON CONFLICT (name) DO UPDATE SET
     function_name = excluded.function_name, batch_rows = excluded.batch_rows, pack = excluded.pack
@@ -35,7 +42,8 @@ COMMENT ON FUNCTION _wa_job_function(text) IS
 -- PostgreSQL looks at next_run_at again after it got it. It also keeps changes of the row out meanwhile.
 CREATE OR REPLACE FUNCTION run_wa_job(p_name text, p_only_if_due boolean DEFAULT false)
 RETURNS TABLE (status text, row_count bigint, duration interval, error text)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '5s'
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+SET lock_timeout = '5s' SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -83,7 +91,9 @@ BEGIN
     duration := clock_timestamp() - v_started_at;
     UPDATE wa_jobs j SET next_run_at = CASE
         WHEN j.next_run_at IS NULL THEN NULL
-        WHEN row_count >= j.batch_rows THEN clock_timestamp()
+        WHEN row_count >= j.batch_rows
+            THEN clock_timestamp()
+                + CASE WHEN j.rest > 0 AND _wa_is_sending() THEN j.rest ELSE 0 END * duration
         ELSE _wa_next_job_time(j.schedule, v_started_at) END
     WHERE j.name = p_name;
     INSERT INTO wa_job_runs (job, started_at, duration, row_count, error)
@@ -161,3 +171,7 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION _wa_overdue_jobs() IS 'Internal: names of the jobs that are overdue by three intervals.';
+
+CREATE OR REPLACE TRIGGER audit_change
+AFTER INSERT OR DELETE OR UPDATE OF function_name, schedule, is_enabled, batch_rows, rest ON wa_jobs
+FOR EACH ROW EXECUTE FUNCTION tg_audit_change('name', 'description scheduled_at next_run_at pack');

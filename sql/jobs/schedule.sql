@@ -7,7 +7,7 @@ CREATE OR REPLACE FUNCTION _wa_job_time_zone() RETURNS text
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
 BEGIN
-    RETURN coalesce(nullif(current_setting('cron.timezone', true), ''), 'GMT');
+    RETURN _wa_known_zone(nullif(current_setting('cron.timezone', true), ''), 'GMT');
 EXCEPTION WHEN insufficient_privilege THEN
     RETURN 'GMT';
 END

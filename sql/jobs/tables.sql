@@ -11,8 +11,10 @@ CREATE TABLE wa_jobs (
     pack text,
     scheduled_at timestamptz,
     next_run_at timestamptz,
+    rest integer NOT NULL DEFAULT 0,
     CONSTRAINT wa_jobs_pkey PRIMARY KEY (name),
-    CONSTRAINT wa_jobs_batch_check CHECK (batch_rows > 0)
+    CONSTRAINT wa_jobs_batch_check CHECK (batch_rows > 0),
+    CONSTRAINT wa_jobs_rest_check CHECK (rest >= 0)
 );
 
 CREATE TABLE wa_job_runs (
@@ -31,15 +33,18 @@ CREATE TABLE wa_job_runs (
 CREATE INDEX wa_job_runs_job_idx ON wa_job_runs (job, id);
 
 COMMENT ON TABLE wa_jobs IS
-'Recurring work. Nothing of it runs before schedule_wa_jobs(). schedule, is_enabled and description may be '
-'changed and stay so.';
+'Recurring work. Nothing of it runs before schedule_wa_jobs(). schedule, is_enabled, rest and description '
+'may be changed and stay so.';
 COMMENT ON COLUMN wa_jobs.function_name IS
 'Function of the extension''s schema that a run calls, without arguments; returns how many rows it handled.';
 COMMENT ON COLUMN wa_jobs.schedule IS
 'Five fields as in cron (minute, hour, day of month, month, day of week), in the zone that '
 'schedule_wa_jobs() prints; or ''N seconds'', 1 to 59.';
 COMMENT ON COLUMN wa_jobs.batch_rows IS
-'A run that handled at least so many rows left some behind: the next one follows at once.';
+'A run that handled at least so many rows left some behind: the next one follows at once, or after rest.';
+COMMENT ON COLUMN wa_jobs.rest IS
+'While messages are being sent, a run that left some behind is followed by the next after so many times as '
+'long as it took. 0: at once.';
 COMMENT ON COLUMN wa_jobs.pack IS 'The pack that brings the function; NULL means that it is always there.';
 COMMENT ON COLUMN wa_jobs.scheduled_at IS
 'When schedule_wa_jobs() took it up; NULL means that it never runs.';

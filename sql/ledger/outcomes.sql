@@ -43,13 +43,14 @@ BEGIN
             WHERE x.organization_id = p_org AND x.id = u.queue_id LIMIT 1
         ) q
         LEFT JOIN LATERAL (
-            SELECT x.id, x.name, x.language, x.category FROM wa_templates x
-            WHERE x.organization_id = p_org AND x.id = u.template_id LIMIT 1
-        ) t ON true
-        LEFT JOIN LATERAL (
-            SELECT x.phone_number_id FROM wa_phone_numbers x
+            SELECT x.phone_number_id, x.channel FROM wa_phone_numbers x
             WHERE x.organization_id = p_org AND x.id = u.number_id LIMIT 1
         ) n ON true
+        LEFT JOIN LATERAL (
+            SELECT x.id, x.name, x.language, x.category FROM wa_templates x
+            WHERE x.organization_id = p_org AND x.id = u.template_id
+                AND (q.type = 'template' OR n.channel IS DISTINCT FROM 'sms') LIMIT 1
+        ) t ON true
         -- A row that was retried, or settled late, has its entry already.
         ON CONFLICT (organization_id, queue_id) WHERE queue_id IS NOT NULL DO UPDATE SET
             contact_id = excluded.contact_id, phone_e164 = excluded.phone_e164, user_id = excluded.user_id,

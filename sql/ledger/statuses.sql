@@ -139,7 +139,9 @@ BEGIN
             min(s.occurred_at) FILTER (WHERE s.status = 'read') AS read_at,
             min(s.occurred_at) FILTER (WHERE s.status = 'played') AS played_at,
             min(s.occurred_at) FILTER (WHERE s.status = 'failed') AS failed_at,
-            (array_agg(s.pricing) FILTER (WHERE s.pricing IS NOT NULL))[1] AS pricing,
+            -- As it came; of two the later one, for a message is charged on delivery.
+            (array_agg(s.pricing ORDER BY r.rank DESC NULLS LAST) FILTER (WHERE s.pricing IS NOT NULL))[1]
+                AS pricing,
             (array_agg(s.error_code) FILTER (WHERE s.status = 'failed'))[1] AS error_code,
             (array_agg(s.error_title) FILTER (WHERE s.status = 'failed'))[1] AS error_title,
             (array_agg(s.error_message) FILTER (WHERE s.status = 'failed'))[1] AS error_message,

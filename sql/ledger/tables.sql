@@ -70,6 +70,9 @@ ON wa_messages (reply_to, organization_id) WHERE message_type IN ('edit', 'revok
 CREATE INDEX wa_messages_text_idx
 ON wa_messages USING gin (to_tsvector('simple', content_text)) WHERE content_text IS NOT NULL;
 
+-- What was said stands in no statistics: they outlive it.
+ALTER INDEX wa_messages_text_idx ALTER COLUMN 1 SET STATISTICS 0;
+
 CREATE TABLE wa_message_statuses (
     organization_id uuid NOT NULL DEFAULT current_wa_organization(),
     id bigint GENERATED ALWAYS AS IDENTITY,
@@ -105,8 +108,9 @@ CREATE TABLE wa_events (
     status text,
     occurred_at timestamptz NOT NULL,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    conversation_id bigint,
     CONSTRAINT wa_events_pkey PRIMARY KEY (organization_id, id),
-    CONSTRAINT wa_events_kind_check CHECK (kind IN ('message', 'status'))
+    CONSTRAINT wa_events_kind_check CHECK (kind IN ('message', 'status', 'conversation'))
 );
 
 CREATE UNIQUE INDEX wa_events_position_key ON wa_events (organization_id,
@@ -143,7 +147,9 @@ COMMENT ON TABLE wa_message_statuses IS
 COMMENT ON COLUMN wa_message_statuses.participant IS
 'Member of a group that the status is about; empty otherwise.';
 COMMENT ON TABLE wa_events IS
-'Inbound messages and status changes in the order in which read_wa_events() hands them out.';
+'Inbound messages, status changes and conversations that were assigned, in the order in which '
+'read_wa_events() hands them out.';
 COMMENT ON COLUMN wa_events.position IS
 'Given to committed rows only, by the reader, so that a late commit leaves no gap behind a reader.';
+COMMENT ON COLUMN wa_events.conversation_id IS 'Of the kind conversation: which; those have no message.';
 COMMENT ON TABLE wa_event_consumers IS 'How far each consumer of read_wa_events() has acknowledged.';

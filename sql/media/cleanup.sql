@@ -80,6 +80,7 @@ BEGIN
             SELECT m.organization_id, m.id FROM wa_media m
             WHERE m.status = 'stored' AND m.expires_at <= p_now
                 AND coalesce(_wa_media_use(m.organization_id, m.id, p_now), 'linked') = 'linked'
+                AND NOT _wa_is_held(m.organization_id, m.contact_id)
             ORDER BY m.expires_at LIMIT p_limit
             FOR UPDATE SKIP LOCKED
         ) e
@@ -119,10 +120,17 @@ BEGIN
             SELECT l.organization_id, l.id
             FROM wa_organizations o
             CROSS JOIN LATERAL (
+                -- What was there before an upgrade brought this limit is counted before the first of it goes.
+                SELECT least(o.message_retention, CASE
+                    WHEN o.retention_previewed_at < p_now - interval '1 day' THEN o.media_retention
+                END) AS keep
+            ) k
+            CROSS JOIN LATERAL (
                 SELECT m.organization_id, m.id FROM wa_media m
-                WHERE m.organization_id = o.id AND m.id < _wa_uuid7_floor(p_now - o.message_retention)
-                    AND greatest(m.created_at, m.used_at) < p_now - o.message_retention
+                WHERE m.organization_id = o.id AND m.id < _wa_uuid7_floor(p_now - k.keep)
+                    AND greatest(m.created_at, m.used_at) < p_now - k.keep
                     AND _wa_media_use(o.id, m.id, p_now) IS NULL
+                    AND NOT _wa_is_held(o.id, m.contact_id)
                 ORDER BY m.id LIMIT p_limit
                 FOR UPDATE SKIP LOCKED
             ) l
@@ -136,6 +144,7 @@ BEGIN
             WHERE m.message_id IS NULL AND m.provider_media_id IS NOT NULL
                 AND coalesce(m.leased_until, '-infinity') < p_now
                 AND _wa_media_use(m.organization_id, m.id, p_now) IS NULL
+                AND NOT _wa_is_held(m.organization_id, m.contact_id)
             LIMIT p_limit
             FOR UPDATE SKIP LOCKED
         ) f
@@ -152,8 +161,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_delete_media(timestamptz, integer) IS
-'Internal: deletes files that are older than their organization keeps messages, and those whose messages are '
-'gone, unless they are in use.';
+'Internal: deletes files that are older than their organization keeps files or messages, and those whose '
+'messages are gone, unless they are in use or of somebody under a legal hold.';
 
 CREATE OR REPLACE FUNCTION _wa_delete_given_up(p_now timestamptz, p_limit integer) RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT

@@ -3,18 +3,20 @@
 -- (begin_wa_media_store), writes them, and is done (finish_wa_media_store). Whoever dies on the way loses
 -- the file to the next when the lease is over; an attempt that is not the latest changes nothing.
 
--- Meta answers where a file is only for the number that it came to (Cloud API, Media); 360dialog knows the
--- number by its key.
-CREATE OR REPLACE FUNCTION _wa_media_path(p_provider text, p_phone_number_id text, p_provider_media_id text)
-RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE
-    WHEN p_provider_media_id !~ '^[A-Za-z0-9._:=-]{1,200}$' THEN NULL
-    WHEN p_provider = '360dialog' THEN '/' || p_provider_media_id
-    ELSE '/' || p_provider_media_id || '?phone_number_id=' || p_phone_number_id
-END;
+-- An id comes from outside and must not lead elsewhere.
+CREATE OR REPLACE FUNCTION _wa_media_path(
+    p_provider text, p_phone_number_id text, p_waba_id text, p_provider_media_id text
+) RETURNS text
+LANGUAGE sql STABLE
+RETURN CASE WHEN p_provider_media_id ~ '^[A-Za-z0-9._:=-]{1,200}$' THEN (
+    SELECT replace(replace(replace(
+        _wa_fill_path(p.media_path, p_phone_number_id, p_waba_id), '{media}', p_provider_media_id
+    ), '{media1}', split_part(p_provider_media_id, ':', 1)),
+        '{media2}', split_part(p_provider_media_id, ':', 2))
+    FROM wa_providers p WHERE p.name = p_provider
+) END;
 
-COMMENT ON FUNCTION _wa_media_path(text, text, text) IS
+COMMENT ON FUNCTION _wa_media_path(text, text, text, text) IS
 'Internal: the path of the request that tells where a file is; NULL for an id that is none.';
 
 CREATE OR REPLACE FUNCTION _wa_file_media(
@@ -56,6 +58,14 @@ $$;
 COMMENT ON FUNCTION has_wa_media_work() IS
 'Whether files are to be fetched, uploaded or deleted now. For dispatchers.';
 
+CREATE OR REPLACE FUNCTION _wa_most_files_each() RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN 4;
+
+COMMENT ON FUNCTION _wa_most_files_each() IS
+'Internal: how many files of an organization are fetched at once, and how many uploaded: its store, or its '
+'provider, may let them wait.';
+
 -- Each organization in turn: those that have fewest under way first, so that nobody's thousand files keep
 -- another one waiting.
 CREATE OR REPLACE FUNCTION claim_wa_media(
@@ -75,15 +85,16 @@ BEGIN
         SELECT o.id AS organization_id, f.id
         FROM wa_organizations o
         CROSS JOIN LATERAL (
-            SELECT m.id, m.next_attempt_at FROM wa_media m
-            WHERE m.organization_id = o.id AND m.status = 'pending' AND m.next_attempt_at <= v_now
-            ORDER BY m.next_attempt_at LIMIT p_limit
-        ) f
-        CROSS JOIN LATERAL (
             SELECT count(*) AS under_way FROM wa_media m
             WHERE m.organization_id = o.id AND m.status = 'pending' AND m.next_attempt_at > v_now
                 AND m.next_attempt_at <= v_now + p_lease AND m.leased_until > v_now
         ) b
+        CROSS JOIN LATERAL (
+            SELECT m.id, m.next_attempt_at FROM wa_media m
+            WHERE m.organization_id = o.id AND m.status = 'pending' AND m.next_attempt_at <= v_now
+            ORDER BY m.next_attempt_at
+            LIMIT least(p_limit, greatest(_wa_most_files_each() - b.under_way, 0))
+        ) f
         ORDER BY b.under_way + row_number() OVER (PARTITION BY o.id ORDER BY f.next_attempt_at),
             f.next_attempt_at
         LIMIT p_limit * 4
@@ -102,14 +113,14 @@ BEGIN
     SET attempts = m.attempts + 1, next_attempt_at = v_now + p_lease, leased_until = v_now + p_lease
     FROM due d
     LEFT JOIN LATERAL (
-        SELECT n.provider FROM wa_media f
+        SELECT n.provider, n.waba_id FROM wa_media f
         JOIN wa_phone_numbers n ON n.organization_id = f.organization_id
             AND n.phone_number_id = f.phone_number_id
         WHERE f.organization_id = d.organization_id AND f.id = d.id
     ) n ON true
     WHERE m.organization_id = d.organization_id AND m.id = d.id
     RETURNING m.organization_id, m.id, m.attempts, m.phone_number_id, coalesce(n.provider, 'meta'),
-        _wa_media_path(coalesce(n.provider, 'meta'), m.phone_number_id, m.provider_media_id);
+        _wa_media_path(coalesce(n.provider, 'meta'), m.phone_number_id, n.waba_id, m.provider_media_id);
 END
 $$;
 

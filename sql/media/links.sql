@@ -1,5 +1,17 @@
 -- Links by which files may be had: made, looked at, opened.
 
+-- A file of your own is of no number: it may have gone to anybody.
+CREATE OR REPLACE FUNCTION _wa_is_reachable_file(p_file wa_media) RETURNS boolean
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+RETURN NOT _wa_is_test_only() OR EXISTS (
+    SELECT FROM wa_phone_numbers n
+    WHERE n.organization_id = (p_file).organization_id AND n.phone_number_id = (p_file).phone_number_id
+        AND n.is_test
+);
+
+COMMENT ON FUNCTION _wa_is_reachable_file(wa_media) IS
+'Internal: whether the request may reach a file: with a test key those that came to test numbers only.';
+
 CREATE OR REPLACE FUNCTION _wa_create_media_signature(
     p_org uuid, p_media_id uuid, p_max_access integer, p_ttl_minutes integer,
     OUT id uuid, OUT token text, OUT path text, OUT expires_at timestamptz, OUT url text
@@ -19,10 +31,7 @@ BEGIN
     id := gen_random_uuid();
     token := encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'hex');
     path := format('/api/whatsapp/media/%s?token=%s', id, token);
-    url := coalesce(
-        (SELECT o.public_url FROM wa_organizations o WHERE o.id = p_org),
-        (SELECT i.public_url FROM wa_installations i), ''
-    ) || path;
+    url := coalesce(_wa_public_url(p_org), '') || path;
     expires_at := clock_timestamp() + make_interval(mins => p_ttl_minutes);
     INSERT INTO wa_media_signatures (
         organization_id, id, media_id, message_id, token_hash, max_access, expires_at
@@ -32,7 +41,7 @@ BEGIN
         _wa_create_media_signature.expires_at
     FROM wa_media m
     WHERE m.organization_id = p_org AND m.id = p_media_id AND m.status IN ('pending', 'on_demand', 'stored')
-        AND (m.expires_at IS NULL OR m.expires_at > clock_timestamp());
+        AND (m.expires_at IS NULL OR m.expires_at > clock_timestamp()) AND _wa_is_reachable_file(m);
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'WA031',
             MESSAGE = 'there is no such file, or its bytes are gone',
@@ -103,7 +112,7 @@ COMMENT ON FUNCTION create_wa_media_signature(uuid, integer, integer) IS
 -- The token is what authorises, whoever brings it; a wrong one answers as an unknown link does.
 CREATE OR REPLACE FUNCTION verify_wa_media_signature(p_id uuid, p_token text) RETURNS TABLE (
     outcome text, media_id uuid, mime_type text, filename text, file_size bigint, accesses_left integer,
-    expires_at timestamptz, sha256 text, is_inline boolean
+    expires_at timestamptz, sha256 text, is_inline boolean, store text, location text, object_key text
 )
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
@@ -118,16 +127,18 @@ AS $$
             ELSE 'gone'
         END,
         m.id, m.mime_type, m.filename, m.file_size, s.max_access - s.access_count, s.expires_at,
-        encode(m.sha256, 'hex'), coalesce(_wa_is_inline(m.mime_type), false)
+        encode(m.sha256, 'hex'), coalesce(_wa_is_inline(m.mime_type), false), b.store, b.location,
+        _wa_object_key(b.organization_id, b.id)
     FROM (SELECT) one
     LEFT JOIN wa_media_signatures s ON s.id = p_id AND s.token_hash = sha256(convert_to(p_token, 'UTF8'))
     LEFT JOIN wa_media m ON m.organization_id = s.organization_id AND m.id = s.media_id
+    LEFT JOIN wa_media_blobs b ON b.organization_id = m.organization_id AND b.id = m.blob_id
 $$;
 
 COMMENT ON FUNCTION verify_wa_media_signature(uuid, text) IS
 'What opening a link would give, without counting: ok; not_ready, the file is yet to be fetched; expired, '
-'used_up, gone (the file was deleted); not_found, also for a wrong token. is_inline: a browser may show it. '
-'For the web server.';
+'used_up, gone (the file was deleted); not_found, also for a wrong token. is_inline: a browser may show it; '
+'store, location and object_key: where its bytes are. For the web server.';
 
 -- A player asks for a file in many parts, often for the first one twice. Who asks for a part of what he has
 -- just opened goes on with it: the same address and program, within a quarter of an hour. A request for the
@@ -139,7 +150,7 @@ CREATE OR REPLACE FUNCTION open_wa_media(
     outcome text, media_id uuid, mime_type text, filename text, file_size bigint, accesses_left integer,
     expires_at timestamptz, sha256 text, is_inline boolean, store text, location text, object_key text
 )
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '500ms'
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '20ms'
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -150,14 +161,16 @@ DECLARE
 BEGIN
     -- Who opens the link at the same time waits here, and counts in the next statement, which sees what the
     -- first left. An application that has the link locked is not waited for: others open theirs meanwhile.
+    -- Whoever asked comes again, and has no connection in between.
     SELECT * INTO v_signature FROM wa_media_signatures s
     WHERE s.id = p_id AND s.token_hash = sha256(convert_to(p_token, 'UTF8'))
     FOR NO KEY UPDATE;
     v_now := clock_timestamp();
 
     SELECT v.outcome, v.media_id, v.mime_type, v.filename, v.file_size, v.accesses_left, v.expires_at,
-        v.sha256, v.is_inline
-    INTO outcome, media_id, mime_type, filename, file_size, accesses_left, expires_at, sha256, is_inline
+        v.sha256, v.is_inline, v.store, v.location, v.object_key
+    INTO outcome, media_id, mime_type, filename, file_size, accesses_left, expires_at, sha256, is_inline,
+        store, location, object_key
     FROM verify_wa_media_signature(p_id, p_token) v;
     IF v_signature.id IS NOT NULL THEN
         v_client := sha256(
@@ -189,10 +202,10 @@ BEGIN
                 'message_id', v_signature.message_id, 'accesses_left', accesses_left,
                 'source', left(p_source, 200))));
     END IF;
-    IF outcome = 'ok' THEN
-        SELECT b.store, b.location, _wa_object_key(b.organization_id, b.id) INTO store, location, object_key
-        FROM wa_media m JOIN wa_media_blobs b ON b.organization_id = m.organization_id AND b.id = m.blob_id
-        WHERE m.organization_id = v_signature.organization_id AND m.id = v_signature.media_id;
+    IF outcome <> 'ok' THEN
+        store := NULL;
+        location := NULL;
+        object_key := NULL;
     END IF;
     RETURN NEXT;
 END
@@ -223,3 +236,33 @@ $$;
 COMMENT ON FUNCTION read_wa_media(uuid, text, bigint, integer) IS
 'Bytes of a file in the database by a link that was opened within the last hour: from an offset to the end '
 'of the mebibyte at most; NULL behind the last, and for any other link. For the web server.';
+
+CREATE OR REPLACE FUNCTION delete_wa_media(p_media_id uuid) RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_org uuid := _wa_caller_organization();
+    v_now timestamptz := clock_timestamp();
+    v_status text;
+BEGIN
+    UPDATE wa_media m SET expires_at = least(m.expires_at, v_now)
+    WHERE m.organization_id = v_org AND m.id = p_media_id AND m.status <> 'deleted'
+        AND _wa_is_reachable_file(m)
+    RETURNING m.status INTO v_status;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'WA031',
+            MESSAGE = 'there is no such file, or its bytes are gone',
+            DETAIL = format('The file is %s.', coalesce(p_media_id::text, 'NULL')),
+            HINT = 'SELECT id, message_id, status, error FROM wa_media;';
+    END IF;
+    UPDATE wa_media_signatures s SET expires_at = v_now
+    WHERE s.organization_id = v_org AND s.media_id = p_media_id AND s.expires_at > v_now;
+    PERFORM _wa_audit(v_org, 'media_deleted', 'wa_media', p_media_id::text,
+        jsonb_build_object('status', v_status));
+    RETURN v_status;
+END
+$$;
+
+COMMENT ON FUNCTION delete_wa_media(uuid) IS
+'Deletes a file: its links open nothing from now on, its bytes go with the next job "cleanup", or once no '
+'queued message names it any more. Audited. Returns the state that it had; raises WA031 where there is none.';

@@ -94,6 +94,9 @@ CREATE TABLE wa_media_chunks (
 -- Pictures, sound and video are compressed already; and a part of what is not is read without the rest.
 ALTER TABLE wa_media_chunks ALTER COLUMN content SET STORAGE EXTERNAL;
 
+-- What was said stands in no statistics: they outlive it.
+ALTER TABLE wa_media_chunks ALTER COLUMN content SET STATISTICS 0;
+
 -- Without a foreign key: the objects of an organization that is deleted have to go, too.
 CREATE TABLE wa_media_garbage (
     organization_id uuid NOT NULL DEFAULT current_wa_organization(),

@@ -1,11 +1,15 @@
 -- Files of your own at the provider: uploaded when a message needs them, once for a business number and 30
 -- days.
 
-CREATE OR REPLACE FUNCTION _wa_upload_path(p_provider text, p_phone_number_id text) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE p_provider WHEN '360dialog' THEN '/media' ELSE '/' || p_phone_number_id || '/media' END;
+CREATE OR REPLACE FUNCTION _wa_upload_path(p_provider text, p_phone_number_id text, p_waba_id text)
+RETURNS text
+LANGUAGE sql STABLE
+RETURN (
+    SELECT _wa_fill_path(p.upload_path, p_phone_number_id, p_waba_id) FROM wa_providers p
+    WHERE p.name = p_provider
+);
 
-COMMENT ON FUNCTION _wa_upload_path(text, text) IS
+COMMENT ON FUNCTION _wa_upload_path(text, text, text) IS
 'Internal: the path of the request that uploads a file, behind the provider''s prefix.';
 
 -- The provider need not agree to the second when 30 days are over, and the message has yet to get there.
@@ -53,6 +57,30 @@ COMMENT ON FUNCTION _wa_provider_content(uuid, jsonb, text, timestamptz) IS
 'Internal: the content of a message that names a file of wa_media as the provider takes it: by the id that '
 'it has there, null while there is none.';
 
+-- Fetched by the provider soon after the request, and again where its first try fails.
+CREATE OR REPLACE FUNCTION _wa_linked_content(p_org uuid, p_content jsonb) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    c_openings CONSTANT integer := 10;
+    c_minutes CONSTANT integer := 24 * 60;
+    v_media_id uuid := (
+        SELECT m.id FROM wa_media m
+        WHERE m.organization_id = p_org AND m.id = (p_content ->> 'media_id')::uuid AND m.status = 'stored'
+    );
+BEGIN
+    RETURN p_content - 'media_id' || CASE WHEN v_media_id IS NULL THEN '{}' ELSE jsonb_build_object(
+        'link', (_wa_create_media_signature(p_org, v_media_id, c_openings, c_minutes)).url
+    ) END;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_linked_content(uuid, jsonb) IS
+'Internal: the content of a message that names a file of wa_media for a provider that fetches files: with a '
+'link to it, none where it is gone.';
+
+-- Looked at first, since ON CONFLICT locks the row that is there also where it leaves it alone: whoever
+-- asked, and does not commit, would have locked an upload that is under way.
 CREATE OR REPLACE FUNCTION _wa_request_upload(p_org uuid, p_media_id uuid, p_phone_number_id text)
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -61,6 +89,11 @@ DECLARE
     v_now timestamptz := clock_timestamp();
     v_id bigint;
 BEGIN
+    SELECT f.id INTO v_id FROM _wa_upload_of(p_org, p_media_id::text, p_phone_number_id) f
+    WHERE f.status = 'pending' OR _wa_is_uploaded(f.status, f.expires_at, v_now);
+    IF FOUND THEN
+        RETURN v_id;
+    END IF;
     INSERT INTO wa_media_uploads AS u (organization_id, sha256, phone_number_id, mime_type, media_id)
     SELECT p_org, m.sha256, p_phone_number_id, m.mime_type, m.id FROM wa_media m
     WHERE m.organization_id = p_org AND m.id = p_media_id AND m.status = 'stored'
@@ -138,15 +171,16 @@ BEGIN
         SELECT o.id AS organization_id, f.id
         FROM wa_organizations o
         CROSS JOIN LATERAL (
-            SELECT u.id, u.next_attempt_at FROM wa_media_uploads u
-            WHERE u.organization_id = o.id AND u.status = 'pending' AND u.next_attempt_at <= v_now
-            ORDER BY u.next_attempt_at LIMIT p_limit
-        ) f
-        CROSS JOIN LATERAL (
             SELECT count(*) AS under_way FROM wa_media_uploads u
             WHERE u.organization_id = o.id AND u.status = 'pending' AND u.next_attempt_at > v_now
                 AND u.next_attempt_at <= v_now + p_lease AND u.leased_until > v_now
         ) b
+        CROSS JOIN LATERAL (
+            SELECT u.id, u.next_attempt_at FROM wa_media_uploads u
+            WHERE u.organization_id = o.id AND u.status = 'pending' AND u.next_attempt_at <= v_now
+            ORDER BY u.next_attempt_at
+            LIMIT least(p_limit, greatest(_wa_most_files_each() - b.under_way, 0))
+        ) f
         ORDER BY b.under_way + row_number() OVER (PARTITION BY o.id ORDER BY f.next_attempt_at),
             f.next_attempt_at
         LIMIT p_limit * 4
@@ -165,7 +199,7 @@ BEGIN
     SET attempts = u.attempts + 1, next_attempt_at = v_now + p_lease, leased_until = v_now + p_lease
     FROM due d
     LEFT JOIN LATERAL (
-        SELECT n.provider, b.id AS blob_id, b.store, b.location, b.size
+        SELECT n.provider, n.waba_id, b.id AS blob_id, b.store, b.location, b.size
         FROM wa_media_uploads x
         LEFT JOIN wa_phone_numbers n ON n.organization_id = x.organization_id
             AND n.phone_number_id = x.phone_number_id
@@ -176,7 +210,8 @@ BEGIN
     ) f ON true
     WHERE u.organization_id = d.organization_id AND u.id = d.id
     RETURNING u.organization_id, u.id, u.attempts, u.phone_number_id, coalesce(f.provider, 'meta'),
-        _wa_upload_path(coalesce(f.provider, 'meta'), u.phone_number_id), u.mime_type, f.size, u.sha256,
+        _wa_upload_path(coalesce(f.provider, 'meta'), u.phone_number_id, f.waba_id), u.mime_type, f.size,
+        u.sha256,
         f.blob_id, f.store, f.location, _wa_object_key(u.organization_id, f.blob_id);
 END
 $$;
@@ -195,8 +230,14 @@ AS $$
     UPDATE wa_media_uploads u
     SET next_attempt_at = clock_timestamp() + p_lease, leased_until = clock_timestamp() + p_lease
     FROM unnest(p_organization_ids, p_upload_ids, p_attempts) r (organization_id, id, attempt)
-    WHERE u.organization_id = r.organization_id AND u.id = r.id AND u.attempts = r.attempt
-        AND u.leased_until IS NOT NULL
+    -- One that somebody has locked keeps nobody from holding the others.
+    CROSS JOIN LATERAL (
+        SELECT FROM wa_media_uploads x
+        WHERE x.organization_id = r.organization_id AND x.id = r.id AND x.attempts = r.attempt
+            AND x.leased_until IS NOT NULL
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) l
+    WHERE u.organization_id = r.organization_id AND u.id = r.id
 $$;
 
 COMMENT ON FUNCTION renew_wa_media_uploads(uuid[], bigint[], integer[], interval) IS

@@ -75,7 +75,7 @@ COMMENT ON FUNCTION tg_wa_outbound_queue__prepare() IS
 -- One statement looks everything up and queues what may go, a row or a million, where all rows are of the
 -- usual make. Most of what one row costs is making its plan ready, so it knows no more than such rows need;
 -- texts that name no number have one of their own, which knows no templates. What is of another make, has a
--- fault, is refused or goes to a new contact is left to _wa_queue_the_rest().
+-- fault, is refused, needs an opt-in or goes to a new contact is left to _wa_queue_the_rest().
 --
 -- The plans are made once a session, whatever the tables held then: every look-up is by key, in the order
 -- written.
@@ -90,12 +90,14 @@ DECLARE
     v_queued bigint := 0;
     v_are_usual boolean;
     v_are_texts boolean;
+    v_may_wait boolean;
     v_rest record;
     v_error text[];
 BEGIN
     SELECT count(*), bool_and(n.content IS NULL AND n.fallback_template_name IS NULL AND n.error_code IS NULL),
-        bool_and(n.type = 'text' AND n.phone_number_id IS NULL)
-    INTO v_count, v_are_usual, v_are_texts FROM new_rows n;
+        bool_and(n.type = 'text' AND n.phone_number_id IS NULL), EXISTS (SELECT FROM wa_quiet_hours)
+            OR EXISTS (SELECT FROM wa_quiet_days) OR EXISTS (SELECT FROM wa_contact_caps)
+    INTO v_count, v_are_usual, v_are_texts, v_may_wait FROM new_rows n;
     IF v_are_usual AND v_are_texts THEN
         INSERT INTO wa_queue_due (
             organization_id, number_id, class, due_at, queue_id, contact_id, expires_at
@@ -105,13 +107,13 @@ BEGIN
         FROM new_rows n
         CROSS JOIN LATERAL _wa_contact_of(n.organization_id, n.phone) c
         CROSS JOIN LATERAL _wa_route(n.organization_id, NULL, c.contact_id) r
-        LEFT JOIN LATERAL _wa_opt_out_of(n.organization_id, c.contact_id, NULL) e ON true
+        LEFT JOIN LATERAL _wa_standing_opt_out(n.organization_id, c.contact_id, NULL) e ON true
         WHERE _wa_is_plain_text(n.text_body)
             AND NOT _wa_counts_when_queued(
                 _wa_refusal(
                     false, NULL,
                     _wa_can_reply(r.last_customer_message_at, r.window_denied_at, v_now, r.window_margin),
-                    e.is_opted_out
+                    e.refusal
                 ),
                 n.scheduled_at, NULL, r.number_id, v_now
             );
@@ -128,7 +130,7 @@ BEGIN
         LEFT JOIN LATERAL _wa_best_template(
             n.organization_id, n.template_name, n.template_language, r.waba_id, r.default_language, v_now
         ) t ON n.type = 'template'
-        LEFT JOIN LATERAL _wa_opt_out_of(n.organization_id, c.contact_id, t.category) e ON true
+        LEFT JOIN LATERAL _wa_standing_opt_out(n.organization_id, c.contact_id, t.category) e ON true
         WHERE (n.phone_number_id IS NULL OR r.named_id IS NOT NULL)
             AND CASE n.type
                 WHEN 'text' THEN _wa_is_plain_text(n.text_body)
@@ -139,7 +141,7 @@ BEGIN
                 _wa_refusal(
                     t.id IS NOT NULL, t.is_sendable,
                     _wa_can_reply(r.last_customer_message_at, r.window_denied_at, v_now, r.window_margin),
-                    e.is_opted_out
+                    CASE WHEN lower(t.category) = ANY (r.require_opt_in) THEN 'no_opt_in' ELSE e.refusal END
                 ),
                 n.scheduled_at, NULL, r.number_id, v_now
             );
@@ -151,6 +153,33 @@ BEGIN
             GROUP BY n.organization_id
         LOOP
             v_error := _wa_queue_the_rest(v_rest.organization_id, v_rest.ids);
+            IF v_error IS NOT NULL THEN
+                RAISE EXCEPTION USING ERRCODE = v_error[1], TABLE = 'wa_outbound_queue',
+                    MESSAGE = v_error[2],
+                    DETAIL = v_error[3],
+                    HINT = v_error[4];
+            END IF;
+        END LOOP;
+    END IF;
+    -- What would wait for the hour is out of the way of claims from the start. Cool-offs are theirs to find.
+    IF v_may_wait AND NOT v_are_texts THEN
+        FOR v_rest IN
+            -- Some hundred at a time: a verdict is looked up by its place in a list.
+            SELECT o AS org, array_agg(n.id ORDER BY n.id) AS ids
+            FROM (
+                SELECT u.organization_id, u.id,
+                    row_number() OVER (PARTITION BY u.organization_id ORDER BY u.id) / 500 AS batch
+                FROM new_rows u
+                WHERE u.type = 'template'
+            ) n
+            JOIN wa_organizations o ON o.id = n.organization_id
+            WHERE EXISTS (SELECT FROM wa_quiet_hours x WHERE x.organization_id = o.id)
+                OR EXISTS (SELECT FROM wa_quiet_days x WHERE x.organization_id = o.id)
+                OR EXISTS (SELECT FROM wa_contact_caps x WHERE x.organization_id = o.id)
+            GROUP BY o.id, o, n.batch
+            ORDER BY o.id, n.batch
+        LOOP
+            v_error := _wa_refuse_rows(v_rest.org, v_rest.ids, v_count);
             IF v_error IS NOT NULL THEN
                 RAISE EXCEPTION USING ERRCODE = v_error[1], TABLE = 'wa_outbound_queue',
                     MESSAGE = v_error[2],

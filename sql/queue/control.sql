@@ -173,7 +173,7 @@ AS $$
         JOIN wa_outbound_queue q ON q.organization_id = p_org AND q.id = d.queue_id AND q.status = 'pending'
         LEFT JOIN wa_templates t ON t.organization_id = p_org AND t.id = d.template_id
         WHERE d.organization_id = p_org AND d.contact_id = ANY (p_contact_ids) AND d.class > 0
-            AND (p_scope = 'all' OR t.category = 'MARKETING')
+            AND (p_scope = 'all' OR coalesce(lower(t.category), 'utility') = p_scope)
         ORDER BY q.id
         FOR NO KEY UPDATE OF q
     ),

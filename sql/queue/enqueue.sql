@@ -9,7 +9,8 @@ CREATE OR REPLACE FUNCTION enqueue_wa_message(
     metadata jsonb DEFAULT NULL, reply_to text DEFAULT NULL, on_refusal text DEFAULT NULL,
     on_unknown text DEFAULT NULL,
     fallback_template_name text DEFAULT NULL, fallback_template_params jsonb DEFAULT NULL,
-    fallback_template_language text DEFAULT NULL, customer_id text DEFAULT NULL
+    fallback_template_language text DEFAULT NULL, customer_id text DEFAULT NULL, sent_by text DEFAULT NULL,
+    sms_fallback_text text DEFAULT NULL
 ) RETURNS wa_outbound_queue
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -22,9 +23,13 @@ BEGIN
         phone, text_body, template_name, template_params, template_language, type, content, priority,
         scheduled_at, expires_at, phone_number_id, idempotency_key, reference, metadata, reply_to, on_refusal,
         on_unknown,
-        fallback_template_name, fallback_template_params, fallback_template_language, customer_id
+        fallback_template_name, fallback_template_params, fallback_template_language, customer_id, sent_by,
+        sms_fallback_text
     )
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
+    VALUES (
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
+        $23
+    )
     ON CONFLICT (organization_id, idempotency_key) DO NOTHING
     RETURNING q.id, q.organization_id INTO v_row.id, v_row.organization_id;
     IF v_row.id IS NULL THEN
@@ -41,7 +46,7 @@ $$;
 
 COMMENT ON FUNCTION enqueue_wa_message(
     text, text, text, jsonb, text, text, jsonb, text, timestamptz, timestamptz, text, text, text, jsonb, text,
-    text, text, text, jsonb, text, text
+    text, text, text, jsonb, text, text, text, text
 ) IS
 'Queues one message and returns its row; with an idempotency_key that exists, the row that is there.';
 
@@ -84,7 +89,8 @@ BEGIN
             v_row.expires_at,
             v_row.phone_number_id, v_row.idempotency_key, v_row.reference, v_row.metadata, v_row.reply_to,
             v_row.on_refusal, v_row.on_unknown, v_row.fallback_template_name,
-            v_row.fallback_template_params, v_row.fallback_template_language, v_row.customer_id
+            v_row.fallback_template_params, v_row.fallback_template_language, v_row.customer_id,
+            v_row.sent_by, v_row.sms_fallback_text
         ) e;
         id := v_row.id;
         status := v_row.status;
@@ -140,13 +146,13 @@ BEGIN
                     id, phone, text_body, template_name, template_params, template_language, type, content,
                     priority, scheduled_at, expires_at, phone_number_id, idempotency_key, reference, metadata,
                     reply_to, on_refusal, on_unknown, fallback_template_name, fallback_template_params,
-                    fallback_template_language, customer_id
+                    fallback_template_language, customer_id, sent_by, sms_fallback_text
                 )
                 SELECT u.id, r.phone, r.text_body, r.template_name, r.template_params, r.template_language,
                     r.type, r.content, coalesce(r.priority, 'normal'), r.scheduled_at, r.expires_at,
                     r.phone_number_id, r.idempotency_key, r.reference, r.metadata, r.reply_to, r.on_refusal,
                     r.on_unknown, r.fallback_template_name, r.fallback_template_params,
-                    r.fallback_template_language, r.customer_id
+                    r.fallback_template_language, r.customer_id, r.sent_by, r.sms_fallback_text
                 FROM unnest(v_part, v_ids) WITH ORDINALITY u (message, id, n)
                 CROSS JOIN LATERAL jsonb_populate_record(NULL::wa_outbound_queue, u.message) r
                 ORDER BY u.n

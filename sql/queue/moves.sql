@@ -106,6 +106,92 @@ $$;
 COMMENT ON FUNCTION _wa_hold_due_at(uuid, tid[], bigint[], text[]) IS
 'Internal: _wa_hold_due() for rows that were found and locked.';
 
+CREATE OR REPLACE FUNCTION _wa_postpone_due(
+    p_org uuid, p_ids uuid[], p_until timestamptz[], p_reasons text[]
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+    PERFORM _wa_postpone_due_at(p_org, array_agg(d.place), array_agg(u.until), array_agg(u.reason))
+    FROM unnest(p_ids, p_until, p_reasons) u (id, until, reason)
+    CROSS JOIN LATERAL (
+        SELECT x.ctid AS place FROM wa_queue_due x
+        WHERE x.organization_id = p_org AND x.queue_id = u.id LIMIT 1 FOR NO KEY UPDATE
+    ) d
+    HAVING count(*) > 0;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_postpone_due(uuid, uuid[], timestamptz[], text[]) IS
+'Internal: makes rows that wait due at a later time, for what each is to say.';
+
+CREATE OR REPLACE FUNCTION _wa_postpone_due_at(
+    p_org uuid, p_places tid[], p_until timestamptz[], p_reasons text[]
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+SET enable_seqscan = off SET enable_indexscan = off SET enable_bitmapscan = off
+AS $$
+BEGIN
+    UPDATE wa_queue_due d SET due_at = u.until, hold_id = NULL, hold_reason = u.reason
+    FROM unnest(p_places, p_until, p_reasons) u (place, until, reason)
+    WHERE d.organization_id = p_org AND d.ctid = u.place;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_postpone_due_at(uuid, tid[], timestamptz[], text[]) IS
+'Internal: _wa_postpone_due() for rows that were found and locked.';
+
+-- A batch of the organization's messages at a time, in the order of their ids: what a claim puts back is not
+-- met again. What somebody has locked is judged when it is due.
+CREATE OR REPLACE FUNCTION _wa_recheck_waits(p_limit integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan
+AS $$
+DECLARE
+    v_recheck wa_wait_rechecks;
+    v_ids uuid[];
+    v_freed integer := 0;
+BEGIN
+    FOR v_recheck IN SELECT * FROM _wa_open_rechecks() LOOP
+        SELECT array_agg(w.queue_id ORDER BY w.queue_id) INTO v_ids
+        FROM (
+            SELECT x.queue_id FROM wa_queue_due x
+            WHERE x.organization_id = v_recheck.organization_id AND x.queue_id > v_recheck.looked_id
+                AND x.hold_reason IN ('quiet_hours', 'contact_cap', 'cool_off')
+            ORDER BY x.queue_id LIMIT p_limit
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) w;
+        PERFORM _wa_postpone_due(
+            v_recheck.organization_id, v_ids,
+            array_fill(clock_timestamp(), ARRAY[coalesce(cardinality(v_ids), 0)]), NULL
+        );
+        v_freed := v_freed + coalesce(cardinality(v_ids), 0);
+        PERFORM _wa_note_recheck(
+            v_recheck.organization_id, CASE WHEN cardinality(v_ids) >= p_limit THEN v_ids[p_limit] END);
+    END LOOP;
+    RETURN v_freed;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_recheck_waits(integer) IS
+'Internal: lets go up to so many messages of each organization whose rules changed and that waited by the '
+'old ones, to be judged anew; returns how many.';
+
+CREATE OR REPLACE FUNCTION tg_wa_contacts__recheck() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+BEGIN
+    PERFORM _wa_free_due(NEW.organization_id, ARRAY[NEW.id], 'quiet_hours');
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION tg_wa_contacts__recheck() IS
+'What waits for the hour of a contact whose time zone is said anew is judged anew.';
+
+CREATE OR REPLACE TRIGGER recheck AFTER UPDATE OF time_zone ON wa_contacts
+FOR EACH ROW WHEN (OLD.time_zone IS DISTINCT FROM NEW.time_zone)
+EXECUTE FUNCTION tg_wa_contacts__recheck();
+
 CREATE OR REPLACE FUNCTION _wa_free_due(p_org uuid, p_contact_ids bigint[], p_kind text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$

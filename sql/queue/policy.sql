@@ -2,18 +2,19 @@
 -- claim, a reschedule, explain_wa_message() and can_send_freeform_wa() all ask it.
 
 CREATE OR REPLACE FUNCTION _wa_refusal(
-    p_is_template boolean, p_is_sendable boolean, p_can_reply boolean, p_is_opted_out boolean
+    p_is_template boolean, p_is_sendable boolean, p_can_reply boolean, p_consent text
 ) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
-    WHEN p_is_opted_out THEN 'opted_out'
+    WHEN p_consent IS NOT NULL THEN p_consent
     WHEN p_is_template THEN CASE WHEN p_is_sendable IS NOT TRUE THEN 'template_unavailable' END
     WHEN p_can_reply IS NOT TRUE THEN 'window_closed'
 END;
 
-COMMENT ON FUNCTION _wa_refusal(boolean, boolean, boolean, boolean) IS
-'Internal: why a message is refused (opted_out, window_closed, template_unavailable; NULL when it may go): '
-'told from whether it is a template, the template may be sent, a reply is possible, the contact opted out.';
+COMMENT ON FUNCTION _wa_refusal(boolean, boolean, boolean, text) IS
+'Internal: why a message is refused (opted_out, no_opt_in, window_closed, template_unavailable; NULL when it '
+'may go): told from whether it is a template, the template may be sent, a reply is possible, and what '
+'_wa_opt_out_of() says of the contact.';
 
 -- A row that is due later may find its window open then, and a fall-back template needs none. Each parameter
 -- stands once only, so that a call can be inlined whatever its arguments cost.
@@ -44,22 +45,32 @@ BEGIN ATOMIC
     SELECT
         d.queue_id, d.place, d.number_id, d.contact_id, d.template_id,
         coalesce(_wa_can_reply(w.last_customer_message_at, w.window_denied_at, p_now, p_margin), false),
-        _wa_refusal(
-            d.template_id IS NOT NULL, t.is_sendable,
+        coalesce(CASE WHEN n.channel = 'sms' THEN s.refusal ELSE _wa_refusal(
+            d.template_id IS NOT NULL, t.is_sendable AND o.sends_templates,
             _wa_can_reply(w.last_customer_message_at, w.window_denied_at, p_now, p_margin),
-            e.is_opted_out
-        ),
+            e.refusal
+        ) END, CASE WHEN h.are_refused[d.place] THEN h.reasons[d.place] END),
         CASE
             WHEN d.template_id IS NULL AND n.replies_blocked_until > p_now THEN n.replies_blocked_until
             WHEN d.template_id IS NOT NULL AND n.templates_blocked_until > p_now
                 THEN n.templates_blocked_until
+            ELSE h.until[d.place]
         END,
         CASE
             WHEN d.template_id IS NULL AND n.replies_blocked_until > p_now THEN 'restricted'
             WHEN d.template_id IS NOT NULL AND n.templates_blocked_until > p_now THEN 'restricted'
+            ELSE h.reasons[d.place]
         END
     -- LIMIT keeps each look-up a look-up by key, also in a plan that was made while the tables were empty.
-    FROM unnest(p_queue_ids, p_number_ids, p_contact_ids, p_template_ids)
+    FROM (
+        SELECT x.require_opt_in, x.sms_requires_opt_in, x.sends_templates FROM wa_organizations x
+        WHERE x.id = p_org LIMIT 1
+    ) o
+    CROSS JOIN _wa_waits_of(p_org, p_number_ids, p_contact_ids, p_template_ids, coalesce((
+        SELECT x.channel FROM wa_phone_numbers x
+        WHERE x.organization_id = p_org AND x.id = p_number_ids[1] LIMIT 1
+    ), 'whatsapp'), p_now) h
+    CROSS JOIN unnest(p_queue_ids, p_number_ids, p_contact_ids, p_template_ids)
         WITH ORDINALITY d (queue_id, number_id, contact_id, template_id, place)
     LEFT JOIN LATERAL (
         SELECT x.last_customer_message_at, x.window_denied_at FROM wa_conversation_windows x
@@ -71,24 +82,51 @@ BEGIN ATOMIC
         FROM wa_templates x
         WHERE x.organization_id = p_org AND x.id = d.template_id LIMIT 1
     ) t ON true
-    LEFT JOIN LATERAL _wa_opt_out_of(p_org, d.contact_id, t.category) e ON true
+    LEFT JOIN LATERAL _wa_opt_out_of(
+        p_org, d.contact_id, t.category, o.require_opt_in, d.queue_id, w.last_customer_message_at
+    ) e ON true
     LEFT JOIN LATERAL (
-        SELECT x.replies_blocked_until, x.templates_blocked_until FROM wa_phone_numbers x
+        SELECT x.replies_blocked_until, x.templates_blocked_until, x.channel FROM wa_phone_numbers x
         WHERE x.organization_id = p_org AND x.id = d.number_id LIMIT 1
-    ) n ON true;
+    ) n ON true
+    LEFT JOIN LATERAL _wa_sms_opt_out_of(
+        n.channel, p_org, d.contact_id, t.category, o.sms_requires_opt_in
+    ) s ON true;
 END;
 
 COMMENT ON FUNCTION _wa_judge(uuid, uuid[], bigint[], bigint[], uuid[], interval, timestamptz) IS
-'Internal: for each queued row at a given time whether its window is open, why it is refused (opted_out, '
-'window_closed, template_unavailable; NULL when it may go) and until when a restriction of Meta holds it.';
+'Internal: for each queued row, all of one channel, at a given time whether its window is open, why it '
+'is refused (opted_out, '
+'no_opt_in, window_closed, template_unavailable, contact_cap; NULL when it may go), and until when and why '
+'it waits: '
+'restricted by Meta, or on its contact''s account (quiet_hours, contact_cap, cool_off).';
+
+-- Not yet, rather than never: but what would expire while it waits for a place is told so at once. The hour
+-- is no such reason, what it makes stale expires.
+CREATE OR REPLACE FUNCTION _wa_wait_refusal(
+    p_refusal text, p_reason text, p_until timestamptz, p_expires_at timestamptz
+) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN p_refusal IS NULL AND p_reason IN ('contact_cap', 'cool_off') AND p_until >= p_expires_at
+        THEN p_reason
+    ELSE p_refusal
+END;
+
+COMMENT ON FUNCTION _wa_wait_refusal(text, text, timestamptz, timestamptz) IS
+'Internal: why a row is refused, told from what _wa_judge() says: its refusal, or the cap or cool-off beyond '
+'whose end it expires.';
 
 CREATE OR REPLACE FUNCTION _wa_refusal_text(p_code text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE p_code
     WHEN 'opted_out' THEN 'the contact asked not to be written to'
+    WHEN 'no_opt_in' THEN 'the contact has not opted in to messages of this category'
     WHEN 'window_closed'
         THEN 'more than 24 hours since the customer''s last message: only templates may be sent'
     WHEN 'template_unavailable' THEN 'the template is not approved, or paused'
+    WHEN 'contact_cap' THEN 'the contact got as many messages of this kind as your cap allows'
+    WHEN 'cool_off' THEN 'the provider delivered no marketing to the contact lately, and it is left in peace'
     WHEN 'expired' THEN 'not sent before it expired'
     WHEN 'recipient_changed'
         THEN 'the number is no longer this contact''s, and no other way to the contact is known'
@@ -99,7 +137,9 @@ COMMENT ON FUNCTION _wa_refusal_text(text) IS 'Internal: a refusal in words.';
 
 CREATE OR REPLACE FUNCTION _wa_refusal_sqlstate(p_code text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE p_code WHEN 'window_closed' THEN 'WA101' WHEN 'opted_out' THEN 'WA102' ELSE 'WA103' END;
+RETURN CASE p_code WHEN 'window_closed' THEN 'WA101' WHEN 'opted_out' THEN 'WA102'
+    WHEN 'no_opt_in' THEN 'WA120'
+    WHEN 'contact_cap' THEN 'WA131' WHEN 'cool_off' THEN 'WA132' ELSE 'WA103' END;
 
 COMMENT ON FUNCTION _wa_refusal_sqlstate(text) IS 'Internal: the SQLSTATE that a refusal raises.';
 
@@ -107,8 +147,12 @@ CREATE OR REPLACE FUNCTION _wa_refusal_hint(p_code text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE p_code
     WHEN 'opted_out' THEN 'Leave the contact alone; opt_in_wa_contact() records a new consent.'
+    WHEN 'no_opt_in' THEN 'opt_in_wa_contact() records consent; wa_organizations.require_opt_in asks for it.'
     WHEN 'window_closed'
         THEN 'Use an approved template (template_name, template_params), or a fallback_template_name.'
+    WHEN 'contact_cap'
+        THEN 'A later expires_at lets it wait where the cap holds; wa_contact_caps sets it.'
+    WHEN 'cool_off' THEN 'A later expires_at lets it wait; SELECT * FROM wa_contact_cool_offs;'
     ELSE 'SELECT name, language, status, blocked_reason FROM wa_templates; wait, or choose another one.'
 END;
 

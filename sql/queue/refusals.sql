@@ -171,28 +171,44 @@ DECLARE
     v_record record;
 BEGIN
     FOR v_record IN
-        SELECT j.refusal, array_agg(j.queue_id) AS ids,
+        SELECT r.refusal, array_agg(j.queue_id) AS ids,
             array_agg(q.phone ORDER BY q.id) AS phones,
-            coalesce(q.on_refusal, (p_org).on_refusal) AS on_refusal
+            coalesce(q.on_refusal, (p_org).on_refusal) AS on_refusal,
+            array_agg(j.hold_until) AS waits_until, array_agg(j.hold_reason) AS waits_for
         FROM (
             SELECT array_agg(d.queue_id) AS ids, array_agg(d.number_id) AS number_ids,
                 array_agg(d.contact_id) AS contact_ids, array_agg(d.template_id) AS template_ids
-            FROM wa_queue_due d WHERE d.organization_id = (p_org).id AND d.queue_id = ANY (p_ids)
+            FROM wa_queue_due d
+            LEFT JOIN LATERAL (
+                SELECT x.channel FROM wa_phone_numbers x
+                WHERE x.organization_id = (p_org).id AND x.id = d.number_id LIMIT 1
+            ) n ON true
+            WHERE d.organization_id = (p_org).id AND d.queue_id = ANY (p_ids)
+            GROUP BY n.channel = 'sms'
         ) a
         CROSS JOIN LATERAL _wa_judge(
             (p_org).id, a.ids, a.number_ids, a.contact_ids, a.template_ids, (p_org).window_margin, v_now
         ) j
         CROSS JOIN LATERAL (
-            SELECT x.id, x.phone, x.on_refusal, x.scheduled_at, x.fallback_template_name
+            SELECT x.id, x.phone, x.on_refusal, x.scheduled_at, x.expires_at, x.fallback_template_name
             FROM wa_outbound_queue x
             WHERE x.organization_id = (p_org).id AND x.id = j.queue_id LIMIT 1
         ) q
+        CROSS JOIN LATERAL (
+            SELECT _wa_wait_refusal(j.refusal, j.hold_reason, j.hold_until, q.expires_at) AS refusal OFFSET 0
+        ) r
         WHERE _wa_counts_when_queued(
-            j.refusal, q.scheduled_at, q.fallback_template_name, j.number_id, v_now
-        )
-        GROUP BY j.refusal, coalesce(q.on_refusal, (p_org).on_refusal)
-        ORDER BY 4
+                r.refusal, q.scheduled_at, q.fallback_template_name, j.number_id, v_now
+            ) AND NOT (q.scheduled_at > v_now AND r.refusal IN ('contact_cap', 'cool_off'))
+            OR r.refusal IS NULL AND j.hold_reason <> 'restricted' AND q.scheduled_at <= v_now
+        GROUP BY r.refusal, coalesce(q.on_refusal, (p_org).on_refusal)
+        ORDER BY r.refusal IS NULL, 4
     LOOP
+        IF v_record.refusal IS NULL THEN
+            PERFORM _wa_postpone_due(
+                (p_org).id, v_record.ids, v_record.waits_until, v_record.waits_for);
+            CONTINUE;
+        END IF;
         IF v_record.on_refusal = 'raise' THEN
             RETURN _wa_error_of_rows(
                 p_row_count, v_record.phones,
@@ -209,7 +225,7 @@ $$;
 
 COMMENT ON FUNCTION _wa_refuse_rows(wa_organizations, uuid[], bigint) IS
 'Internal: records as failed, or returns an error for, those of the given rows, of so many in the statement, '
-'that may not be sent.';
+'that may not be sent; what is due and has to wait on its contact''s account does so.';
 
 CREATE OR REPLACE FUNCTION _wa_warn_of_wait(p_org uuid, p_ids uuid[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -309,7 +325,7 @@ BEGIN
                 _wa_refusal(
                     t.id IS NOT NULL, t.is_sendable,
                     _wa_can_reply(r.last_customer_message_at, r.window_denied_at, v_now, r.window_margin),
-                    e.is_opted_out
+                    e.refusal
                 ),
                 q.scheduled_at, q.fallback_template_name, r.number_id, v_now
             ) AS is_refused,
@@ -323,10 +339,18 @@ BEGIN
             SELECT u.contact_id WHERE p_contact_ids IS NOT NULL
         ) c ON true
         CROSS JOIN LATERAL _wa_route(p_org, q.phone_number_id, c.contact_id) r
+        LEFT JOIN LATERAL (
+            SELECT x.channel FROM wa_phone_numbers x
+            WHERE x.organization_id = p_org AND x.id = r.number_id LIMIT 1
+        ) l ON true
+        -- Of an SMS it says which template it stands for, whose account is another.
         LEFT JOIN LATERAL _wa_template_of(
-            p_org, q.template_name, q.template_language, r.waba_id, r.default_language, v_now
-        ) t ON q.type = 'template'
-        LEFT JOIN LATERAL _wa_opt_out_of(p_org, c.contact_id, t.category) e ON true
+            p_org, q.template_name, q.template_language, CASE WHEN q.type = 'template' THEN r.waba_id END,
+            r.default_language, v_now
+        ) t ON q.type = 'template' OR l.channel = 'sms' AND q.template_name IS NOT NULL
+        LEFT JOIN LATERAL _wa_opt_out_of(
+            p_org, c.contact_id, t.category, r.require_opt_in, q.id, r.last_customer_message_at
+        ) e ON true
         WHERE NOT coalesce((
             SELECT true FROM wa_queue_due d WHERE d.organization_id = p_org AND d.queue_id = q.id LIMIT 1
         ), false)

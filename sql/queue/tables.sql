@@ -35,6 +35,8 @@ CREATE TABLE wa_outbound_queue (
     processed_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     change_no integer NOT NULL DEFAULT 0,
+    sent_by text,
+    sms_fallback_text text,
     CONSTRAINT wa_outbound_queue_pkey PRIMARY KEY (organization_id, id),
     CONSTRAINT wa_outbound_queue_idempotency_key_key UNIQUE (idempotency_key, organization_id),
     CONSTRAINT wa_outbound_queue_priority_check CHECK (priority IN ('high', 'normal', 'low')),
@@ -42,7 +44,11 @@ CREATE TABLE wa_outbound_queue (
         status IN ('pending', 'sending', 'sent', 'failed', 'cancelled')
     ),
     CONSTRAINT wa_outbound_queue_refusal_check CHECK (on_refusal IN ('raise', 'record')),
-    CONSTRAINT wa_outbound_queue_unknown_check CHECK (on_unknown IN ('fail', 'retry'))
+    CONSTRAINT wa_outbound_queue_unknown_check CHECK (on_unknown IN ('fail', 'retry')),
+    CONSTRAINT wa_outbound_queue_sent_by_check CHECK (sent_by <> '' AND char_length(sent_by) <= 200),
+    CONSTRAINT wa_outbound_queue_sms_check CHECK (
+        sms_fallback_text ~ '[^[:space:]]' AND char_length(sms_fallback_text) <= 1600
+    )
 ) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 
 CREATE INDEX wa_outbound_queue_reference_idx
@@ -73,6 +79,10 @@ CREATE TABLE wa_queue_due (
 -- key would be planned as a walk through this index as readily as by the key.
 CREATE INDEX wa_queue_due_order_idx
 ON wa_queue_due (number_id, class, due_at, queue_id) WHERE hold_id IS NULL;
+
+-- What waits on its contact's account, in the order in which a change of the rules goes through it.
+CREATE INDEX wa_queue_due_wait_idx
+ON wa_queue_due (organization_id, queue_id) WHERE hold_reason IN ('quiet_hours', 'contact_cap', 'cool_off');
 
 CREATE INDEX wa_queue_due_hold_idx ON wa_queue_due (hold_id, class, queue_id) WHERE hold_id IS NOT NULL;
 
@@ -132,6 +142,10 @@ COMMENT ON COLUMN wa_outbound_queue.on_unknown IS 'fail or retry; NULL takes the
 COMMENT ON COLUMN wa_outbound_queue.fallback_template_name IS
 'Template to send instead when the window has closed meanwhile.';
 COMMENT ON COLUMN wa_outbound_queue.customer_id IS 'The host application''s own id of the customer.';
+COMMENT ON COLUMN wa_outbound_queue.sent_by IS
+'The person who wrote it, where one did; NULL: a program. A person may answer who opted out and wrote again.';
+COMMENT ON COLUMN wa_outbound_queue.sms_fallback_text IS
+'What goes as SMS instead where WhatsApp cannot deliver it, if wa_organizations.sms_fallback says so.';
 COMMENT ON COLUMN wa_outbound_queue.attempt IS
 'How often it was claimed; part of the callback data of each request.';
 COMMENT ON COLUMN wa_outbound_queue.error_code IS
@@ -141,7 +155,7 @@ COMMENT ON TABLE wa_queue_due IS 'Internal: the rows that wait to be sent, in th
 COMMENT ON COLUMN wa_queue_due.template_id IS
 'The template chosen when the row was queued; NULL for free-form messages.';
 COMMENT ON COLUMN wa_queue_due.hold_reason IS
-'retry where due_at was moved on, else the kind of the hold.';
+'Where due_at was moved on: retry, quiet_hours, contact_cap or cool_off; else the kind of the hold.';
 COMMENT ON COLUMN wa_queue_due.hold_id IS
 'The cause that it waits for: a row of wa_queue_holds, or below zero one of wa_media_uploads; NULL for what '
 'may go when its turn comes.';

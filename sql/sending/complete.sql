@@ -9,13 +9,13 @@ BEGIN
     -- Who reports is alive, also where its heartbeat is late.
     UPDATE wa_dispatchers SET seen_at = clock_timestamp()
     WHERE id = p_dispatcher_id AND seen_at < clock_timestamp() - interval '5 seconds';
-    RETURN _wa_complete_results(p_results);
+    RETURN _wa_complete_results(_wa_translate_answers(p_results));
 END
 $$;
 
 COMMENT ON FUNCTION complete_wa_messages(uuid, jsonb) IS
 'Records what became of claimed messages: [{"id", "org", "attempt", "outcome", "status", "answer", '
-'"retry_after", "error"}]. outcome: answered, not_sent, unknown or not_started. Results that '
+'"retry_after", "error", "provider"}]. outcome: answered, not_sent, unknown or not_started. Results that '
 'were recorded before are passed over; returns how many were not. What cannot be recorded now is kept in '
 'wa_late_results and tried again.';
 
@@ -200,7 +200,9 @@ BEGIN
         ELSE
             SELECT a.code, a.subcode, a.error INTO code, v_subcode, error
             FROM _wa_answer_error(p_result -> 'answer') a;
-            SELECT * INTO v_rule FROM classify_wa_error(code, v_status, v_subcode);
+            SELECT * INTO v_rule FROM classify_wa_error(
+                code, v_status, v_subcode, coalesce(p_result ->> 'provider', 'meta')
+            );
             verdict := v_rule.action;
             max_retries := v_rule.max_retries;
             wait := v_rule.wait;

@@ -41,9 +41,13 @@ DECLARE
     v_settled bigint := 0;
     v_expired integer;
     v_recorded integer;
+    v_rechecked integer;
     -- Some twenty milliseconds each: results are recorded over the same connection.
     c_expired_at_once CONSTANT integer := 200;
     c_results_at_once CONSTANT integer := 200;
+    c_rechecked_at_once CONSTANT integer := 1000;
+    c_sms_at_once CONSTANT integer := 100;
+    v_sms integer;
 BEGIN
     IF EXISTS (SELECT FROM wa_dispatchers d WHERE d.seen_at > clock_timestamp() + interval '5 seconds')
         AND _wa_try_lock('maintenance')
@@ -102,6 +106,8 @@ BEGIN
         END;
     END LOOP;
     v_expired := _wa_expire_queued(c_expired_at_once, clock_timestamp());
+    v_rechecked := _wa_recheck_waits(c_rechecked_at_once);
+    v_sms := _wa_send_sms_fallbacks(c_sms_at_once, clock_timestamp());
     PERFORM _wa_free_after_uploads();
     PERFORM _wa_expire_panics(clock_timestamp());
     FOR v_org IN
@@ -120,6 +126,7 @@ BEGIN
     RETURN jsonb_build_object(
         'lost', v_lost, 'settled', v_settled, 'expired', v_expired,
         'has_more', v_expired >= c_expired_at_once OR v_recorded >= c_results_at_once
+            OR v_rechecked >= c_rechecked_at_once OR v_sms >= c_sms_at_once
     );
 END
 $$;
@@ -294,3 +301,15 @@ $$;
 COMMENT ON FUNCTION release_wa_claims(uuid, uuid[]) IS
 'Hands back what a dispatcher was granted but does not hold, because the answer of its claim was lost; call '
 'it before the next claim. Returns how many.';
+
+CREATE OR REPLACE FUNCTION _wa_is_sending() RETURNS boolean
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+AS $$
+    SELECT EXISTS (
+        SELECT FROM wa_lane_states s WHERE s.served_at > clock_timestamp() - interval '5 seconds'
+    )
+$$;
+
+COMMENT ON FUNCTION _wa_is_sending() IS
+'Internal: whether messages were claimed just now. What can wait, such as deleting old rows, then makes '
+'room.';

@@ -71,8 +71,8 @@ BEGIN
     ELSIF v_due.hold_id IS NOT NULL THEN
         SELECT h.* INTO v_hold FROM wa_queue_holds h
         WHERE h.organization_id = v_org.id AND h.id = v_due.hold_id AND h.opens_at > v_now;
-    ELSIF v_due.hold_reason = 'retry' AND v_due.due_at > v_now THEN
-        v_hold.reason := 'retry';
+    ELSIF v_due.due_at > v_now THEN
+        v_hold.reason := v_due.hold_reason;
         v_hold.opens_at := v_due.due_at;
     END IF;
     IF NOT (SELECT i.is_sending_enabled FROM wa_installations i) THEN
@@ -114,6 +114,22 @@ BEGIN
         reason := v_judged.refusal;
         explanation := _wa_refusal_text(v_judged.refusal) || '; it will fail when it is claimed';
         hint := _wa_refusal_hint(v_judged.refusal);
+    ELSIF v_judged.hold_reason <> 'restricted' THEN
+        reason := v_judged.hold_reason;
+        held_until := v_judged.hold_until;
+        explanation := CASE v_judged.hold_reason WHEN 'quiet_hours' THEN (
+                SELECT format('quiet hours by the clock of %s', CASE
+                    WHEN z.source = 'unknown' THEN format('%s, and 3 hours to both sides: where the contact '
+                        'is, is not known', z.zones[1])
+                    WHEN cardinality(z.zones) > 3 THEN format('one of the %s zones that the number may lie in',
+                        cardinality(z.zones))
+                    ELSE array_to_string(z.zones, ' or ') END)
+                FROM _wa_zones_of(v_org.id, v_due.contact_id) z)
+            ELSE _wa_refusal_text(v_judged.hold_reason) END;
+        hint := CASE v_judged.hold_reason
+            WHEN 'quiet_hours' THEN 'SELECT * FROM wa_quiet_hours; set_wa_contact_time_zone() says where the '
+                'contact lives.'
+            ELSE _wa_refusal_hint(v_judged.hold_reason) END;
     ELSIF v_judged.hold_until IS NOT NULL THEN
         reason := v_judged.hold_reason;
         held_until := v_judged.hold_until;
@@ -130,6 +146,9 @@ BEGIN
                 THEN 'the portfolio''s messaging limit of unique recipients in 24 hours is reached'
             WHEN 'file' THEN concat_ws('; ', 'its file is being uploaded to the provider',
                 'the last try failed: ' || v_upload_error)
+            WHEN 'quiet_hours' THEN 'waited for the hour, and is looked at again'
+            WHEN 'contact_cap' THEN 'waited for a place under a cap, and is looked at again'
+            WHEN 'cool_off' THEN 'waited for the end of a cool-off, and is looked at again'
             ELSE 'waits for its next try: ' || coalesce(p_message.last_error, '') END;
         hint := CASE v_hold.reason WHEN 'messaging_limit'
             THEN 'The limit rises with quality; SELECT * FROM wa_portfolios;'
@@ -176,8 +195,10 @@ DECLARE
     v_message wa_outbound_queue := _wa_visible_message($1);
 BEGIN
     RETURN QUERY SELECT v_message.status, e.reason, e.held_until,
-        concat_ws('; ', e.explanation, CASE WHEN v_message.status = 'pending' AND e.held_until >= v_message.expires_at
-            THEN format('it expires before, at %s', v_message.expires_at) END, _wa_template_note(v_message)),
+        concat_ws('; ', e.explanation,
+            CASE WHEN v_message.status = 'pending' AND e.held_until >= v_message.expires_at
+                THEN format('it expires before, at %s', v_message.expires_at) END,
+            _wa_template_note(v_message)),
         CASE WHEN v_message.status = 'pending' AND e.held_until >= v_message.expires_at
             THEN 'UPDATE wa_outbound_queue SET expires_at = ... WHERE id = ...; lets it wait longer.'
             ELSE e.hint END
@@ -250,15 +271,19 @@ AS $$
 DECLARE
     v_message wa_outbound_queue := _wa_visible_message($1);
     v_template wa_templates;
-    v_number text;
+    v_number wa_phone_numbers;
 BEGIN
-    SELECT n.phone_number_id INTO v_number
+    SELECT n.* INTO v_number
     FROM (
         SELECT d.number_id FROM wa_queue_due d
         WHERE d.organization_id = v_message.organization_id AND d.queue_id = v_message.id
         UNION ALL
         SELECT i.number_id FROM wa_queue_inflight i
         WHERE i.organization_id = v_message.organization_id AND i.queue_id = v_message.id
+        UNION ALL
+        SELECT m.number_id FROM wa_messages m
+        WHERE m.organization_id = v_message.organization_id AND m.queue_id = v_message.id
+        LIMIT 1
     ) q
     JOIN wa_phone_numbers n ON n.organization_id = v_message.organization_id AND n.id = q.number_id;
     SELECT t.* INTO v_template
@@ -272,7 +297,7 @@ BEGIN
             v_message.organization_id, v_message.template_name, v_message.template_language, NULL) p
             WHERE v_message.type = 'template')
     );
-    RETURN _wa_build_request(
+    RETURN (_wa_translate_requests(v_number, ARRAY[_wa_build_request(
         v_message.id, v_message.attempt + (v_message.status = 'pending')::integer,
         coalesce((
             SELECT _wa_address_of(v_message.organization_id, d.contact_id, v_message.phone)
@@ -282,14 +307,15 @@ BEGIN
         v_message.type, v_message.text_body,
         CASE WHEN _wa_named_file(v_message.type, v_message.content) IS NULL OR v_template.id IS NOT NULL
             THEN v_message.content
-            ELSE _wa_provider_content(v_message.organization_id, v_message.content, v_number, clock_timestamp())
+            ELSE _wa_provider_content(
+                v_message.organization_id, v_message.content, v_number.phone_number_id, clock_timestamp())
         END,
         v_message.reply_to, v_template,
         _wa_request_components(
             v_message.type, v_message.content, v_message.template_params, v_message.fallback_template_params,
             v_template
         )
-    );
+    )]))[1];
 END
 $$;
 

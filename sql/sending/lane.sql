@@ -86,7 +86,7 @@ BEGIN
         -- The number was deleted just now.
         RETURN;
     END IF;
-    IF (v_lane.org).rate_limit_per_minute IS NOT NULL THEN
+    IF (v_lane.org).rate_limit_per_minute IS NOT NULL OR _wa_has_caps(p_org) THEN
         PERFORM FROM wa_organizations o WHERE o.id = p_org FOR NO KEY UPDATE;
     END IF;
     v_now := clock_timestamp();
@@ -157,9 +157,15 @@ BEGIN
         v_new.held_until := _wa_metered_free_at(p_org, v_now);
     END IF;
     PERFORM _wa_write_lane_state(v_old, v_new);
-    RETURN QUERY SELECT * FROM _wa_requests(
-        v_lane.org, v_lane.number, v_ids, v_contact_ids, v_template_ids, v_classes, v_starts, p_started_at
-    );
+    IF _wa_is_translated((v_lane.number).provider) THEN
+        RETURN QUERY SELECT * FROM _wa_translated_requests(
+            v_lane.org, v_lane.number, v_ids, v_contact_ids, v_template_ids, v_classes, v_starts, p_started_at
+        );
+    ELSE
+        RETURN QUERY SELECT * FROM _wa_requests(
+            v_lane.org, v_lane.number, v_ids, v_contact_ids, v_template_ids, v_classes, v_starts, p_started_at
+        );
+    END IF;
 END
 $$;
 
@@ -243,6 +249,10 @@ BEGIN
         END IF;
         IF v_verdict.fileless IS NOT NULL THEN
             PERFORM _wa_hold_for_files((p_org).id, p_number, v_verdict.fileless, v_verdict.files);
+        END IF;
+        IF v_verdict.waiting_places IS NOT NULL THEN
+            PERFORM _wa_postpone_due_at(
+                (p_org).id, v_verdict.waiting_places, v_verdict.waits_until, v_verdict.waits_for);
         END IF;
         IF v_verdict.held IS NOT NULL THEN
             PERFORM _wa_hold_rows(

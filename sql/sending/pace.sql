@@ -2,10 +2,11 @@
 -- those of the next moment, with the time at which each may start. So what arrives at the provider keeps the
 -- limit in every second, whoever claims.
 
--- Messages that are a little late, and those that are not, must fit into one second together.
+-- Messages that are a little late, and those that are not, must fit into one second together: at 80 a second
+-- none has slots for more than 78, which leaves four that may be late. A mean of 97 % is promised.
 CREATE OR REPLACE FUNCTION _wa_pace_share() RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN 0.98;
+RETURN 0.974;
 
 -- How far ahead slots are handed out: below what a dispatcher keeps a grant for, and below the second within
 -- which panic mode works.

@@ -1,13 +1,6 @@
--- How a provider is spoken to and what its answers say: path, body, the id of an accepted message, errors.
--- Meta's Cloud API and 360dialog differ in the path alone. Where they are and how a token is shown stands in
--- bin/pg_whatsapp/providers.py.
-
-CREATE OR REPLACE FUNCTION _wa_request_path(p_provider text, p_phone_number_id text) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE p_provider WHEN '360dialog' THEN '/messages' ELSE '/' || p_phone_number_id || '/messages' END;
-
-COMMENT ON FUNCTION _wa_request_path(text, text) IS
-'Internal: the path of the request that sends a message, behind the provider''s prefix.';
+-- How a message is asked for, and the id of an accepted one, as the Cloud API has it. Providers that have it
+-- otherwise translate (provider/seam.sql); where they are and how a token is shown is theirs in
+-- bin/pg_whatsapp/providers.
 
 -- Body of POST /{phone_number_id}/messages (Cloud API, Send messages). An expression, so that the claim's
 -- query takes it in: a function call for each row would cost more than the row.
@@ -59,18 +52,3 @@ END;
 
 COMMENT ON FUNCTION _wa_accepted_wamid(jsonb) IS
 'Internal: the message id that an accepting answer gives; NULL for every other result.';
-
--- Error object of the Graph API (Cloud API, Error codes): details say more than the message.
-CREATE OR REPLACE FUNCTION _wa_answer_error(
-    p_answer jsonb, OUT code integer, OUT subcode integer, OUT error text
-)
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (
-    CASE WHEN p_answer #>> '{error,code}' ~ '^\d{1,9}$' THEN (p_answer #>> '{error,code}')::integer END,
-    CASE WHEN p_answer #>> '{error,error_subcode}' ~ '^\d{1,9}$'
-        THEN (p_answer #>> '{error,error_subcode}')::integer END,
-    coalesce(p_answer #>> '{error,error_data,details}', p_answer #>> '{error,message}')
-);
-
-COMMENT ON FUNCTION _wa_answer_error(jsonb) IS
-'Internal: the codes and the words of an answer that refuses a message; NULLs where it has none.';

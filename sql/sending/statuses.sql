@@ -48,10 +48,10 @@ BEGIN
     )::_wa_met_errors))
     FROM _wa_statuses_of(p_org, p_status_ids) s
     -- A status has no subcode.
-    JOIN wa_error_rules r ON r.code = s.error_code AND r.subcode = 0 AND r.action NOT LIKE 'wait%'
     JOIN wa_messages m ON m.organization_id = p_org AND m.id = s.message_id
     LEFT JOIN wa_phone_numbers n ON n.organization_id = p_org AND n.id = m.number_id
-    WHERE s.status = 'failed'
+    CROSS JOIN LATERAL _wa_error_rule(coalesce(n.provider, 'meta'), s.error_code, NULL) r
+    WHERE s.status = 'failed' AND r.action NOT LIKE 'wait%'
     HAVING count(*) > 0;
 END
 $$;

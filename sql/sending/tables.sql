@@ -1,5 +1,5 @@
--- What claims work on: the lanes and their state, what was used of the limits, dispatchers, and what to do
--- about each error. Nothing references these tables.
+-- What claims work on: the lanes and their state, what was used of the limits, and dispatchers. Nothing
+-- references these tables.
 
 -- One row per lane, never updated: only locked, so that a lock costs no new row version.
 CREATE TABLE wa_lanes (
@@ -127,21 +127,6 @@ CREATE TABLE wa_dispatchers (
     CONSTRAINT wa_dispatchers_pkey PRIMARY KEY (id)
 );
 
-CREATE TABLE wa_error_rules (
-    code integer NOT NULL,
-    http_status integer,
-    title text NOT NULL,
-    action text NOT NULL,
-    max_retries integer,
-    wait interval,
-    subcode integer NOT NULL DEFAULT 0,
-    CONSTRAINT wa_error_rules_pkey PRIMARY KEY (code, subcode),
-    CONSTRAINT wa_error_rules_action_check CHECK (action IN (
-        'retry', 'wait_number', 'wait_account', 'wait_recipient', 'fail', 'fail_recipient', 'opt_out',
-        'need_template', 'stop_template', 'pause_number', 'pause_account', 'pause_token', 'unknown'
-    ))
-);
-
 COMMENT ON TABLE wa_lanes IS 'Internal: the lock of each lane.';
 COMMENT ON TABLE wa_lane_states IS 'Internal: where each lane''s claim stands. The newest version counts.';
 COMMENT ON COLUMN wa_lane_states.next_slot_at IS 'When the next message may be sent, by the throughput.';
@@ -179,13 +164,3 @@ COMMENT ON TABLE wa_late_results IS
 COMMENT ON COLUMN wa_late_results.sqlstate IS
 '55P03: somebody has the row, or something else of the organization, locked. Else the error.';
 COMMENT ON TABLE wa_dispatchers IS 'Dispatcher processes and when they were last seen.';
-COMMENT ON TABLE wa_error_rules IS
-'What to do about each error code of the provider; change a row to change the behaviour.';
-COMMENT ON COLUMN wa_error_rules.action IS
-'retry, wait_number, wait_account, wait_recipient, fail, fail_recipient, opt_out, need_template, '
-'stop_template, pause_number, pause_account, pause_token or unknown.';
-COMMENT ON COLUMN wa_error_rules.subcode IS
-'The error_subcode that changes what the code means; 0 is the rule for all others.';
-COMMENT ON COLUMN wa_error_rules.max_retries IS 'Retries before it fails; NULL means until the row expires.';
-COMMENT ON COLUMN wa_error_rules.wait IS
-'How long to wait or pause; NULL means backoff, or until resumed by hand.';

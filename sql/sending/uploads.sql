@@ -8,7 +8,11 @@ CREATE OR REPLACE FUNCTION _wa_absent_files(
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
 BEGIN
-    IF p_files IS NULL OR array_remove(p_files, NULL) = '{}' THEN
+    IF p_files IS NULL OR array_remove(p_files, NULL) = '{}' OR EXISTS (
+        SELECT FROM wa_phone_numbers n
+        JOIN wa_providers p ON p.name = n.provider AND p.upload_path IS NULL
+        WHERE n.organization_id = p_org AND n.phone_number_id = p_phone_number_id
+    ) THEN
         RETURN '{}';
     END IF;
     RETURN ARRAY(

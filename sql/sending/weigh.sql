@@ -11,7 +11,8 @@ CREATE OR REPLACE FUNCTION _wa_weigh_due(
     OUT held uuid[], OUT held_kinds text[], OUT held_contacts bigint[], OUT held_reasons text[],
     OUT held_until timestamptz[], OUT converted uuid[], OUT counted bigint[], OUT tier_limit integer,
     OUT tier_version bigint, OUT tier_counted_at timestamptz, OUT tier_used integer, OUT tier_taken integer,
-    OUT fileless uuid[], OUT files text[]
+    OUT fileless uuid[], OUT files text[], OUT waiting_places tid[], OUT waits_until timestamptz[],
+    OUT waits_for text[]
 )
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -39,9 +40,10 @@ BEGIN
     END IF;
     -- A row that its owner changes at this moment is skipped, never waited for; so is one that was moved, or
     -- became another contact's, since it was picked. Judged is what the locked rows say.
-    SELECT array_agg(q.id) AS ids, array_agg(d.place) AS places, array_agg(u.contact_id) AS contact_ids, array_agg(u.template_id) AS template_ids,
-        array_agg(u.class) AS classes, array_agg(q.expires_at <= p_now) AS expired,
-        array_agg(q.fallback_template_name IS NOT NULL) AS fallbacks, array_agg(q.file) AS files
+    SELECT array_agg(q.id) AS ids, array_agg(d.place) AS places, array_agg(u.contact_id) AS contact_ids,
+        array_agg(u.template_id) AS template_ids, array_agg(u.class) AS classes,
+        array_agg(q.expires_at) AS expires_at, array_agg(q.fallback_template_name IS NOT NULL) AS fallbacks,
+        array_agg(q.file) AS files
     INTO v_locked
     FROM unnest(p_ids, p_contact_ids, p_template_ids, p_classes) u (id, contact_id, template_id, class)
     CROSS JOIN LATERAL (
@@ -84,8 +86,10 @@ BEGIN
     END IF;
     v_absent := _wa_absent_files((p_org).id, (p_number).phone_number_id, v_locked.files, p_now);
     WITH judged AS MATERIALIZED (
-        SELECT j.*, v_locked.files[j.place] AS file, v_locked.classes[j.place]::integer AS class, v_locked.expired[j.place] AS is_expired,
-            v_locked.fallbacks[j.place] AS has_fallback
+        SELECT j.*, v_locked.files[j.place] AS file, v_locked.classes[j.place]::integer AS class,
+            v_locked.expires_at[j.place] <= p_now AS is_expired, v_locked.fallbacks[j.place] AS has_fallback,
+            _wa_wait_refusal(
+                j.refusal, j.hold_reason, j.hold_until, v_locked.expires_at[j.place]) AS fail_code
         FROM _wa_judge(
             (p_org).id, v_locked.ids, array_fill((p_number).id, ARRAY[cardinality(v_locked.ids)]),
             v_locked.contact_ids, v_locked.template_ids, (p_org).window_margin, p_now
@@ -97,8 +101,9 @@ BEGIN
                 WHEN j.contact_id = ANY (v_told) THEN 'leave'
                 WHEN j.is_expired THEN 'fail'
                 WHEN j.refusal = 'window_closed' AND j.has_fallback THEN 'convert'
-                WHEN j.refusal IS NOT NULL THEN 'fail'
-                WHEN j.hold_until IS NOT NULL THEN 'hold'
+                WHEN j.fail_code IS NOT NULL THEN 'fail'
+                WHEN j.hold_until IS NOT NULL
+                    THEN CASE j.hold_reason WHEN 'restricted' THEN 'hold' ELSE 'wait' END
                 WHEN j.file = ANY (v_absent) THEN 'file'
                 ELSE 'go'
             END AS verdict
@@ -137,7 +142,7 @@ BEGIN
         ) e ON true
     ),
     told AS (
-        SELECT l.place, l.queue_id, l.contact_id, l.template_id, l.class, l.is_within_24h, l.refusal,
+        SELECT l.place, l.queue_id, l.contact_id, l.template_id, l.class, l.is_within_24h, l.fail_code,
             l.is_expired, l.verdict, l.file, l.k, l.hold_until, l.hold_reason,
             first_value(l.clear_at) OVER same AS clear_at,
             (p_org).order_mode = 'delivered' AND first_value(l.wait_until) OVER same > p_now
@@ -185,7 +190,7 @@ BEGIN
     ),
     final AS (
         SELECT t.place, t.queue_id, t.contact_id, t.template_id, t.class, t.is_within_24h, t.slot, t.file,
-            CASE WHEN t.is_expired THEN 'expired' ELSE t.refusal END AS fail_code,
+            CASE WHEN t.is_expired THEN 'expired' ELSE t.fail_code END AS fail_code,
             CASE WHEN t.turn_at IS NOT NULL OR t.slot > v_tier_room THEN 'hold' ELSE t.verdict END AS verdict,
             CASE
                 WHEN t.verdict = 'hold' THEN CASE WHEN t.template_id IS NULL THEN 'replies' ELSE 'templates' END
@@ -193,7 +198,7 @@ BEGIN
                 ELSE 'messaging_limit'
             END AS kind,
             CASE
-                WHEN t.verdict = 'hold' THEN t.hold_reason
+                WHEN t.verdict IN ('hold', 'wait') THEN t.hold_reason
                 WHEN t.is_out_of_order OR t.is_undelivered OR (t.turn_at IS NOT NULL AND t.k <= t.room)
                     OR ((p_org).order_mode = 'delivered' AND t.room > 0 AND t.turn_at IS NOT NULL)
                     THEN 'in_order'
@@ -225,10 +230,13 @@ BEGIN
         max(f.slot) FILTER (WHERE f.verdict = 'go'),
         array_agg(f.contact_id) FILTER (WHERE f.verdict = 'go' AND f.slot IS NOT NULL),
         array_agg(f.queue_id ORDER BY f.place) FILTER (WHERE f.verdict = 'file'),
-        array_agg(f.file ORDER BY f.place) FILTER (WHERE f.verdict = 'file')
+        array_agg(f.file ORDER BY f.place) FILTER (WHERE f.verdict = 'file'),
+        array_agg(v_locked.places[f.place]) FILTER (WHERE f.verdict = 'wait'),
+        array_agg(f.opens_at) FILTER (WHERE f.verdict = 'wait'),
+        array_agg(f.reason) FILTER (WHERE f.verdict = 'wait')
     INTO granted, granted_places, granted_contacts, granted_templates, granted_classes, granted_open, metered,
-        failed, fail_codes, held, held_kinds, held_contacts, held_reasons, held_until, converted, tier_taken, counted,
-        fileless, files
+        failed, fail_codes, held, held_kinds, held_contacts, held_reasons, held_until, converted, tier_taken,
+        counted, fileless, files, waiting_places, waits_until, waits_for
     FROM final f;
     tier_limit := v_tier_limit;
 END
@@ -238,8 +246,8 @@ COMMENT ON FUNCTION _wa_weigh_due(
     wa_organizations, wa_phone_numbers, uuid, uuid[], bigint[], uuid[], smallint[], integer, timestamptz
 ) IS
 'Internal: divides picked rows into granted, failed (expired or refused), held (with reason and time), '
-'those to be turned into their fall-back template, and those whose files the provider does not have '
-'(fileless, with the files). Locks the queue rows.';
+'those to be turned into their fall-back template, those whose files the provider does not have '
+'(fileless, with the files), and those that wait on their contact''s account. Locks the queue rows.';
 
 CREATE OR REPLACE FUNCTION _wa_set_aside(
     p_org wa_organizations, p_number wa_phone_numbers, p_failed uuid[], p_fail_codes text[],

@@ -25,10 +25,12 @@ AS $$
         'data', CASE WHEN p_type = 'test' THEN '{}' ELSE json_build_object(
             'position', e.position, 'kind', e.kind, 'status', e.status, 'message_id', e.message_id,
             'queue_id', m.queue_id, 'reference', m.reference, 'wa_message_id', m.wa_message_id,
-            'direction', m.direction, 'message_type', m.message_type, 'contact_id', m.contact_id,
-            'phone_e164', m.phone_e164, 'user_id', m.user_id, 'phone_number_id', m.phone_number_id,
+            'direction', m.direction, 'message_type', m.message_type,
+            'contact_id', coalesce(m.contact_id, w.contact_id),
+            'phone_e164', coalesce(m.phone_e164, w.phone_e164), 'user_id', coalesce(m.user_id, w.user_id),
+            'phone_number_id', coalesce(m.phone_number_id, w.phone_number_id),
             'content_text', m.content_text, 'content', m.content, 'error_code', m.error_code,
-            'error_title', m.error_title
+            'error_title', m.error_title, 'conversation_id', e.conversation_id, 'assigned_to', w.assigned_to
         ) END
     )
     FROM (SELECT) one
@@ -38,10 +40,13 @@ AS $$
     LEFT JOIN LATERAL (
         SELECT x.* FROM wa_messages x WHERE x.organization_id = p_org AND x.id = e.message_id LIMIT 1
     ) m ON true
+    LEFT JOIN LATERAL (
+        SELECT f.* FROM _wa_event_conversation(p_org, e.conversation_id) f WHERE e.conversation_id IS NOT NULL
+    ) w ON true
 $$;
 
 COMMENT ON FUNCTION _wa_event_payload(uuid, bigint, text, timestamptz) IS
-'Internal: the body of a delivery: the event with its message as it is now.';
+'Internal: the body of a delivery: the event with its message or conversation as it is now.';
 
 CREATE OR REPLACE FUNCTION _wa_read_events_for(p_org uuid, p_id uuid, p_now timestamptz) RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -52,10 +57,12 @@ DECLARE
     c_at_once CONSTANT integer := 500;
 BEGIN
     WITH unread AS MATERIALIZED (
-        SELECT e.id, e.position, e.message_id, e.created_at, _wa_event_type(e.kind, e.status) AS type
+        SELECT e.id, e.position, e.message_id, e.conversation_id, e.created_at,
+            _wa_event_type(e.kind, e.status) AS type
         FROM wa_event_subscriptions s
         CROSS JOIN LATERAL (
-            SELECT x.id, x.position, x.message_id, x.created_at, x.kind, x.status FROM wa_events x
+            SELECT x.id, x.position, x.message_id, x.conversation_id, x.created_at, x.kind, x.status
+            FROM wa_events x
             WHERE x.organization_id = p_org AND x.position > s.read_position
             ORDER BY x.position LIMIT c_at_once
         ) e
@@ -70,7 +77,11 @@ BEGIN
         JOIN wa_event_subscriptions s ON s.organization_id = p_org AND s.id = p_id
         LEFT JOIN LATERAL (
             SELECT w.contact_id, w.number_id FROM wa_messages w
-            WHERE w.organization_id = p_org AND w.id = u.message_id LIMIT 1
+            WHERE w.organization_id = p_org AND w.id = u.message_id
+            UNION ALL
+            SELECT c.contact_id, c.number_id FROM wa_conversation_windows c
+            WHERE c.organization_id = p_org AND c.id = u.conversation_id
+            LIMIT 1
         ) m ON true
         WHERE u.id > s.starts_after_id
             AND (u.type = ANY (s.kinds) OR split_part(u.type, '.', 1) = ANY (s.kinds))

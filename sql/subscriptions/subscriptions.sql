@@ -4,7 +4,7 @@ CREATE OR REPLACE FUNCTION _wa_event_types() RETURNS text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ARRAY[
     'message.received', 'message.echo', 'status.accepted', 'status.held', 'status.sent', 'status.failed',
-    'status.delivered', 'status.read', 'status.played'
+    'status.delivered', 'status.read', 'status.played', 'conversation.assigned'
 ];
 
 COMMENT ON FUNCTION _wa_event_types() IS 'Internal: the types of events that are pushed.';
@@ -12,7 +12,7 @@ COMMENT ON FUNCTION _wa_event_types() IS 'Internal: the types of events that are
 CREATE OR REPLACE FUNCTION _wa_event_type(p_kind text, p_status text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
-    WHEN p_kind = 'status' THEN 'status.' || p_status
+    WHEN p_kind IN ('status', 'conversation') THEN p_kind || '.' || p_status
     WHEN p_status = 'received' THEN 'message.received'
     ELSE 'message.echo'
 END;
@@ -26,7 +26,7 @@ AS $$
 DECLARE
     v_unknown text[] := ARRAY(
         SELECT left(coalesce(k.kind, 'NULL'), 50) FROM unnest(p_kinds) k (kind)
-        WHERE k.kind IS NULL OR k.kind <> ALL ('{message,status}'::text[] || _wa_event_types())
+        WHERE k.kind IS NULL OR k.kind <> ALL ('{message,status,conversation}'::text[] || _wa_event_types())
     );
 BEGIN
     IF coalesce(cardinality(p_kinds), 0) = 0 OR cardinality(v_unknown) > 0 THEN
@@ -34,7 +34,7 @@ BEGIN
             MESSAGE = 'there are no events of these kinds',
             DETAIL = CASE WHEN cardinality(v_unknown) > 0
                 THEN format('Unknown: %s.', array_to_string(v_unknown[1:5], ', ')) ELSE 'None is given.' END,
-            HINT = format('message and status stand for all of theirs; %s.',
+            HINT = format('message, status and conversation stand for all of theirs; %s.',
                 array_to_string(_wa_event_types(), ', '));
     END IF;
 END
@@ -49,6 +49,7 @@ AS $$
 DECLARE
     v_subscription wa_event_subscriptions;
 BEGIN
+    PERFORM _wa_require_live_key('Events are pushed');
     SELECT * INTO v_subscription FROM wa_event_subscriptions s
     WHERE s.organization_id = p_org AND s.id = p_id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
@@ -63,7 +64,7 @@ $$;
 
 COMMENT ON FUNCTION _wa_lock_event_subscription(uuid, uuid) IS
 'Internal: a subscription, which nobody else changes or claims from until the end of the transaction; raises '
-'WA040 where there is none.';
+'WA040 where there is none, WA605 for a test key.';
 
 -- By the time of the event, too: after a restore its number may be given to another one.
 CREATE OR REPLACE FUNCTION _wa_webhook_id(p_subscription_id uuid, p_event_id bigint, p_at timestamptz)
@@ -166,6 +167,7 @@ DECLARE
     v_org uuid := _wa_caller_organization();
     c_most CONSTANT integer := 50;
 BEGIN
+    PERFORM _wa_require_live_key('Events are pushed');
     PERFORM _wa_require_outside_url(p_url);
     PERFORM _wa_require_event_kinds(p_kinds);
     IF (SELECT count(*) >= c_most FROM wa_event_subscriptions s WHERE s.organization_id = v_org) THEN
@@ -427,3 +429,13 @@ COMMENT ON VIEW wa_event_subscription_health IS
 'One row per event subscription: whether it gets through, since when and why not, when it is tried next, how '
 'many deliveries wait, since when one is due that was not tried, and when the first event happened that '
 'nobody has looked at for it.';
+
+-- Not of how pushing goes, which changes with every event.
+CREATE OR REPLACE TRIGGER audit_change
+AFTER INSERT OR DELETE OR UPDATE OF url, kinds, state, state_reason ON wa_event_subscriptions
+FOR EACH ROW EXECUTE FUNCTION tg_audit_change(
+    'id', 'read_position starts_after_id failures failing_since last_error retry_at last_success_at'
+);
+
+CREATE OR REPLACE TRIGGER audit_change AFTER INSERT OR UPDATE OR DELETE ON wa_event_secrets
+FOR EACH ROW EXECUTE FUNCTION tg_audit_change('subscription_id id', 'ciphertext');

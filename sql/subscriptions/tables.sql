@@ -75,7 +75,7 @@ ON wa_event_deliveries (subscription_id, order_key, position) WHERE state IN ('w
 COMMENT ON TABLE wa_event_subscriptions IS
 'URLs to which events are pushed, signed by Standard Webhooks. bin/wa events subscribe makes them.';
 COMMENT ON COLUMN wa_event_subscriptions.kinds IS
-'What is pushed: message, status, or some of them: message.received, status.failed, …';
+'What is pushed: message, status, conversation, or some of them: message.received, status.failed, …';
 COMMENT ON COLUMN wa_event_subscriptions.state IS
 'active; disabled, by hand or because nothing got through for five days; gone, the receiver answered 410.';
 COMMENT ON COLUMN wa_event_subscriptions.state_reason IS 'Why it is not active: paused, failing or gone.';

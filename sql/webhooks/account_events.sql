@@ -99,20 +99,21 @@ BEGIN
         ) r
         ORDER BY r.n
     );
+    -- With the time of the choice: what was asked for after it, by whichever way, stands.
     PERFORM _wa_opt_out_contacts(
-        p_org, array_agg(c.contact_id), 'marketing', 'the customer stopped marketing messages',
-        'user_preferences'
+        p_org, array_agg(c.contact_id), '{marketing}', 'the customer stopped marketing messages',
+        'user_preferences', '{}', false, c.at
     )
-    FROM unnest(v_contact_ids, v_preferences.choices) c (contact_id, choice)
+    FROM unnest(v_contact_ids, v_preferences.choices, v_preferences.ats) c (contact_id, choice, at)
     WHERE c.choice = 'stop'
-    HAVING count(*) > 0;
+    GROUP BY c.at ORDER BY c.at;
     PERFORM _wa_opt_in_contacts(
         p_org, array_agg(c.contact_id), 'marketing', 'user_preferences',
-        jsonb_build_object('preference', c.choice)
+        jsonb_build_object('preference', c.choice), c.at
     )
-    FROM unnest(v_contact_ids, v_preferences.choices) c (contact_id, choice)
+    FROM unnest(v_contact_ids, v_preferences.choices, v_preferences.ats) c (contact_id, choice, at)
     WHERE c.choice IN ('resume', 'signup')
-    GROUP BY c.choice;
+    GROUP BY c.choice, c.at ORDER BY c.at;
 END
 $$;
 

@@ -44,6 +44,13 @@ DECLARE
     v_numbers bigint[] := _wa_event_numbers(p_org, p_event);
     v_value jsonb := p_event.payload;
 BEGIN
+    -- Of each category and region, so that one does not overtake another.
+    IF p_event.event = 'VOLUME_BASED_PRICING_TIER_UPDATE' THEN
+        PERFORM _wa_set_volume_tier(
+            p_org, p_event.waba_id, v_value -> 'volume_tier_info', p_event.occurred_at
+        );
+        RETURN;
+    END IF;
     IF _wa_is_overtaken(p_org, p_event) THEN
         RETURN;
     END IF;

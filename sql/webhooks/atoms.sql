@@ -150,8 +150,12 @@ BEGIN
             coalesce(nullif(p.user_id, ''), CASE WHEN p.phone IS NULL THEN nullif(p.said, '') END)
         )::_wa_webhook_atoms ORDER BY t.place, s.log_id, s.atom), '{}')
         FROM (
-            SELECT array_agg(w.id ORDER BY w.id) AS ids, array_agg(w.body ORDER BY w.id) AS bodies
+            SELECT array_agg(w.id ORDER BY w.id) AS ids,
+                _wa_translate_webhooks(
+                    array_agg(w.provider ORDER BY w.id), array_agg(w.body ORDER BY w.id)
+                ) AS bodies
             FROM wa_webhook_logs w WHERE w.id = ANY (p_ids)
+            OFFSET 0
         ) b
         CROSS JOIN LATERAL _wa_split_webhooks(b.ids, b.bodies) s
         CROSS JOIN LATERAL (SELECT _wa_atom_place(s.kind, s.payload ->> 'type') AS place) t

@@ -1,5 +1,5 @@
 -- Inbound messages: read for the ledger, then what follows from them: the window that they open, the words
--- that opt out, and what system messages change.
+-- that opt out (consent/keywords.sql), and what system messages change.
 
 CREATE OR REPLACE FUNCTION _wa_message_text(p_type text, p_content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -99,101 +99,6 @@ $$;
 
 COMMENT ON FUNCTION _wa_apply_messages(uuid, _wa_webhook_atoms[]) IS
 'Internal: records inbound messages, each once, and everything that follows from them.';
-
--- A typed word stands alone and is unqualified, so it is taken at its word: no message at all (scope all).
--- Meta's own switch for offers only is user_preferences, which sets the scope marketing.
--- Under a template the label counts, else the payload. STOP under an offer means offers. CANCEL, END and QUIT
--- answer the question of a template that is known to be no offer ("Confirm", "Cancel"). A button of a
--- conversation says no more than its label does, and leaves the conversation alone.
--- A set of one row, so that it is inlined into a join; a template is looked up for a reply that refuses.
-CREATE OR REPLACE FUNCTION _wa_refused_scope(
-    p_org uuid, p_type text, p_text text, p_content jsonb, p_reply_to text
-) RETURNS TABLE (scope text)
-LANGUAGE sql STABLE ROWS 1
-BEGIN ATOMIC
-    SELECT CASE p_type
-        WHEN 'text' THEN coalesce(
-            _wa_opt_out_scope(p_text), CASE WHEN _wa_is_opt_out_word(p_text) THEN 'all' END
-        )
-        WHEN 'button' THEN (
-            SELECT CASE
-                WHEN w.scope = 'all' AND coalesce(t.category, '') <> 'MARKETING' THEN 'all'
-                WHEN w.scope IS NOT NULL OR coalesce(t.category, 'MARKETING') = 'MARKETING' THEN 'marketing'
-            END
-            FROM (
-                SELECT coalesce(
-                    _wa_opt_out_scope(p_text), _wa_opt_out_scope(p_content ->> 'payload')
-                ) AS scope
-            ) w
-            LEFT JOIN LATERAL (
-                SELECT m.template_category AS category FROM wa_messages m
-                WHERE m.organization_id = p_org AND m.wa_message_id = p_reply_to AND m.direction = 'outbound'
-            ) t ON true
-            WHERE w.scope IS NOT NULL OR _wa_is_opt_out_word(p_text)
-                OR _wa_is_opt_out_word(p_content ->> 'payload')
-        )
-        WHEN 'interactive' THEN (
-            SELECT 'marketing'
-            FROM (VALUES (p_content -> 'button_reply'), (p_content -> 'list_reply')) b (reply)
-            WHERE coalesce(_wa_opt_out_scope(b.reply ->> 'title'), _wa_opt_out_scope(b.reply ->> 'id')) <> ''
-            LIMIT 1
-        )
-    END;
-END;
-
-COMMENT ON FUNCTION _wa_refused_scope(uuid, text, text, jsonb, text) IS
-'Internal: what an inbound message refuses, all or marketing; NULL if it is no opt-out.';
-
--- Buttons take no opt-out back: their START may begin anything.
-CREATE OR REPLACE FUNCTION _wa_heed_keywords(p_org uuid, p_message_ids bigint[]) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
-AS $$
-DECLARE
-    v_in bigint[];
-BEGIN
-    PERFORM _wa_opt_out_contacts(p_org, array_agg(DISTINCT k.contact_id), k.scope,
-        CASE WHEN k.is_typed THEN 'the customer wrote a word that opts out'
-            ELSE 'the customer pressed a button that opts out' END,
-        CASE WHEN k.is_typed THEN 'keyword' ELSE 'button' END)
-    FROM (
-        SELECT m.contact_id, m.provider_at, r.scope, m.message_type = 'text' AS is_typed
-        FROM _wa_messages_of(p_org, p_message_ids) m
-        CROSS JOIN LATERAL _wa_refused_scope(
-            p_org, m.message_type, m.content_text, m.content, m.reply_to
-        ) r
-        WHERE m.message_type IN ('text', 'button', 'interactive') AND m.group_id IS NULL
-            AND r.scope IS NOT NULL
-    ) k
-    -- The last word counts, also when an earlier one is delivered late.
-    WHERE NOT EXISTS (
-        SELECT FROM wa_messages l
-        WHERE l.organization_id = p_org AND l.contact_id = k.contact_id AND l.direction = 'inbound'
-            AND l.message_type = 'text' AND l.group_id IS NULL
-            AND l.provider_at > k.provider_at AND _wa_is_opt_in_word(l.content_text)
-    )
-    GROUP BY k.scope, k.is_typed;
-
-    SELECT array_agg(DISTINCT m.contact_id) INTO v_in
-    FROM _wa_messages_of(p_org, p_message_ids) m
-    WHERE m.message_type = 'text' AND m.group_id IS NULL AND _wa_is_opt_in_word(m.content_text)
-        AND NOT EXISTS (
-            SELECT FROM wa_messages l
-            CROSS JOIN LATERAL _wa_refused_scope(
-                p_org, l.message_type, l.content_text, l.content, l.reply_to
-            ) r
-            WHERE l.organization_id = p_org AND l.contact_id = m.contact_id AND l.direction = 'inbound'
-                AND l.message_type IN ('text', 'button', 'interactive') AND l.group_id IS NULL
-                AND l.provider_at >= m.provider_at AND r.scope IS NOT NULL
-        );
-    IF v_in IS NOT NULL THEN
-        PERFORM _wa_opt_in_contacts(p_org, v_in, 'all', 'keyword', jsonb_build_object('text', 'START'));
-    END IF;
-END
-$$;
-
-COMMENT ON FUNCTION _wa_heed_keywords(uuid, bigint[]) IS
-'Internal: words that opt out, typed as the whole text or pressed as a button; a typed START takes them '
-'back. What is said in a group is said by somebody to others: it opts nobody out.';
 
 CREATE OR REPLACE FUNCTION _wa_apply_system_messages(p_org uuid, p_message_ids bigint[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT

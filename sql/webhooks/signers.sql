@@ -174,3 +174,6 @@ COMMENT ON FUNCTION get_wa_unheard_numbers(boolean) IS
 'Business numbers at Meta whose webhooks no secret may sign: their organization has stored no app_secret, '
 'and nobody shares an app with it. p_has_environment_secret: whether the receiver''s environment has one, '
 'which is the default organization''s.';
+
+CREATE OR REPLACE TRIGGER audit_change AFTER INSERT OR UPDATE OR DELETE ON wa_app_shares
+FOR EACH ROW EXECUTE FUNCTION tg_audit_change('with_id');

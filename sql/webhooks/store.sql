@@ -148,9 +148,10 @@ COMMENT ON FUNCTION _wa_locked_out_logs(integer) IS
 'Internal: bodies of which somebody''s lock stopped a part that is to be tried again now.';
 
 -- Everything here is found by an index. Without the setting, a plan made while a table was nearly empty reads
--- all of it until the next ANALYZE, for every row.
+-- all of it until the next ANALYZE, for every row. With it, what small tables are read for whole (as secrets
+-- are) counts as dear beyond measure, and would be compiled anew each time.
 CREATE OR REPLACE FUNCTION _wa_process_logs(p_ids bigint[]) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET enable_seqscan = off
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off
 SET plan_cache_mode = force_generic_plan
 -- A tenant that has rows of its own locked must not stop the webhooks of the others.
 SET lock_timeout = '200ms'

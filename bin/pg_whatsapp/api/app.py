@@ -14,7 +14,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import compile_path
 
 from pg_whatsapp import __version__, exposition, log
-from pg_whatsapp.api import documents, host_routes, page, routes
+from pg_whatsapp.api import documents, event_routes, host_routes, page, provider_routes, routes
+from pg_whatsapp.api.bodies import LONGEST_NAME, Route
 from pg_whatsapp.api.documents import operation
 from pg_whatsapp.api.problems import Problem
 from pg_whatsapp.api.service import Service
@@ -23,6 +24,9 @@ PREFIX = "/api/whatsapp"
 MOST_ERRORS = 20
 # Ten thousand messages with a kilobyte each.
 LARGEST_BODY = 16 * 1024 * 1024
+#: Below the prefix.
+OURS = (routes.router, provider_routes.router, event_routes.router)
+_LINK = compile_path(PREFIX + "/media/{media_id}")[0]
 _logger = log.get("api")
 
 
@@ -38,14 +42,16 @@ def make_app(service: Service) -> FastAPI:
         max_body_size=LARGEST_BODY,
     )
     app.state.service = service
-    app.include_router(routes.router, prefix=PREFIX)
+    for router in OURS:
+        app.include_router(router, prefix=PREFIX)
     app.include_router(host_routes.router)
     for kind in (Problem, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _failed)
-    app.add_api_route(
+    app.router.add_api_route(
         exposition.PATH,
         routes.expose_metrics,
         methods=["GET"],
+        route_class_override=Route,
         tags=["processes"],
         response_class=PlainTextResponse,
         **operation("metrics", None, description="Text format of Prometheus."),
@@ -93,10 +99,7 @@ def _wrong_request(error: RequestValidationError) -> Problem:
     found = error.errors()
     if any(one["type"] == "json_invalid" for one in found):
         return Problem(400, "json", "the body is no JSON")
-    wrong = [
-        {"field": ".".join(str(part) for part in one["loc"][1:]) or one["loc"][0], "message": _words(one)}
-        for one in found[:MOST_ERRORS]
-    ]
+    wrong = [{"field": _field(one["loc"]), "message": _words(one)} for one in found[:MOST_ERRORS]]
     return Problem(
         422,
         "request",
@@ -106,10 +109,17 @@ def _wrong_request(error: RequestValidationError) -> Problem:
     )
 
 
+def _field(place: Any) -> str:
+    return (".".join(str(part) for part in place[1:]) or str(place[0]))[:LONGEST_NAME]
+
+
 def _words(one: Any) -> str:
     """What is wrong with a field. Checks of our own would quote the value."""
     if one["type"] == "extra_forbidden":
         return "there is no such field"
+    if one["type"] == "model_attributes_type" and len(one["loc"]) == 1:
+        # What curl -d sends by itself is said to be a form.
+        return "not a JSON object that was sent as Content-Type: application/json"
     return "not a valid value" if one["type"] == "value_error" else str(one["msg"])[:200]
 
 
@@ -136,12 +146,15 @@ def _methods_at(request: Request) -> set[str]:
     """The documented methods at a request's path; an operation without parameters goes before others."""
     found = [
         ("{" in route.path, route.methods or set())
-        for router in (routes.router, host_routes.router)
+        for router in (*OURS, host_routes.router)
         for route in router.routes
         if isinstance(route, APIRoute) and route.include_in_schema
         for prefix in ("", PREFIX)
         if compile_path(prefix + route.path)[0].match(request.url.path)
     ]
+    if _LINK.match(request.url.path):
+        # Served by media_http, before the application.
+        found.append((True, {"GET", "HEAD"}))
     least = min((has_parameters for has_parameters, _ in found), default=False)
     return set().union(*(methods for has_parameters, methods in found if has_parameters == least))
 

@@ -6,11 +6,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from pg_whatsapp.api import models, routes
+from pg_whatsapp.api.bodies import Route
 from pg_whatsapp.api.documents import operation
 from pg_whatsapp.api.problems import Problem
 
 PREFIX = "/functions/v1"
-router = APIRouter(prefix=PREFIX, tags=["hosts"])
+router = APIRouter(prefix=PREFIX, tags=["hosts"], route_class=Route)
 _CORS = {
     "access-control-allow-origin": "*",
     "access-control-allow-headers": "authorization, x-client-info, apikey, content-type",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+
+from pg_whatsapp.api.answers import Told, told
+from pg_whatsapp.client import results
 
 # RFC 3339; pydantic alone would take a number for seconds since 1970.
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
@@ -19,8 +22,16 @@ def _only_text(value: Any) -> Any:
     return value
 
 
+def _in_utc(value: datetime) -> datetime:
+    """A time that has a year of four digits in UTC, too: few programs read the others."""
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("a time between the years 1 and 9999") from None
+
+
 Json = dict[str, Any]
-Time = Annotated[AwareDatetime, BeforeValidator(_only_text)]
+Time = Annotated[AwareDatetime, BeforeValidator(_only_text), AfterValidator(_in_utc)]
 Priority = Literal["high", "normal", "low"]
 
 
@@ -65,6 +76,18 @@ class Message(Asked):
     fallback_template_params: list[Any] | Json | None = None
     fallback_template_language: str | None = None
     customer_id: str | None = None
+    sent_by: str | None = Field(
+        None, description="The person who wrote it: may answer who opted out and wrote again."
+    )
+    sms_fallback_text: str | None = Field(
+        None, description="What goes as SMS where WhatsApp fails for good, if the organization has that on."
+    )
+
+
+BATCH_EXAMPLE = [
+    {"phone": "+15551234567", "template_name": "order_confirmation", "template_params": ["Ann", "A-1042"]},
+    {"phone": "+5491140000008", "message": "Your order is ready."},
+]
 
 
 class Recipients(Asked):
@@ -125,6 +148,10 @@ class Template(Asked):
     parameters: list[Json] = []
 
 
+#: What an opt-out or an opt-in covers.
+Scope = Literal["marketing", "utility", "authentication", "sms", "all"]
+
+
 class OptOut(Asked):
     """Somebody who is not to be written to."""
 
@@ -135,7 +162,7 @@ class OptOut(Asked):
     )
 
     phone: str
-    scope: Literal["marketing", "all"] = "marketing"
+    scope: Scope = "marketing"
     reason: str | None = None
 
 
@@ -145,7 +172,9 @@ class PhoneText(Asked):
     model_config = ConfigDict(json_schema_extra={"examples": [{"phone": "+1 (555) 123-4567"}]})
 
     phone: str = Field(max_length=100)
-    region: str | None = Field(None, description="ISO 3166, for national forms.", max_length=10)
+    region: str | None = Field(
+        None, description="ISO 3166, for national forms; else the organization's.", max_length=10
+    )
     area_code: str | None = Field(None, description="For local forms.", max_length=10)
     or_null: StrictBool = Field(False, description="What is no phone number gives null instead of an error.")
 
@@ -163,114 +192,38 @@ class MediaLinkWish(Asked):
     ttl_minutes: int = Field(60, strict=True, ge=1, le=2**31 - 1)
 
 
-class Told(BaseModel):
-    """A body that we answer with."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class QueuedMessage(Told):
-    """A message of the queue."""
-
-    id: UUID
-    status: str = Field(description="pending, sending, sent, failed or cancelled.")
-    phone: str
-    type: str
-    text_body: str | None
-    template_name: str | None
-    template_language: str | None
-    template_params: Any
-    content: Any
-    reply_to: str | None
-    priority: str
-    scheduled_at: datetime
-    expires_at: datetime | None
-    phone_number_id: str | None
-    reference: str | None
-    customer_id: str | None
-    metadata: Json
-    wa_message_id: str | None
-    error_code: str | None
-    last_error: str | None
-    retry_count: int
-    created_at: datetime
-    processed_at: datetime | None
-
-
-class LedgerMessage(Told):
-    """A message of the ledger, in either direction."""
-
-    id: int
-    queue_id: UUID | None
-    direction: Literal["inbound", "outbound"]
-    phone: str | None
-    user_id: str | None
-    phone_number_id: str | None
-    type: str
-    text: str | None
-    content: Any
-    template_name: str | None
-    template_language: str | None
-    status: str
-    state: str
-    wa_message_id: str | None
-    reply_to: str | None
-    reference: str | None
-    error_code: int | None
-    error_title: str | None
-    error_message: str | None
-    created_at: datetime
-    provider_at: datetime | None
-    sent_at: datetime | None
-    delivered_at: datetime | None
-    read_at: datetime | None
-    failed_at: datetime | None
-    edited_at: datetime | None
-    deleted_at: datetime | None
-
-
-class Explanation(Told):
-    """Why a message has not gone."""
-
-    status: str
-    reason: str | None
-    held_until: str | None
-    explanation: str | None
-    hint: str | None
-
-
-class MessageDetails(Told):
-    """A message with its history."""
-
-    queued: QueuedMessage | None
-    message: LedgerMessage | None
-    history: list[Any]
-    explanation: Explanation | None
-
-
-class Verdict(Told):
-    """What became of one message of a batch."""
-
-    n: int = Field(description="Its place, from 1.")
-    id: UUID | None
-    status: str
-    error_sqlstate: str | None
-    error: str | None
-    hint: str | None
+if TYPE_CHECKING:
+    Batch = results.Batch
+    Consent = results.Consent
+    Conversation = results.Conversation
+    LedgerMessage = results.LedgerMessage
+    MediaLink = results.MediaLink
+    MessageDetails = results.MessageDetails
+    Metrics = results.Metrics
+    OptOutRow = results.OptOut
+    QueuedMessage = results.QueuedMessage
+    SendOptions = results.SendOptions
+    TemplateRow = results.Template
+    Verdict = results.Verdict
+else:
+    Batch = told(results.Batch)
+    Consent = told(results.Consent)
+    Conversation = told(results.Conversation)
+    LedgerMessage = told(results.LedgerMessage)
+    MediaLink = told(results.MediaLink)
+    MessageDetails = told(results.MessageDetails)
+    Metrics = told(results.Metrics)
+    OptOutRow = told(results.OptOut, "OptOutRow")
+    QueuedMessage = told(results.QueuedMessage)
+    SendOptions = told(results.SendOptions)
+    TemplateRow = told(results.Template, "TemplateRow")
+    Verdict = told(results.Verdict)
 
 
 class RecipientVerdict(Verdict):
     """The same, with the recipient as it was given."""
 
     recipient: Any
-
-
-class Batch(Told):
-    """What became of a batch."""
-
-    queued: int
-    refused: int
-    messages: list[Verdict]
 
 
 class HostMessage(Told):
@@ -307,35 +260,6 @@ class Processed(Told):
     failed: int
 
 
-class LastMessage(Told):
-    """The latest message of a conversation."""
-
-    id: int
-    direction: str
-    type: str
-    text: str | None
-    state: str
-    created_at: datetime
-
-
-class Conversation(Told):
-    """A business number and a customer."""
-
-    id: int
-    phone: str | None
-    user_id: str | None
-    customer_name: str | None
-    phone_number_id: str
-    state: Literal["active", "waiting", "completed", "expired"]
-    unread_count: int
-    is_within_24h: bool
-    is_sendable: bool
-    window_expires_at: datetime | None
-    last_customer_message_at: datetime | None
-    last_business_message_at: datetime | None
-    last_message: LastMessage | None
-
-
 class Conversations(Told):
     """A page of conversations."""
 
@@ -351,63 +275,10 @@ class Thread(Told):
     next: str | None
 
 
-class SendableTemplate(Told):
-    """A template that may be sent now."""
-
-    name: str
-    language: str
-    category: str
-    body_text: str
-    parameters: list[Any]
-
-
-class SendOptions(Told):
-    """What may go where free text may not."""
-
-    last_customer_message_at: datetime | None
-    window_closed_at: datetime | None
-    templates: list[SendableTemplate]
-
-
 class PhoneNumber(Told):
     """A phone number in E.164."""
 
     phone: str | None
-
-
-class MediaLink(Told):
-    """A link to a file. The token is told only here."""
-
-    id: UUID
-    token: str
-    path: str
-    url: str = Field(description="The path, behind public_url where one is set.")
-    expires_at: datetime
-
-
-class TemplateRow(Told):
-    """A template."""
-
-    id: UUID
-    name: str
-    language: str
-    category: str
-    approval_status: str
-    status: str
-    rejected_reason: str | None
-    provider_template_id: str | None
-    waba_id: str | None
-    header_text: str | None
-    body_text: str
-    footer_text: str | None
-    buttons: list[Any]
-    parameters: list[Any]
-    quality_score: str | None
-    blocked_reason: str | None
-    blocked_until: datetime | None
-    is_sendable: bool
-    created_at: datetime
-    updated_at: datetime
 
 
 class Templates(Told):
@@ -417,40 +288,11 @@ class Templates(Told):
     next: str | None
 
 
-class OptOutRow(Told):
-    """Somebody who asked not to be written to."""
-
-    id: int
-    phone: str | None
-    user_id: str | None
-    scope: str
-    reason: str | None
-    source: str
-    opt_out_date: datetime
-
-
 class OptOuts(Told):
     """A page of opt-outs."""
 
     opt_outs: list[OptOutRow]
     next: str | None
-
-
-class ConsentEntry(Told):
-    """One opt-out of a person."""
-
-    scope: str
-    reason: str | None
-    source: str
-    opt_out_date: datetime
-
-
-class Consent(Told):
-    """Whether a person asked not to be written to."""
-
-    is_opted_out: bool
-    is_opted_out_of_marketing: bool
-    opt_outs: list[ConsentEntry]
 
 
 class Changed(Told):

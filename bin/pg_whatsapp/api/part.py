@@ -28,9 +28,9 @@ class Api:
             app = CORSMiddleware(
                 app,
                 allow_origins=[one.strip() for one in self._settings.cors_origins.split(",")],
-                allow_methods=["GET", "POST", "DELETE"],
+                allow_methods=["GET", "POST", "PATCH", "DELETE"],
                 allow_headers=["authorization", "apikey", "content-type", "idempotency-key", "x-user-id"],
-                expose_headers=["retry-after", "ratelimit", "ratelimit-policy"],
+                expose_headers=["location", "retry-after", "ratelimit", "ratelimit-policy"],
             )
         return [_Rest(app)]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import psycopg
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 MEDIA_TYPE = "application/problem+json"
@@ -17,6 +18,7 @@ RETRY_S = 5
 _STATUS = {
     "WA0": 422,
     "WA031": 404,
+    "WA040": 404,
     "WA1": 409,
     "WA2": 409,
     "WA3": 403,
@@ -28,6 +30,8 @@ _STATUS = {
     "WA605": 403,
     "WA606": 422,
     "WA607": 409,
+    "WA621": 403,
+    "WA622": 403,
     "08": 503,
     "0A": 422,
     "22": 422,
@@ -73,8 +77,13 @@ _GENERAL = {
 }
 
 
-class Problem(Exception):  # noqa: N818
-    """An answer that is no success: status, code (an SQLSTATE or a word), what was wrong, the way out."""
+class Problem(HTTPException):
+    """An answer that is no success: status, code (an SQLSTATE or a word), what was wrong, the way out.
+
+    FastAPI lets exceptions of this kind through, also while it reads a body.
+    """
+
+    headers: dict[str, str]
 
     def __init__(
         self,
@@ -86,12 +95,10 @@ class Problem(Exception):  # noqa: N818
         headers: Mapping[str, str] | None = None,
         more: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(detail)
+        super().__init__(status, detail, dict(headers or {}))
         self.status = status
         self.code = code
-        self.detail = detail
         self.hint = hint
-        self.headers = dict(headers or {})
         self.more = dict(more or {})
         if status in (429, 503):
             self.headers.setdefault("retry-after", str(RETRY_S))

@@ -15,11 +15,12 @@ from starlette.responses import Response
 
 from pg_whatsapp import exposition
 from pg_whatsapp.api import models
+from pg_whatsapp.api.bodies import Route
 from pg_whatsapp.api.documents import operation
 from pg_whatsapp.api.problems import Problem
 from pg_whatsapp.api.service import Service
 
-router = APIRouter()
+router = APIRouter(route_class=Route)
 MOST_IN_A_BATCH = 10_000
 # Ten thousand take some ten seconds, on a busy machine a minute.
 BATCH_S = 120.0
@@ -32,7 +33,7 @@ IdempotencyKey = Annotated[
         description="A repetition with the same key and body does nothing more, and shows how it stands now.",
     ),
 ]
-Cursor = Annotated[str | None, Query(description="next of the page before.", max_length=200)]
+Cursor = Annotated[str | None, Query(description="next of the page before.", max_length=2000)]
 
 
 def service_of(request: Request) -> Service:
@@ -82,7 +83,9 @@ async def send(request: Request, message: models.Message, idempotency_key: Idemp
 @router.post("/messages/batch", tags=["messages"], **operation("send", models.Batch, 409))
 async def send_batch(
     request: Request,
-    messages: Annotated[list[Any], Field(min_length=1, max_length=MOST_IN_A_BATCH)],
+    messages: Annotated[
+        list[Any], Field(min_length=1, max_length=MOST_IN_A_BATCH, examples=[models.BATCH_EXAMPLE])
+    ],
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Queue up to 10,000 messages, each as for /send, with a verdict for each in their order."""
@@ -153,6 +156,9 @@ async def list_conversations(
     unread: bool | None = None,
     phone_number_id: str | None = None,
     closing_within_minutes: Annotated[int | None, Query(ge=1, le=1440)] = None,
+    assigned_to: Annotated[
+        str | None, Query(description="Who looks after it; empty: nobody.", max_length=200)
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Cursor = None,
 ) -> Response:
@@ -160,7 +166,7 @@ async def list_conversations(
     done = await service_of(request).call(
         request,
         "read",
-        "SELECT search_wa_conversations(%s, %s, %s, %s, %s, %s, %s)::text",
+        "SELECT search_wa_conversations(%s, %s, %s, %s, %s, %s, %s, %s)::text",
         search,
         state,
         unread,
@@ -168,6 +174,7 @@ async def list_conversations(
         timedelta(minutes=closing_within_minutes) if closing_within_minutes else None,
         limit,
         cursor,
+        assigned_to,
     )
     return answer(request, done)
 
@@ -210,16 +217,15 @@ async def get_send_options(
 
 @router.post("/normalize-phone", tags=["conversations"], **operation("read", models.PhoneNumber))
 async def normalize_phone(request: Request, number: models.PhoneText) -> Response:
-    """A phone number in E.164, as the database reads it."""
+    """A phone number in E.164; national forms are read by the region given, else by the organization's."""
     done = await service_of(request).call(
         request,
         "read",
-        "SELECT jsonb_build_object('phone', try_normalize_phone_e164(%s, %s, %s))::text"
-        if number.or_null
-        else "SELECT jsonb_build_object('phone', normalize_phone_e164(%s, %s, %s))::text",
+        "SELECT read_wa_phone_number(%s, %s, %s, %s)::text",
         number.phone,
         number.region,
         number.area_code,
+        number.or_null,
     )
     return answer(request, done)
 
@@ -313,9 +319,7 @@ async def get_opt_out(request: Request, phone: models.PhonePath) -> Response:
 
 
 @router.delete("/opt-outs/{phone}", tags=["consent"], **operation("admin", models.Changed, 404))
-async def lift_opt_out(
-    request: Request, phone: models.PhonePath, scope: Literal["marketing", "all"] = "all"
-) -> Response:
+async def lift_opt_out(request: Request, phone: models.PhonePath, scope: models.Scope = "all") -> Response:
     """Record a new consent, which lifts the opt-outs of its scope."""
     done = await service_of(request).call(
         request,
@@ -327,7 +331,7 @@ async def lift_opt_out(
     return answer(request, done)
 
 
-@router.get("/metrics", tags=["processes"], **operation("metrics", None))
+@router.get("/metrics", tags=["processes"], **operation("metrics", models.Metrics))
 async def get_metrics(request: Request) -> Response:
     """How the organization stands: queue, messages by day, conversations, templates, opt-outs, webhooks."""
     done = await service_of(request).call(request, "metrics", "SELECT get_wa_metrics()::text")

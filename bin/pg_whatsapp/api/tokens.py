@@ -17,6 +17,9 @@ _SHARED = ["HS256"]
 _PUBLIC = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
 LEAST_SECRET = 32
 LEEWAY_S = 30
+# The library's own, and what it lets through: an algorithm that is not for keys of the kind that the token
+# names, numbers that are none, nesting.
+_NOT_GOOD = (jwt.PyJWTError, ValueError, TypeError, ArithmeticError, RecursionError)
 
 
 class Issuer:
@@ -50,7 +53,7 @@ class Issuer:
                     "verify_aud": settings.jwt_audience is not None,
                 },
             )
-        except jwt.PyJWTError as error:
+        except _NOT_GOOD as error:
             raise Problem(401, "WA601", f"the token is not good: {type(error).__name__}") from None
         role = claims.get(settings.jwt_role_claim) or settings.jwt_role
         organization = claims.get(settings.jwt_organization_claim)
@@ -58,6 +61,8 @@ class Issuer:
         scopes = scopes.split() if isinstance(scopes, str) else scopes
         if not isinstance(role, str) or not isinstance(organization, str | None) or not _are_texts(scopes):
             raise Problem(401, "WA601", "the token names no database role, or claims of another form")
+        if not all(_is_holdable(text) for text in (claims["sub"], organization or "", role, *scopes)):
+            raise Problem(401, "WA601", "a claim of the token holds what no text of the database can")
         return str(claims["sub"]), organization, role, scopes
 
     def _key(self, token: str) -> Any:
@@ -68,6 +73,10 @@ class Issuer:
             if wanted is None or key.key_id == wanted:
                 return key.key
         raise jwt.InvalidKeyError("unknown key")
+
+
+def _is_holdable(text: str) -> bool:
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _are_texts(values: Any) -> bool:

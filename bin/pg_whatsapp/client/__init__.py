@@ -14,7 +14,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from pg_whatsapp.client import operations
+from pg_whatsapp.client import attending, operations
 from pg_whatsapp.client.methods import AsyncWay, Way, asynchronous, asynchronous_rows, sync, sync_rows
 from pg_whatsapp.client.operations import NewMessage
 from pg_whatsapp.client.results import NEVER, Page, Thread
@@ -96,8 +96,15 @@ class Client:
     get_send_options = sync(operations.get_send_options)
     search_conversations = sync(operations.search_conversations)
     get_conversation = sync(operations.get_conversation)
+    mark_read = sync(attending.mark_read)
+    assign_conversation = sync(attending.assign_conversation)
+    get_events = sync(attending.get_events)
+    ack_events = sync(attending.ack_events)
     list_templates = sync(operations.list_templates)
     create_template = sync(operations.create_template)
+    request_template_sync = sync(attending.request_template_sync)
+    request_template_submission = sync(attending.request_template_submission)
+    get_provider_call = sync(attending.get_provider_call)
     list_opt_outs = sync(operations.list_opt_outs)
     get_consent = sync(operations.get_consent)
     opt_out_contact = sync(operations.opt_out_contact)
@@ -170,8 +177,15 @@ class AsyncClient:
     get_send_options = asynchronous(operations.get_send_options)
     search_conversations = asynchronous(operations.search_conversations)
     get_conversation = asynchronous(operations.get_conversation)
+    mark_read = asynchronous(attending.mark_read)
+    assign_conversation = asynchronous(attending.assign_conversation)
+    get_events = asynchronous(attending.get_events)
+    ack_events = asynchronous(attending.ack_events)
     list_templates = asynchronous(operations.list_templates)
     create_template = asynchronous(operations.create_template)
+    request_template_sync = asynchronous(attending.request_template_sync)
+    request_template_submission = asynchronous(attending.request_template_submission)
+    get_provider_call = asynchronous(attending.get_provider_call)
     list_opt_outs = asynchronous(operations.list_opt_outs)
     get_consent = asynchronous(operations.get_consent)
     opt_out_contact = asynchronous(operations.opt_out_contact)

@@ -15,7 +15,7 @@ from psycopg import pq, sql
 from psycopg.rows import tuple_row
 
 from pg_whatsapp.client import failures
-from pg_whatsapp.client.operations import Call
+from pg_whatsapp.client.call import Call
 from pg_whatsapp.errors import ConfigError, InstallationError
 
 R = TypeVar("R")

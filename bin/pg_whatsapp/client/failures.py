@@ -20,6 +20,9 @@ _HINTS = {
     "42883": "Is the schema migrated to this release? bin/wa migrate does it.",
     "42P01": "Is the schema migrated to this release? bin/wa migrate does it.",
 }
+_ELSEWHERE = "Does the URL lead to bin/wa serve, and to nothing else?"
+# Half of a surrogate pair; in a header (key, user, idempotency_key) a letter that is not ASCII.
+_NO_TEXT = "a text holds what cannot be sent"
 # Answers without an SQLSTATE: the request was not understood, or did not come through.
 _WRONG = (400, 413, 415, 422)
 _UNREACHED = (502, 503, 504)
@@ -45,6 +48,8 @@ def of_database() -> Iterator[None]:
             # Of psycopg itself: a closed connection, a value or a connection string that it cannot take.
             raise errors.InputError(text) from error
         raise from_sqlstate(error.sqlstate, text, error.diag.message_hint) from error
+    except UnicodeError as error:
+        raise errors.InputError(_NO_TEXT) from error
 
 
 @contextmanager
@@ -61,6 +66,10 @@ def of_network() -> Iterator[None]:
         ) from error
     except httpx.InvalidURL as error:
         raise errors.InputError(f"not a URL: {error}") from error
+    except httpx.DecodingError as error:
+        raise errors.ApiError("the answer cannot be unpacked", _ELSEWHERE) from error
+    except UnicodeError as error:
+        raise errors.InputError(_NO_TEXT) from error
 
 
 def of_answer(answer: httpx.Response) -> errors.WaError:
@@ -85,6 +94,4 @@ def read(text: str | bytes) -> object:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise errors.ApiError(
-            "the answer is no JSON", "Does the URL lead to bin/wa serve, and to nothing else?"
-        ) from error
+        raise errors.ApiError("the answer is no JSON", _ELSEWHERE) from error

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import httpx
 
 from pg_whatsapp.client import failures
-from pg_whatsapp.client.operations import Call
+from pg_whatsapp.client.call import Call
 
 R = TypeVar("R")
 PREFIX = "/api/whatsapp"

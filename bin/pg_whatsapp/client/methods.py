@@ -6,7 +6,7 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from pg_whatsapp.client.operations import Call
+from pg_whatsapp.client.call import Call
 from pg_whatsapp.client.results import Page
 
 P = ParamSpec("P")

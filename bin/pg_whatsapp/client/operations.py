@@ -5,15 +5,13 @@ A method of the client is called as its SQL function, without wa.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Generic, Literal, LiteralString, Required, TypedDict, TypeVar
-from urllib.parse import quote
+from typing import Any, Literal, Required, TypedDict
 from uuid import UUID
 
 from pg_whatsapp.client import results
+from pg_whatsapp.client.call import Call, as_json, as_part, given
 from pg_whatsapp.client.results import (
     Batch,
     Consent,
@@ -32,25 +30,8 @@ from pg_whatsapp.client.results import (
 )
 from pg_whatsapp.errors import InputError
 
-R_co = TypeVar("R_co", covariant=True)
 Values = Sequence[Any] | Mapping[str, Any]
-Scope = Literal["marketing", "all"]
-
-
-@dataclass(frozen=True)
-class Call(Generic[R_co]):
-    """One operation with its values, both ways."""
-
-    #: One column of JSON; {s} is the schema of the extension.
-    statement: LiteralString
-    values: tuple[Any, ...]
-    method: str
-    #: Below /api/whatsapp.
-    path: str
-    read: Callable[[Any], R_co]
-    query: Mapping[str, Any] = field(default_factory=dict)
-    body: str | None = None
-    idempotency_key: str | None = None
+Scope = Literal["marketing", "utility", "authentication", "sms", "all"]
 
 
 class NewMessage(TypedDict, total=False):
@@ -78,37 +59,8 @@ class NewMessage(TypedDict, total=False):
     fallback_template_params: Values
     fallback_template_language: str
     customer_id: str
-
-
-def _simple(value: Any) -> Any:
-    if isinstance(value, datetime):
-        if value.tzinfo is None:
-            raise InputError(
-                f"the time {value.isoformat()} has no time zone",
-                "Give it one: datetime.now(UTC), or value.replace(tzinfo=…).",
-            )
-        return value.isoformat()
-    if isinstance(value, UUID):
-        return str(value)
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
-        return list(value)
-    raise InputError(
-        f"a {type(value).__name__} cannot be written as JSON", "Give text, numbers, lists or dicts."
-    )
-
-
-def _json(value: Any) -> str:
-    """Text for the database and for HTTP; raises InputError for what JSON cannot hold."""
-    try:
-        return json.dumps(value, default=_simple, allow_nan=False)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"the values cannot be written as JSON: {error}") from error
-
-
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
+    sent_by: str
+    sms_fallback_text: str
 
 
 def send_message(
@@ -133,6 +85,8 @@ def send_message(
     fallback_template_params: Values | None = None,
     fallback_template_language: str | None = None,
     customer_id: str | None = None,
+    sent_by: str | None = None,
+    sms_fallback_text: str | None = None,
     idempotency_key: str | None = None,
 ) -> Call[QueuedMessage]:
     """Queue a message: text, a template, or any other type with its content.
@@ -141,8 +95,8 @@ def send_message(
     as it is now. Raises PolicyError where WhatsApp's rules forbid it now (get_send_options() tells what may
     go), InputError for values that make no sense, ApiError for a key that was used with other values.
     """
-    body = _json(
-        _given(
+    body = as_json(
+        given(
             {
                 "phone": phone,
                 "message": message,
@@ -164,6 +118,8 @@ def send_message(
                 "fallback_template_params": fallback_template_params,
                 "fallback_template_language": fallback_template_language,
                 "customer_id": customer_id,
+                "sent_by": sent_by,
+                "sms_fallback_text": sms_fallback_text,
             }
         )
     )
@@ -180,7 +136,7 @@ def send_message(
 
 def send_messages(messages: Sequence[NewMessage], *, idempotency_key: str | None = None) -> Call[Batch]:
     """Queue up to 10,000 messages, with a verdict for each in their order; bad ones do not stop good ones."""
-    body = _json(messages)
+    body = as_json(messages)
     return Call(
         "SELECT {s}.send_wa_messages(%s::jsonb, %s)::text",
         (body, idempotency_key),
@@ -201,7 +157,7 @@ def get_message(message_id: UUID | int | str) -> Call[MessageDetails]:
         "SELECT {s}.get_wa_message(%s)::text",
         (str(message_id),),
         "GET",
-        f"/messages/{_part(message_id)}",
+        f"/messages/{as_part(message_id)}",
         read_as(MessageDetails),
     )
 
@@ -212,7 +168,7 @@ def cancel_message(message_id: UUID | str) -> Call[QueuedMessage]:
         "SELECT {s}.cancel_wa_message(%s::uuid)::text",
         (str(message_id),),
         "DELETE",
-        f"/messages/{_part(message_id)}",
+        f"/messages/{as_part(message_id)}",
         read_as(QueuedMessage),
     )
 
@@ -223,9 +179,9 @@ def get_send_options(phone: str, phone_number_id: str | None = None) -> Call[Sen
         "SELECT {s}.get_wa_send_options(%s, %s)::text",
         (phone, phone_number_id),
         "GET",
-        f"/conversations/{_part(phone)}/send-options",
+        f"/conversations/{as_part(phone)}/send-options",
         read_as(SendOptions),
-        query=_given({"phone_number_id": phone_number_id}),
+        query=given({"phone_number_id": phone_number_id}),
     )
 
 
@@ -236,27 +192,30 @@ def search_conversations(
     is_unread: bool | None = None,
     phone_number_id: str | None = None,
     closing_within_minutes: int | None = None,
+    assigned_to: str | None = None,
     limit: int = 50,
     cursor: str | None = None,
 ) -> Call[Page[Conversation]]:
     """Conversations, that with the latest message first, at most 200 a page.
 
-    search is a number, a part of one, a name, or words of a message.
+    search is a number, a part of one, a name, or words of a message. assigned_to is who looks after it, the
+    empty text nobody.
     """
     closing = None if closing_within_minutes is None else timedelta(minutes=closing_within_minutes)
     return Call(
-        "SELECT {s}.search_wa_conversations(%s, %s, %s, %s, %s, %s, %s)::text",
-        (search, state, is_unread, phone_number_id, closing, limit, cursor),
+        "SELECT {s}.search_wa_conversations(%s, %s, %s, %s, %s, %s, %s, %s)::text",
+        (search, state, is_unread, phone_number_id, closing, limit, cursor, assigned_to),
         "GET",
         "/conversations",
         read_page("conversations", Conversation),
-        query=_given(
+        query=given(
             {
                 "search": search,
                 "state": state,
                 "unread": is_unread,
                 "phone_number_id": phone_number_id,
                 "closing_within_minutes": closing_within_minutes,
+                "assigned_to": assigned_to,
                 "limit": limit,
                 "cursor": cursor,
             }
@@ -272,9 +231,9 @@ def get_conversation(
         "SELECT {s}.get_wa_conversation(%s, %s, %s, %s)::text",
         (phone, limit, cursor, phone_number_id),
         "GET",
-        f"/conversations/{_part(phone)}",
+        f"/conversations/{as_part(phone)}",
         results.read_thread,
-        query=_given({"limit": limit, "cursor": cursor, "phone_number_id": phone_number_id}),
+        query=given({"limit": limit, "cursor": cursor, "phone_number_id": phone_number_id}),
     )
 
 
@@ -292,7 +251,7 @@ def list_templates(
         "GET",
         "/templates",
         read_page("templates", Template),
-        query=_given({"approval_status": approval_status, "name": name, "limit": limit, "cursor": cursor}),
+        query=given({"approval_status": approval_status, "name": name, "limit": limit, "cursor": cursor}),
     )
 
 
@@ -309,8 +268,8 @@ def create_template(
     idempotency_key: str | None = None,
 ) -> Call[Template]:
     """Make a draft of a template, UTILITY in English unless said otherwise; InputError if there is one."""
-    body = _json(
-        _given(
+    body = as_json(
+        given(
             {
                 "name": name,
                 "body_text": body_text,
@@ -342,7 +301,7 @@ def list_opt_outs(*, limit: int = 100, cursor: str | None = None) -> Call[Page[O
         "GET",
         "/opt-outs",
         read_page("opt_outs", OptOut),
-        query=_given({"limit": limit, "cursor": cursor}),
+        query=given({"limit": limit, "cursor": cursor}),
     )
 
 
@@ -352,7 +311,7 @@ def get_consent(phone: str) -> Call[Consent]:
         "SELECT {s}.get_wa_consent(%s)::text",
         (phone,),
         "GET",
-        f"/opt-outs/{_part(phone)}",
+        f"/opt-outs/{as_part(phone)}",
         read_as(Consent),
     )
 
@@ -365,7 +324,7 @@ def opt_out_contact(phone: str, scope: Scope = "marketing", *, reason: str | Non
         "POST",
         "/opt-outs",
         _changed,
-        body=_json(_given({"phone": phone, "scope": scope, "reason": reason})),
+        body=as_json(given({"phone": phone, "scope": scope, "reason": reason})),
     )
 
 
@@ -375,7 +334,7 @@ def opt_in_contact(phone: str, scope: Scope = "marketing") -> Call[bool]:
         "SELECT to_jsonb({s}.opt_in_wa_contact(%s, %s, 'api'))::text",
         (phone, scope),
         "DELETE",
-        f"/opt-outs/{_part(phone)}",
+        f"/opt-outs/{as_part(phone)}",
         _changed,
         query={"scope": scope},
     )
@@ -411,7 +370,7 @@ def create_media_signature(
         "POST",
         "/media-links",
         read_as(MediaLink),
-        body=_json(
+        body=as_json(
             {
                 "message_id" if media_id is None else "media_id": file,
                 "max_access": max_access,
@@ -422,36 +381,31 @@ def create_media_signature(
 
 
 def normalize_phone_e164(phone: str, *, region: str | None = None, area_code: str | None = None) -> Call[str]:
-    """A phone number in E.164; raises InputError for what is none. region reads national forms."""
-    return _normalize("normalize_phone_e164", phone, region, area_code, _phone)
+    """A phone number in E.164; raises InputError for what is none.
+
+    National forms are read by the region given (ISO 3166), else by the organization's.
+    """
+    return _normalize(phone, region, area_code, is_strict=True)
 
 
 def try_normalize_phone_e164(
     phone: str, *, region: str | None = None, area_code: str | None = None
 ) -> Call[str | None]:
     """As normalize_phone_e164(), with None for what is no phone number."""
-    return _normalize("try_normalize_phone_e164", phone, region, area_code, _phone)
+    return _normalize(phone, region, area_code, is_strict=False)
 
 
-def _normalize(
-    function: Literal["normalize_phone_e164", "try_normalize_phone_e164"],
-    phone: str,
-    region: str | None,
-    area_code: str | None,
-    read: Callable[[Any], R_co],
-) -> Call[R_co]:
-    asked = _given({"phone": phone, "region": region, "area_code": area_code})
-    if function == "try_normalize_phone_e164":
+def _normalize(phone: str, region: str | None, area_code: str | None, *, is_strict: bool) -> Call[Any]:
+    asked = given({"phone": phone, "region": region, "area_code": area_code})
+    if not is_strict:
         asked["or_null"] = True
     return Call(
-        "SELECT jsonb_build_object('phone', {s}.normalize_phone_e164(%s, %s, %s))::text"
-        if function == "normalize_phone_e164"
-        else "SELECT jsonb_build_object('phone', {s}.try_normalize_phone_e164(%s, %s, %s))::text",
-        (phone, region, area_code),
+        "SELECT {s}.read_wa_phone_number(%s, %s, %s, %s)::text",
+        (phone, region, area_code, not is_strict),
         "POST",
         "/normalize-phone",
-        read,
-        body=_json(asked),
+        _phone,
+        body=as_json(asked),
     )
 
 
@@ -461,7 +415,3 @@ def _phone(value: Any) -> Any:
 
 def _changed(value: Any) -> bool:
     return bool(value["changed"] if isinstance(value, dict) else value)
-
-
-def _part(value: object) -> str:
-    return quote(str(value), safe="")

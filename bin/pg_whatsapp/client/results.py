@@ -1,4 +1,7 @@
-"""What the client returns: the objects of the HTTP API, with ids as UUID and times in UTC."""
+"""What the client returns: the objects of the HTTP API, with ids as UUID and times in UTC.
+
+The document of the HTTP API is made of the same (api/answers.py).
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,32 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from types import UnionType
-from typing import Any, Generic, TypedDict, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    TypedDict,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 from uuid import UUID
 
 T = TypeVar("T")
 #: A time that never comes: what the database calls infinity.
 NEVER = datetime.max.replace(tzinfo=UTC)
+_NEVER_IN_JSON = Literal["infinity"]
 
 
 class QueuedMessage(TypedDict):
     """A message of the queue."""
 
     id: UUID
-    #: pending, sending, sent, failed or cancelled.
-    status: str
+    status: Annotated[str, "pending, sending, sent, failed or cancelled."]
     phone: str
     type: str
     text_body: str | None
@@ -31,11 +46,14 @@ class QueuedMessage(TypedDict):
     reply_to: str | None
     priority: str
     scheduled_at: datetime
-    #: NEVER where it does not expire.
-    expires_at: datetime | None
+    expires_at: Annotated[
+        datetime | None, "infinity (in Python NEVER) where it does not expire.", _NEVER_IN_JSON
+    ]
     phone_number_id: str | None
     reference: str | None
     customer_id: str | None
+    sent_by: str | None
+    sms_fallback_text: str | None
     metadata: dict[str, Any]
     wa_message_id: str | None
     error_code: str | None
@@ -50,8 +68,7 @@ class LedgerMessage(TypedDict):
 
     id: int
     queue_id: UUID | None
-    #: inbound or outbound.
-    direction: str
+    direction: Literal["inbound", "outbound"]
     phone: str | None
     user_id: str | None
     phone_number_id: str | None
@@ -83,7 +100,9 @@ class Explanation(TypedDict):
 
     status: str
     reason: str | None
-    held_until: datetime | None
+    held_until: Annotated[
+        datetime | None, "infinity (in Python NEVER) where no time ends it.", _NEVER_IN_JSON
+    ]
     explanation: str | None
     hint: str | None
 
@@ -100,10 +119,8 @@ class MessageDetails(TypedDict):
 class Verdict(TypedDict):
     """What became of one message of a batch."""
 
-    #: Its place, from 1.
-    n: int
-    #: None where it was refused.
-    id: UUID | None
+    n: Annotated[int, "Its place, from 1."]
+    id: Annotated[UUID | None, "Null where it was refused."]
     status: str
     error_sqlstate: str | None
     error: str | None
@@ -155,9 +172,9 @@ class Conversation(TypedDict):
     user_id: str | None
     customer_name: str | None
     phone_number_id: str
-    #: active, waiting, completed or expired.
-    state: str
+    state: Literal["active", "waiting", "completed", "expired"]
     unread_count: int
+    assigned_to: Annotated[str | None, "Who looks after it."]
     is_within_24h: bool
     is_sendable: bool
     window_expires_at: datetime | None
@@ -173,8 +190,7 @@ class Template(TypedDict):
     name: str
     language: str
     category: str
-    #: pending, approved or rejected.
-    approval_status: str
+    approval_status: Annotated[str, "pending, approved or rejected."]
     status: str
     rejected_reason: str | None
     provider_template_id: str | None
@@ -247,14 +263,79 @@ class Metrics(TypedDict):
 
 
 class MediaLink(TypedDict):
-    """A link to a file."""
+    """A link to a file. The token is told only here."""
 
     id: UUID
     token: str
     path: str
-    #: The path, behind the public_url of the organization or else the installation where one is set.
-    url: str
+    url: Annotated[str, "The path, behind public_url where one is set."]
     expires_at: datetime
+
+
+class MarkedRead(TypedDict):
+    """A conversation that was marked as read."""
+
+    conversation_id: int
+    phone_number_id: str
+    marked: Annotated[int, "How many messages were unread."]
+    call_id: Annotated[UUID | None, "Its provider call; null: the provider need not know."]
+
+
+class Assigned(TypedDict):
+    """A conversation that was assigned."""
+
+    conversation_id: int
+    phone_number_id: str
+    former: Annotated[str | None, "Who had it before."]
+
+
+class ProviderCall(TypedDict):
+    """A call of the provider beside sending."""
+
+    id: UUID
+    kind: Annotated[str, "As mark_read, sync_templates, submit_templates, set_profile."]
+    phone_number_id: str
+    state: Literal["pending", "done", "failed"]
+    attempts: int
+    next_attempt_at: datetime | None
+    give_up_at: datetime
+    http_status: int | None
+    error: str | None
+    result: Annotated[dict[str, Any] | None, "Of templates: the account, and how many or which."]
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class Event(TypedDict):
+    """Something that happened, with its message or conversation as it is now."""
+
+    position: int
+    kind: Literal["message", "status", "conversation"]
+    status: str | None
+    occurred_at: datetime
+    message_id: int | None
+    queue_id: UUID | None
+    reference: str | None
+    wa_message_id: str | None
+    direction: str | None
+    message_type: str | None
+    contact_id: int | None
+    phone_e164: str | None
+    user_id: str | None
+    phone_number_id: str | None
+    content_text: str | None
+    content: Any
+    error_code: int | None
+    error_title: str | None
+    conversation_id: int | None
+    assigned_to: str | None
+
+
+class Events(TypedDict):
+    """What comes after what a consumer has acknowledged."""
+
+    events: list[Event]
+    position: Annotated[int | None, "To be acknowledged once all are dealt with; null: none."]
 
 
 @dataclass(frozen=True)

@@ -389,7 +389,8 @@ BEGIN
         SELECT e.* INTO v_event FROM ai_events e
         WHERE e.organizer_id = v_task.organizer_id AND e.id = v_task.event_id;
         v_ends_at := least(v_event.start_date, CASE WHEN v_task.metadata ? 'reminder_days'
-            THEN _wa_local_day_end(v_task.scheduled_for, v_event.time_zone) END);
+            -- Without its zone the task itself fails, and stops no other.
+            THEN _wa_local_day_end(v_task.scheduled_for, _wa_known_zone(v_event.time_zone, 'UTC')) END);
         IF v_task.task_type <> 'send_update' AND v_task.scheduled_for < v_event.start_date
             AND v_ends_at <= clock_timestamp()
         THEN

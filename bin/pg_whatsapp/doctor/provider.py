@@ -1,4 +1,4 @@
-"""What `wa doctor` asks of the provider: whether each number's token is good, and what time it is there."""
+"""What `wa doctor` asks of providers: whether each number's token is good, and what time it is there."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import httpx
 from pg_whatsapp.config import Settings
 from pg_whatsapp.credentials import Credentials, Endpoint
 from pg_whatsapp.db import Link
+from pg_whatsapp.providers import PROVIDERS
 from pg_whatsapp.secrets import SecretBox
 from pg_whatsapp.transport import open_transport, parse_answer, read_body
 
 TIMEOUT_S = 10.0
 AT_ONCE = 10
-FIELDS = "id,status,health_status"
 # Meta's error codes (reference of the Graph API): access token expired, revoked or malformed.
 TOKEN_CODES = {0, 190}
 RIGHTS_CODES = {3, 10, 100, 200}
@@ -29,6 +29,7 @@ class Number(NamedTuple):
     organization: str
     phone_number_id: str
     provider: str
+    account: str
 
 
 class Answer(NamedTuple):
@@ -41,10 +42,14 @@ class Answer(NamedTuple):
     problem: str | None
     hint: str | None = None
     skew_s: float | None = None
+    is_asked: bool = True
 
 
 async def ask(settings: Settings, box: SecretBox | None, numbers: list[Number]) -> list[Answer]:
-    """Ask about each number with the token that a dispatcher would use for it; sends nothing."""
+    """Ask about each number with the token that a dispatcher would use for it; sends nothing.
+
+    Of a provider that tells nothing of its numbers it is seen whether there is a token of the right form.
+    """
     credentials = Credentials(settings, box)
     link = Link(settings.conninfo, "doctor tokens")
     link.give_up_at = time.monotonic()
@@ -53,14 +58,17 @@ async def ask(settings: Settings, box: SecretBox | None, numbers: list[Number]) 
 
     async def one(number: Number) -> Answer:
         async with room:
-            endpoint = credentials.endpoint(*number)
-            if endpoint is None:
-                return Answer(
-                    number,
-                    "no token that can be used",
-                    f"bin/wa secrets set access_token --number {number.phone_number_id}",
-                )
-            return await _ask_one(http, number, endpoint)
+            kind = PROVIDERS.get(number.provider)
+            path = kind.question(number.phone_number_id) if kind else None
+            how = f"bin/wa secrets set access_token --number {number.phone_number_id}"
+            key = (number.organization, number.phone_number_id, number.provider)
+            endpoint, token = credentials.endpoint(*key), credentials.token(*key)
+            if kind is None or endpoint is None or token is None:
+                return Answer(number, "no token that can be used", how, is_asked=path is not None)
+            if path is None:
+                problem, way_out = kind.misfit(number.account, token) or (None, None)
+                return Answer(number, problem, way_out, is_asked=False)
+            return await _ask_one(http, number, endpoint, path)
 
     try:
         await credentials.refresh(link)
@@ -70,10 +78,10 @@ async def ask(settings: Settings, box: SecretBox | None, numbers: list[Number]) 
         await http.aclose()
 
 
-async def _ask_one(http: httpx.AsyncBaseTransport, number: Number, endpoint: Endpoint) -> Answer:
+async def _ask_one(http: httpx.AsyncBaseTransport, number: Number, endpoint: Endpoint, path: str) -> Answer:
     request = httpx.Request(
         "GET",
-        endpoint.url(f"/{number.phone_number_id}?fields={FIELDS}"),
+        endpoint.url(path),
         headers=endpoint.headers,
         extensions={"timeout": {"read": TIMEOUT_S}},
     )
