@@ -45,9 +45,9 @@ uninstall: uninstall-python
 uninstall-python:
 	rm -rf '$(DESTDIR)$(datadir)/$(EXTENSION)'
 
-## installcheck: run the pgTAP suite on the server that PGHOST, PGPORT and PGUSER name
+## installcheck: run the pgTAP suite, or FILES of it, on the server that PGHOST, PGPORT and PGUSER name
 installcheck:
-	bin/installcheck
+	bin/installcheck $(FILES)
 
 ## setup: install what is missing and make .venv; creates and touches no server of yours
 setup:

@@ -248,7 +248,8 @@ COMMENT ON COLUMN wa_templates.variable_mapping IS
 '"customer.name"}, a path with dots. A parameter that is not listed is looked for by its own name.';
 
 -- What takes values in its body only. The trigger knows nothing of it yet, and order_details as little.
-ALTER TABLE wa_templates ADD COLUMN is_plain boolean NOT NULL DEFAULT false;
+-- Without a default at first, see README.md.
+ALTER TABLE wa_templates ADD COLUMN is_plain boolean;
 COMMENT ON COLUMN wa_templates.is_plain IS
 'Derived: whether only its body takes values, so that nothing else need be looked at when it is sent.';
 ALTER TABLE wa_templates DISABLE TRIGGER derive;
@@ -273,6 +274,7 @@ UPDATE wa_templates t SET
                 OR c.value #>> '{limited_time_offer,has_expiration}' = 'true'
         );
 ALTER TABLE wa_templates ENABLE TRIGGER derive;
+ALTER TABLE wa_templates ALTER COLUMN is_plain SET DEFAULT false, ALTER COLUMN is_plain SET NOT NULL;
 CREATE INDEX wa_message_statuses_occurred_at_idx ON wa_message_statuses USING brin (occurred_at);
 ALTER TABLE wa_organizations
 ADD COLUMN time_zone text NOT NULL DEFAULT 'UTC',

@@ -21,8 +21,19 @@ class Authority:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "an authority of tests")])
-        made = self._build(self._name, self._key).add_extension(
-            x509.BasicConstraints(ca=True, path_length=None), critical=True
+        usage = {
+            "digital_signature": False,
+            "content_commitment": False,
+            "key_encipherment": False,
+            "data_encipherment": False,
+            "key_agreement": False,
+            "encipher_only": False,
+            "decipher_only": False,
+        }
+        made = (
+            self._build(self._name, self._key)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(x509.KeyUsage(key_cert_sign=True, crl_sign=True, **usage), critical=True)
         )
         self.path = folder / "authority.pem"
         self.path.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(_PEM))
@@ -42,6 +53,12 @@ class Authority:
 
     def server(self, name: str) -> ssl.SSLContext:
         """What a server of that name needs."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate(name))
+        return context
+
+    def certificate(self, name: str) -> Path:
+        """A certificate of that name, with its key, in a file."""
         key = ec.generate_private_key(ec.SECP256R1())
         made = (
             self._build(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key)
@@ -53,10 +70,11 @@ class Authority:
         path = self._folder / f"{name}.pem"
         private = key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         path.write_bytes(private + made.sign(self._key, hashes.SHA256()).public_bytes(_PEM))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(path)
-        return context
+        return path
 
     def client(self) -> ssl.SSLContext:
         """What trusts this authority and no other."""
-        return ssl.create_default_context(cafile=str(self.path))
+        context = ssl.create_default_context(cafile=str(self.path))
+        # As Python does by itself from 3.13 on.
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context

@@ -192,3 +192,9 @@ def deliveries(database: Database, subscription: str) -> dict[str, int]:
         subscription,
     )
     return {row["state"]: row["count"] for row in rows}
+
+
+def drain(database: Database, **env: str) -> None:
+    """Push what is due and end."""
+    done = wa("dispatch", "--only", "events", "--drain", database=database, **{"WA_SECRET_KEY": KEY} | env)
+    assert done.returncode == 0, done.stderr

@@ -138,10 +138,11 @@ class Producer:
             with self.database.connect(user="fault_app") as connection:
                 connection.execute(
                     "INSERT INTO wa_outbound_queue (idempotency_key, phone_number_id, phone, text_body,"
-                    " template_name, template_language, template_params, expires_at)"
-                    " SELECT m.key, m.number, m.phone, m.text, m.template, m.language, m.params, 'infinity'"
+                    " template_name, template_language, template_params, on_unknown, expires_at)"
+                    " SELECT m.key, m.number, m.phone, m.text, m.template, m.language, m.params,"
+                    " m.on_unknown, 'infinity'"
                     " FROM jsonb_to_recordset(%s) AS m (key text, number text, phone text, text text,"
-                    " template text, language text, params jsonb)"
+                    " template text, language text, params jsonb, on_unknown text)"
                     " ON CONFLICT (organization_id, idempotency_key) DO NOTHING",
                     (json.dumps(batch),),
                 )
@@ -158,13 +159,15 @@ def _batches(messages: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         yield messages[start : start + _BATCH]
 
 
-def make_messages(count: int, chance: random.Random) -> list[dict[str, Any]]:
+def make_messages(
+    count: int, chance: random.Random, numbers: tuple[str, ...] = NUMBERS
+) -> list[dict[str, Any]]:
     """That many messages: six in ten templates, three free-form, one a code; recipients get several."""
     messages: list[dict[str, Any]] = []
     for n in range(count):
         kind = n % 10
         place = chance.randrange(WRITERS if kind < 3 else RECIPIENTS)
-        number = NUMBERS[place % len(NUMBERS)]
+        number = numbers[place % len(numbers)]
         message: dict[str, Any] = {
             "key": f"message-{n}",
             "number": number,
@@ -185,36 +188,44 @@ def writer(place: int) -> str:
     return f"+1555{3000000 + place}"
 
 
-def prepare(database: Database, *, on_unknown: str, grace: str) -> None:
-    """Register numbers and roles; an unknown outcome is decided by on_unknown after the grace."""
+def prepare(
+    database: Database,
+    *,
+    grace: str,
+    numbers: tuple[str, ...] = NUMBERS,
+    provider: str = "meta",
+) -> None:
+    """Register numbers and roles; an unknown outcome fails after the grace, unless a message says else."""
     for group in ("wa_app", "wa_dispatcher", "wa_receiver"):
         database.query(f"CREATE ROLE fault_{group.removeprefix('wa_')} LOGIN IN ROLE {group}")
     database.query("SELECT adopt_wa_database()")
-    for place, number in enumerate(NUMBERS):
+    for place, number in enumerate(numbers):
         database.query(
-            "SELECT register_wa_phone_number(%s, %s, %s, throughput => %s)",
-            number, f"+1555078388{place}", WABA, THROUGHPUT,
+            "SELECT register_wa_phone_number(%s, %s, %s, %s, throughput => %s)",
+            number, f"+1555078388{place}", WABA, provider, THROUGHPUT,
         )  # fmt: skip
     database.query(
-        "UPDATE wa_organizations SET rate_limit_per_minute = NULL, on_unknown = %s, unknown_grace = %s,"
+        "UPDATE wa_organizations SET rate_limit_per_minute = NULL, on_unknown = 'fail', unknown_grace = %s,"
         " unknown_grace_silent = interval '10 minutes'",
-        on_unknown, grace,
+        grace,
     )  # fmt: skip
 
 
-def let_customers_write(simulator: SimulatorProcess, database: Database) -> None:
+def let_customers_write(
+    simulator: SimulatorProcess, database: Database, numbers: tuple[str, ...] = NUMBERS
+) -> None:
     """Open the windows that free-form messages need, by webhooks."""
     for place in range(WRITERS):
-        number = NUMBERS[place % len(NUMBERS)]
+        number = numbers[place % len(numbers)]
         said = simulator.post("customer", number=number, phone=writer(place), text="Hello?")
         assert said["delivered"]
     opened = "SELECT count(*) AS n FROM wa_conversation_windows"
     wait_until(lambda: database.query(opened)[0]["n"] == WRITERS, 60)
 
 
-def let_it_fail(simulator: SimulatorProcess, every: int) -> None:
-    """Put every way to fail in force, each for one request in so many."""
-    simulator.post("faults", faults=[{**mode, "every": every} for mode in MODES])
+def let_it_fail(simulator: SimulatorProcess, every: int, modes: tuple[dict[str, Any], ...] = MODES) -> None:
+    """Put every way to fail in force, each for one request in so many unless it says itself."""
+    simulator.post("faults", faults=[{"every": every, **mode} for mode in modes])
 
 
 def journal(simulator: SimulatorProcess) -> list[dict[str, Any]]:
@@ -272,10 +283,15 @@ class Balance:
             and (key in self.accepted or row["status"] == "sent")
         ]
 
-    @property
-    def codes(self) -> dict[str, int]:
-        """Failed rows by reason."""
-        return dict(Counter(row["error_code"] for row in self.rows.values() if row["status"] == "failed"))
+    def codes(self, on_unknown: str | None = None) -> dict[str, int]:
+        """Failed rows that ask for this with an unknown outcome, by reason."""
+        return dict(
+            Counter(
+                row["error_code"]
+                for row in self.rows.values()
+                if row["status"] == "failed" and row["on_unknown"] == on_unknown
+            )
+        )
 
 
 def draw_balance(database: Database, simulator: SimulatorProcess) -> Balance:
@@ -284,7 +300,7 @@ def draw_balance(database: Database, simulator: SimulatorProcess) -> Balance:
     for entry in journal(simulator):
         accepted.setdefault(entry["callback"].split(":")[1], []).append(entry)
     rows = database.query(
-        "SELECT id::text, status, error_code, last_error, wa_message_id FROM wa_outbound_queue"
+        "SELECT id::text, status, error_code, last_error, wa_message_id, on_unknown FROM wa_outbound_queue"
     )
     return Balance({row["id"]: row for row in rows}, accepted)
 

@@ -30,7 +30,7 @@ sys.exit(run("127.0.0.1", options.pop("port", 0), Path(sys.argv[1]),
 """
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """What ``condition`` returns once it is true; AssertionError when that takes too long."""
     deadline = time.monotonic() + seconds
     while not (result := condition()):

@@ -67,6 +67,27 @@ def _fail(db: Database, tenant: Tenant) -> None:
         "SELECT _wa_keep_results(%s, %s::jsonb, '22003', %s)", tenant.id, json.dumps([result]), tenant.secret
     )
     db.query("SELECT share_wa_app(%s, %s)", tenant.id, tenant.id)
+    db.query("SELECT seal_wa_audit_log()")
+    db.query("SELECT _wa_audit_rejection(%s, %s, %s, 1)", tenant.id, tenant.secret, tenant.secret)
+    db.query(
+        "INSERT INTO wa_retention_marks (organization_id, kind, place) VALUES (%s, 'messages', 0)", tenant.id
+    )
+    db.query(
+        "INSERT INTO wa_archive_files (organization_id, kind, number, location, name)"
+        " VALUES (%s, 'messages', 1, '/srv', %s)",
+        tenant.id,
+        tenant.secret,
+    )
+    db.query(
+        "INSERT INTO wa_retention_stragglers (organization_id, kind, queue_id, name)"
+        " VALUES (%s, 'archive', gen_random_uuid(), %s)",
+        tenant.id,
+        tenant.secret,
+    )
+    db.query(
+        "INSERT INTO wa_archive_keys (organization_id, contact_id, key) VALUES (%s, 1, sha256('x'))",
+        tenant.id,
+    )
 
 
 def _fill(db: Database, tenant: Tenant, services: dict[str, str]) -> None:
@@ -81,6 +102,10 @@ def _fill(db: Database, tenant: Tenant, services: dict[str, str]) -> None:
         admin.execute("SELECT set_wa_secret('access_token', NULL, %s, 'key', 'print')", (SEALED,))
         admin.execute("SELECT trigger_wa_panic(%s, %s)", (secret, tenant.id))
         admin.execute("SELECT resolve_wa_panic(%s)", (tenant.id,))
+        admin.execute("INSERT INTO wa_keywords (word, meaning) VALUES (%s, 'stop')", (f"no {secret}",))
+        admin.execute(
+            "INSERT INTO wa_consent_texts (scope, language, body) VALUES ('all', 'en', %s)", (secret,)
+        )
         _fill_history(admin, secret)
     with db.connect(user=tenant.role, row_factory=dict_row) as app:
         for category in ("UTILITY", "MARKETING"):
@@ -93,6 +118,7 @@ def _fill(db: Database, tenant: Tenant, services: dict[str, str]) -> None:
         queued = [_queue(app, tenant) for _ in range(2)]
         app.execute("SELECT opt_out_wa_contact(%s, 'marketing', %s)", (tenant.phone, secret))
         app.execute("SELECT opt_in_wa_contact(%s, 'all', %s)", ("+54915000" + tenant.phone[-4:], secret))
+        app.execute("SELECT request_wa_opt_in(%s, p_source => %s)", ("+54915000" + tenant.phone[-4:], secret))
         _automate(app, tenant)
         app.execute("SELECT create_wa_api_key(%s, %s, p_requests_per_minute => 9)", (secret, tenant.role))
         app.execute("SELECT begin_wa_idempotent_request(%s, 'x', sha256('x'))", (secret,))
@@ -155,8 +181,13 @@ def _fill(db: Database, tenant: Tenant, services: dict[str, str]) -> None:
     )
     with db.connect(user=tenant.role, row_factory=dict_row) as app:
         app.execute("SELECT * FROM read_wa_events(%s)", (secret,))
+        app.execute(
+            "SELECT mark_wa_read(%s), assign_wa_conversation(%s, %s)", (tenant.phone, tenant.phone, secret)
+        )
+        app.execute("SELECT request_wa_template_sync()")
         tenant.queue_id = str(_queue(app, tenant))
         _hold_event(app, tenant)
+        _erase(app, tenant)
     (found,) = db.query(
         "SELECT c.id AS contact, n.id AS number, f.message_id AS message FROM wa_contacts AS c"
         " JOIN wa_phone_numbers AS n USING (organization_id) JOIN wa_media AS f USING (organization_id)"
@@ -172,6 +203,41 @@ def _fill(db: Database, tenant: Tenant, services: dict[str, str]) -> None:
         " VALUES (%s, %s, 'recipient', %s, 'in_order', clock_timestamp()) ON CONFLICT DO NOTHING",
         tenant.id,
         tenant.number_id,
+        tenant.contact_id,
+    )
+    _rule(db, tenant)
+
+
+def _rule(db: Database, tenant: Tenant) -> None:
+    """Hours and caps that hold none of its messages back, and people."""
+    for statement in (
+        "INSERT INTO wa_quiet_hours (organization_id, channel, from_time, to_time)"
+        " VALUES (%s, 'sms', '21:00', '08:00')",
+        "INSERT INTO wa_quiet_days (organization_id, day, name) VALUES (%s, '2026-01-01', 'New Year')",
+        "INSERT INTO wa_zone_prefixes (organization_id, prefix, time_zone) VALUES (%s, '+999', 'UTC')",
+        "INSERT INTO wa_contact_caps (organization_id, purpose, messages, days) VALUES (%s, 'all', 1000, 7)",
+        "INSERT INTO wa_role_overrides VALUES (%s, 'sales', 'admin', true)",
+        "INSERT INTO wa_volume_tiers (organization_id, waba_id, category, region, month, tier, volume_from,"
+        " told_at) VALUES (%s, 'x', 'utility', 'India', '2026-10-01', '1:100', 1, now())",
+    ):
+        db.query(statement, tenant.id)
+    db.query(
+        "INSERT INTO wa_users (organization_id, display_name, role, external_id, phone_e164)"
+        " VALUES (%s, %s, 'sales', %s, %s)",
+        tenant.id,
+        tenant.secret,
+        tenant.secret,
+        tenant.phone,
+    )
+    db.query(
+        "INSERT INTO wa_sms_fallbacks (organization_id, queue_id, cause, state, due_at)"
+        " VALUES (%s, gen_random_uuid(), 'failed', 'not_sent', now())",
+        tenant.id,
+    )
+    db.query(
+        "INSERT INTO wa_contact_cool_offs (organization_id, contact_id, until, error_code)"
+        " VALUES (%s, %s, now() + interval '1 day', 131049)",
+        tenant.id,
         tenant.contact_id,
     )
 
@@ -200,6 +266,14 @@ def _automate(app: psycopg.Connection[dict[str, Any]], tenant: Tenant) -> None:
         "gen_random_uuid(), %s, ARRAY['message'], %s, 'key', 'print'))",
         (f"https://{secret}.example/", SEALED),
     )
+
+
+def _erase(app: psycopg.Connection[dict[str, Any]], tenant: Tenant) -> None:
+    """Somebody is erased, and the customer is held."""
+    other = "+54915111" + tenant.phone[-4:]
+    app.execute("SELECT opt_in_wa_contact(%s, 'all', 'form')", (other,))
+    app.execute("SELECT erase_wa_contact(%s, %s)", (other, tenant.secret))
+    app.execute("SELECT hold_wa_contact(%s, %s)", (tenant.phone, tenant.secret))
 
 
 def _fill_history(admin: psycopg.Connection[Any], secret: str) -> None:

@@ -17,6 +17,8 @@ from bench import (
     against,
     api,
     arrivals,
+    audit,
+    crowd,
     drain,
     held,
     history,
@@ -25,6 +27,7 @@ from bench import (
     insert,
     memory,
     pickup,
+    retention,
     shapes,
     snapshot,
     waiting,
@@ -43,12 +46,15 @@ FIGURES: dict[str, Figure] = {
     "bulk": insert.bulk,
     "snapshot": snapshot.old_snapshot,
     "webhooks": http_load.webhooks,
+    "crowd": crowd.crowd,
     "memory": memory.memory,
     "shapes": shapes.shapes,
     "arrivals": arrivals.arrivals,
     "hostile": hostile.hostile,
     "api": api.api,
+    "audit": audit.sealing,
     "history": history.history,
+    "retention": retention.retention,
 }
 #: The figures that can be measured in part.
 CASES: dict[str, list[str]] = {

@@ -84,7 +84,7 @@ async def post_all(url: str, bodies: list[bytes], secret: str = "", key: str = "
     """POST each body once over 64 connections; Unix times of the first request and the last answer."""
     target = urlsplit(url)
     host, port = target.hostname or "", target.port or 80
-    requests = iter([_request(target.netloc, target.path, body, secret, key) for body in bodies])
+    requests = iter([request(target.netloc, target.path, body, secret, key) for body in bodies])
     loop = asyncio.get_running_loop()
     started = time()
     clients = []
@@ -101,7 +101,8 @@ def signature(secret: str, body: bytes) -> str:
     return f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"
 
 
-def _request(host: str, path: str, body: bytes, secret: str, key: str) -> bytes:
+def request(host: str, path: str, body: bytes, secret: str = "", key: str = "") -> bytes:
+    """A webhook, or a request of the API, in bytes; vouched for by a secret or a key."""
     vouched = f"authorization: Bearer {key}" if key else f"x-hub-signature-256: {signature(secret, body)}"
     head = (
         f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"

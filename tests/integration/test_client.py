@@ -5,66 +5,23 @@ Tests bin/pg_whatsapp/client/.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import psycopg
-import psycopg_pool
 import pytest
-from api_server import ApiServer
 from client_ways import NAMES, Driven, every_way
+from client_world import ANN, Ways, ways
 from harness import Database, free_port
 from pg_whatsapp import errors
 from pg_whatsapp.client import NEVER, AsyncClient, Client, Page, Thread
 from psycopg.conninfo import make_conninfo
 from webhook_bodies import message
 
-ANN = "+5491140000001"
+__all__ = ["ways"]
 HELLO = {"template_name": "hello"}
 NOBODY = UUID("00000000-0000-0000-0000-00000000dead")
-
-
-@dataclass
-class Ways:
-    """A running API, a role of the application, and clients by NAMES."""
-
-    api: ApiServer
-    conninfo: str
-    clients: dict[str, Driven]
-
-    @property
-    def db(self) -> Database:
-        return self.api.db
-
-    def same(self, ask: Callable[[Driven], Any]) -> Any:
-        """What every way answers alike."""
-        answers = [ask(client) for client in self.clients.values()]
-        for answer in answers[1:]:
-            assert answer == answers[0]
-        return answers[0]
-
-    def refusals(self, ask: Callable[[Driven], Any]) -> list[errors.WaError]:
-        """How each way refuses."""
-        found = []
-        for client in self.clients.values():
-            with pytest.raises(errors.WaError) as caught:
-                ask(client)
-            found.append(caught.value)
-        return found
-
-
-@pytest.fixture
-def ways(world: Database, make_role: Callable[..., str]) -> Iterator[Ways]:
-    api = ApiServer(world, make_role)
-    conninfo = make_conninfo(world.dsn, user=make_role(api.role))
-    with every_way(conninfo, api.url, api.key) as clients:
-        yield Ways(api, conninfo, clients)
-    assert api.stop() == 0
-    world.query("DELETE FROM wa_organization_roles")
 
 
 def inbound(db: Database, n: int, kind: str = "text", content: Any = "Where is it?") -> None:
@@ -173,6 +130,51 @@ def test_conversations_by_pages_and_row_by_row(ways: Ways) -> None:
     assert shown["message"]["text"] == "Where is it?"
 
 
+def test_reading_assigning_and_hearing_of_it(ways: Ways) -> None:
+    ways.db.query("SELECT world.wrote(1)")
+    ways.db.query(
+        "INSERT INTO wa_messages (number_id, contact_id, wa_message_id, direction, message_type, status,"
+        " state, provider_at) SELECT n.id, c.id, 'wamid.a', 'inbound', 'text', 'received', 'received', now()"
+        " FROM wa_phone_numbers n, wa_contacts c WHERE n.phone_number_id = '100' AND c.phone_e164 = %s",
+        ANN,
+    )
+    ways.db.query("UPDATE wa_conversation_windows SET unread_count = 1")
+    [first, *others] = [client.mark_read(ANN, typing=True) for client in ways.clients.values()]
+    assert (first["marked"], first["phone_number_id"]) == (1, "100")
+    # The one that waits is the same for all.
+    assert {(one["marked"], one["call_id"]) for one in others} == {(0, first["call_id"])}
+    call = ways.same(lambda client: client.get_provider_call(first["call_id"]))
+    assert (call["kind"], call["state"], call["created_at"].tzinfo) == ("mark_read", "pending", UTC)
+    assert [r.sqlstate for r in ways.refusals(lambda client: client.get_provider_call(NOBODY))] == [
+        "P0002"
+    ] * 4  # type: ignore[attr-defined]
+
+    former = [
+        client.assign_conversation(ANN, f"user {n}")["former"]
+        for n, client in enumerate(ways.clients.values())
+    ]
+    assert former == [None, "user 0", "user 1", "user 2"]
+    found = ways.same(lambda client: client.search_conversations(assigned_to="user 3"))
+    assert [one["assigned_to"] for one in found.items] == ["user 3"]
+
+    events = ways.same(lambda client: client.get_events("crm", limit=3))
+    assert [(one["kind"], one["assigned_to"]) for one in events["events"]] == [("conversation", "user 3")] * 3
+    assert ways.same(lambda client: client.ack_events("crm", events["position"])) == events["position"]
+    rest = ways.same(lambda client: client.get_events("crm"))
+    assert [one["position"] for one in rest["events"]] == [events["position"] + 1]
+    refused = ways.refusals(lambda client: client.ack_events("nobody", 1))
+    assert [type(one) for one in refused] == [errors.InputError] * 4
+
+
+def test_templates_asked_for(ways: Ways) -> None:
+    [call] = ways.same(lambda client: client.request_template_sync())
+    assert ways.same(lambda client: client.get_provider_call(call))["kind"] == "sync_templates"
+    [call] = ways.same(lambda client: client.request_template_submission("draft", "en"))
+    assert ways.same(lambda client: client.get_provider_call(call))["state"] == "pending"
+    refused = ways.refusals(lambda client: client.request_template_submission("nothing"))
+    assert [type(one) for one in refused] == [errors.InputError] * 4
+
+
 def test_templates(ways: Ways) -> None:
     made = [
         client.create_template(
@@ -223,6 +225,8 @@ def test_phone_numbers(ways: Ways) -> None:
 
     assert normal("+1 (555) 123-4567") == "+15551234567"
     assert normal("11 4000-0001", region="AR") == normal("4000-0001", region="AR", area_code="11")
+    ways.db.query("UPDATE wa_organizations SET default_region = 'AR'")
+    assert normal("11 4000-0001") == normal("11 4000-0001", region="AR")
     assert ways.same(lambda client: client.try_normalize_phone_e164("invalid_number")) is None
     assert ways.same(lambda client: client.try_normalize_phone_e164(ANN)) == ANN
 
@@ -275,6 +279,8 @@ NONSENSE: list[Callable[[Driven], Any]] = [
     lambda c: c.search_conversations(state="gone"),
     lambda c: c.list_templates(approval_status="gone"),
     lambda c: c.opt_out_contact(ANN, "some"),
+    lambda c: c.send_message(ANN, **HELLO, reference="\ud83d"),
+    lambda c: c.search_conversations("\ud83d"),
 ]
 
 
@@ -357,109 +363,3 @@ def test_the_acting_user_is_in_the_audit_log(ways: Ways) -> None:
         client.opt_out_contact(ANN)
     rows = ways.db.query("SELECT meta FROM audit_log WHERE meta ->> 'acting_user' = 'ann@shop'")
     assert rows
-
-
-def count(db: Database) -> int:
-    return int(db.query("SELECT count(*) AS n FROM wa_outbound_queue")[0]["n"])
-
-
-def test_a_connection_of_the_caller_keeps_its_transaction(ways: Ways) -> None:
-    with psycopg.connect(ways.conninfo) as connection:
-        client = Client.using(connection)
-        client.send_message(ANN, template_name="hello")
-        assert count(ways.db) == 0
-        connection.rollback()
-        assert count(ways.db) == 0
-        client.send_message(ANN, template_name="hello")
-        with pytest.raises(errors.PolicyError), connection.transaction():
-            client.send_message(ANN, "outside of the window")
-        client.send_message(ANN, template_name="hello")
-        client.close()
-        connection.commit()
-        assert count(ways.db) == 2
-
-    async def wait() -> None:
-        async with await psycopg.AsyncConnection.connect(ways.conninfo) as connection:
-            waiting = AsyncClient.using(connection)
-            await waiting.send_message(ANN, template_name="hello")
-            await connection.rollback()
-            await waiting.send_message(ANN, template_name="hello")
-            await waiting.close()
-
-    asyncio.run(wait())
-    assert count(ways.db) == 3
-
-
-def test_of_a_pool_each_call_is_a_transaction(ways: Ways) -> None:
-    with psycopg_pool.ConnectionPool(ways.conninfo, min_size=0, max_size=1, open=True) as pool:
-        client = Client.using(pool)
-        with pytest.raises(errors.PolicyError):
-            client.send_message(ANN, "outside of the window")
-        client.send_message(ANN, template_name="hello")
-    assert count(ways.db) == 1
-
-    async def wait() -> None:
-        async with psycopg_pool.AsyncConnectionPool(
-            ways.conninfo, min_size=0, max_size=1, open=False
-        ) as pool:
-            await AsyncClient.using(pool).send_message(ANN, template_name="hello")
-
-    asyncio.run(wait())
-    assert count(ways.db) == 2
-
-
-def test_many_at_once_and_after_a_restart(ways: Ways) -> None:
-    async def wait() -> int:
-        async with AsyncClient.connect(ways.conninfo) as client:
-            await asyncio.gather(*(client.send_message(ANN, template_name="hello") for _ in range(30)))
-            rows = ways.db.query(
-                "SELECT count(pg_terminate_backend(pid, 10000)) AS n FROM pg_stat_activity"
-                " WHERE usename = %s AND datname = current_database()",
-                psycopg.conninfo.conninfo_to_dict(ways.conninfo)["user"],
-            )
-            await client.send_message(ANN, template_name="hello")
-            return int(rows[0]["n"])
-
-    # Eight of its own at most.
-    assert 1 <= asyncio.run(wait()) <= 8
-    assert count(ways.db) == 31
-    with Client.connect(ways.conninfo) as client:
-        client.list_templates()
-        ways.db.query(
-            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = %s"
-            " AND datname = current_database()",
-            psycopg.conninfo.conninfo_to_dict(ways.conninfo)["user"],
-        )
-        client.list_templates()
-
-
-def test_the_schema_is_found_and_no_search_path_needed(odd_schema_db: Database) -> None:
-    conninfo = make_conninfo(odd_schema_db.dsn, options="-c search_path=")
-    with Client.connect(conninfo) as client:
-        assert client.list_templates().items == []
-    with psycopg.connect(conninfo) as connection:
-        assert Client.using(connection).try_normalize_phone_e164(ANN) == ANN
-        assert connection.execute("SHOW search_path").fetchone() == ("",)
-
-
-def test_a_role_of_several_organizations_chooses(ways: Ways) -> None:
-    user = str(psycopg.conninfo.conninfo_to_dict(ways.conninfo)["user"])
-    [row] = ways.db.query("SELECT create_wa_organization('b')::text AS id")
-    ways.db.query("SELECT add_wa_organization_role(%s, %s)", row["id"], user)
-    with Client.connect(ways.conninfo) as client, pytest.raises(errors.TenantError) as caught:
-        client.list_templates()
-    assert caught.value.sqlstate == "WA301"
-    with Client.connect(ways.conninfo, organization=row["id"]) as client:
-        assert client.list_templates().items == []
-
-    async def wait() -> None:
-        async with AsyncClient.connect(ways.conninfo, organization=row["id"]) as waiting:
-            assert (await waiting.list_templates()).items == []
-
-    asyncio.run(wait())
-
-
-def test_a_database_without_us(bare_db: Database) -> None:
-    with Client.connect(bare_db.dsn) as client, pytest.raises(errors.InstallationError) as caught:
-        client.get_metrics()
-    assert "bin/wa migrate" in str(caught.value.hint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -291,11 +292,20 @@ def test_a_stored_token_is_used_and_taken_up_while_running(
 
 def test_the_number_of_the_environment_is_registered_once(db: Database, settings: dict[str, str]) -> None:
     db.query("SELECT adopt_wa_database()")
-    env = settings | {"WHATSAPP_PHONE_NUMBER_ID": NUMBER, "WHATSAPP_BUSINESS_ACCOUNT_ID": WABA}
+    env = settings | {
+        "WHATSAPP_PHONE_NUMBER_ID": NUMBER,
+        "WHATSAPP_BUSINESS_ACCOUNT_ID": WABA,
+        "WHATSAPP_ENABLE_MEDIA": "false",
+        "WHATSAPP_MESSAGE_RETENTION_DAYS": "90",
+    }
     for _ in range(2):
         assert wa("dispatch", "--drain", database=db, **env).returncode == 0
     rows = db.query("SELECT phone_number_id, waba_id, provider FROM wa_phone_numbers")
     assert rows == [{"phone_number_id": NUMBER, "waba_id": WABA, "provider": "meta"}]
+    kept = db.query("SELECT media_contact_quota, sends_templates, message_retention FROM wa_organizations")
+    assert kept == [
+        {"media_contact_quota": 0, "sends_templates": True, "message_retention": timedelta(days=90)}
+    ]
 
 
 def test_a_role_that_may_not_register_only_says_so(

@@ -14,13 +14,13 @@ import pytest
 from copies import base_backup, prepare, queue, settings, simulator
 from harness import Database, Server
 from pg_whatsapp import __version__
-from pg_whatsapp.doctor_provider import judge, measure_skew
+from pg_whatsapp.doctor.provider import judge, measure_skew
 from simulated import NUMBER, SimulatorProcess, wait_until
 from wa_process import KEY, wa
 
 pytestmark = pytest.mark.slow
 
-LINE = re.compile(r"^(ok  |BAD ) ([a-z_ ]+): (.*)$")
+LINE = re.compile(r"^(ok  |WARN|BAD ) ([a-z_ ]+): (.*)$")
 
 
 class Report:
@@ -33,15 +33,17 @@ class Report:
         self.text = done.stdout
         self.lines: dict[str, str] = {}
         self.bad: dict[str, str] = {}
-        name = ""
+        self.warned: dict[str, str] = {}
+        name, hints = "", self.bad
         for line in done.stdout.splitlines():
             if found := LINE.match(line):
                 name = found[2]
                 self.lines[name] = found[3]
-                if found[1] == "BAD ":
-                    self.bad[name] = ""
+                if found[1] != "ok  ":
+                    hints = self.bad if found[1] == "BAD " else self.warned
+                    hints[name] = ""
             else:
-                self.bad[name] += line.strip()
+                hints[name] += line.strip()
 
 
 @pytest.fixture
@@ -71,7 +73,9 @@ def receive(database: Database, body: str = '{"object": "whatsapp_business_accou
 
 
 def be_alive(database: Database) -> None:
+    """A dispatcher that works, for as long as a test takes."""
     database.query("SELECT start_wa_dispatcher(gen_random_uuid(), 'here', 1, %s)", __version__)
+    database.query("UPDATE wa_dispatchers SET seen_at = seen_at + interval '10 minutes'")
 
 
 def test_a_fresh_installation_is_told_what_is_missing(db: Database) -> None:
@@ -120,6 +124,54 @@ def test_tokens_are_asked_of_the_provider(
     assert f"{NUMBER}: no token" in Report(well).lines["tokens"]
     provider.stop()
     assert f"{NUMBER}: no answer" in Report(well, **env).lines["tokens"]
+
+
+def test_numbers_at_twilio_and_sms(well: Database, env: dict[str, str]) -> None:
+    account, number = "AC" + "0123456789abcdef" * 2, "whatsapp:+14155238886"
+    register = "SELECT register_wa_phone_number(%s, '+14155238886', %s, 'twilio')"
+    well.query(register, number, "102290129340398")
+    well.query("UPDATE wa_organizations SET sms_fallback = true")
+    report = Report(well, **env)
+    # Nobody tells this long that the dispatcher is alive.
+    assert report.bad.keys() - {"dispatcher"} == {"tokens", "public address", "sms in reserve"}, report.text
+    assert f"{number}: no token that can be used; 1 of another provider not asked" in report.lines["tokens"]
+    assert f"the first is {number}" in report.lines["public address"]
+    assert "public_url" in report.bad["public address"]
+    assert "without a number for SMS" in report.lines["sms in reserve"]
+    env |= {"WA_SECRET_KEY": KEY}
+
+    def store(value: str) -> None:
+        done = wa("secrets", "set", "access_token", "--number", number, database=well, stdin=value, **env)
+        assert done.returncode == 0, done.stderr
+
+    store("the-auth-token-alone")
+    assert "no Account SID" in Report(well, **env).lines["tokens"]
+    well.query(register, number, account)
+    assert "neither AccountSid:AuthToken nor" in Report(well, **env).lines["tokens"]
+    store(f"{account}:the-auth-token")
+    well.query("UPDATE wa_installations SET public_url = 'https://chat.shop.example'")
+    well.query("SELECT register_wa_phone_number('+14155238886', '+14155238886', %s, 'twilio')", account)
+    report = Report(well, **env)
+    # The one for SMS has none yet.
+    assert report.lines["tokens"].startswith("+14155238886: no token")
+    assert report.bad.keys() - {"dispatcher"} == {"tokens"}, report.text
+    assert report.lines["sms in reserve"] == "on for 1 organizations"
+
+
+def test_the_end_of_the_free_messages_is_a_warning(well: Database, env: dict[str, str]) -> None:
+    assert Report(well, **env).lines["free messages"] == "none used"
+    well.query(
+        "INSERT INTO wa_messages (direction, message_type, status, state, number_id, phone_number_id,"
+        " contact_id, phone_e164, wa_message_id, sent_at, delivered_at)"
+        " SELECT 'outbound', 'text', 'sent', 'delivered', n.id, n.phone_number_id, r.contact_id,"
+        " '+16505550101', 'wamid.' || g, now(), now()"
+        " FROM wa_phone_numbers n, generate_series(1, 950) g,"
+        " _wa_resolve_contacts(n.organization_id, ARRAY['+16505550101'], NULL, 'test') r"
+    )
+    report = Report(well, **env)
+    assert "free messages" not in report.bad
+    assert re.match(rf"50 of 1000 left in \d{{4}}-\d\d at number {NUMBER}", report.lines["free messages"])
+    assert "service rate" in report.warned["free messages"]
 
 
 @pytest.mark.parametrize(
@@ -290,6 +342,9 @@ def test_failed_jobs_of_pg_cron(make_server: Callable[..., Server]) -> None:
         " SELECT jobid, 1, 'failed', now() FROM cron.job WHERE jobname = 'webhooks'"
     )
     assert "pg_cron" in Report(database).bad
+    # Whoever may not look there is not told that something is wrong.
+    server.execute("CREATE ROLE operator LOGIN IN ROLE wa_admin")
+    assert Report(database, "operator").lines["pg_cron"].startswith("in this database, but not for this role")
 
 
 def test_asynchronous_standbys_are_named(make_server: Callable[..., Server]) -> None:
@@ -302,3 +357,39 @@ def test_asynchronous_standbys_are_named(make_server: Callable[..., Server]) -> 
     report = Report(database)
     assert report.lines["standbys"].startswith("1 asynchronous (")
     assert "standbys" not in report.bad
+
+
+def test_what_keeps_secrets_archives_and_hours_from_working_is_named(
+    well: Database, env: dict[str, str], tmp_path: Path, make_role: Callable[..., str]
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(KEY)
+    keys.chmod(0o640)
+    env = {name: value for name, value in env.items() if name != "WA_SECRET_KEY"}
+    # Whether a dispatcher was seen in the last seconds is not the matter here.
+    report = Report(well, **env, WA_SECRET_KEY="", WA_SECRET_KEY_FILE=str(keys))
+    assert report.bad.keys() - {"dispatcher"} == {"master key"}, report.text
+    assert report.lines["master key"] == "opens all, and others may read its file (0640)"
+    assert f"chmod 600 {keys}" in report.bad["master key"]
+    keys.chmod(0o600)
+    report = Report(well, **env, WA_SECRET_KEY="", WA_SECRET_KEY_FILE=str(keys))
+    assert report.bad.keys() <= {"dispatcher"}, report.text
+
+    login = make_role(login=False)
+    well.query("INSERT INTO wa_users (display_name, role, role_name) VALUES ('Ann', 'sales', %s)", login)
+    well.query(f"DROP OWNED BY {login}")
+    with well.connect() as owner:
+        owner.execute("SET session_replication_role = replica")
+        owner.execute(
+            "UPDATE wa_organizations SET time_zone = 'Mars/Phobos', archive_location = '/srv/archive'"
+        )
+        owner.execute(
+            "INSERT INTO wa_messages (direction, message_type, status, state, created_at)"
+            " VALUES ('inbound', 'text', 'received', 'received', now() - interval '100 days')"
+        )
+    report = Report(well, **env)
+    assert report.bad.keys() - {"dispatcher"} == {"roles", "archive", "time zones"}, report.text
+    assert login in report.lines["roles"]
+    assert "waits for 11 days, and retention with it" in report.lines["archive"]
+    assert "bin/wa archive run" in report.bad["archive"]
+    assert "Mars/Phobos of 1 organizations" in report.lines["time zones"]

@@ -23,6 +23,11 @@ TEMPLATES = """
     INSERT INTO wa_outbound_queue (phone, template_name, reference)
     SELECT '+1555' || 4000000 + n, 'hello_world', 'held' FROM generate_series(1, %s) n
 """
+TEMPLATES_TO_ONE = """
+    INSERT INTO wa_outbound_queue (phone, template_name, reference, expires_at)
+    SELECT '+15554000900', 'hello_world', 'held', clock_timestamp() + interval '10 days'
+    FROM generate_series(1, %s) n
+"""
 TEXTS = """
     INSERT INTO wa_outbound_queue (phone, text_body, reference)
     SELECT '+1555' || 3000100 + n, 'Hello', 'held' FROM generate_series(1, %s) n
@@ -93,6 +98,17 @@ CAUSES = {
         TEMPLATES,
         "UPDATE wa_outbound_queue SET expires_at = clock_timestamp() WHERE reference = 'held'",
         says="expired",
+    ),
+    "quiet hours": Cause(
+        TEMPLATES,
+        "INSERT INTO wa_quiet_hours (from_time, to_time) VALUES ('00:00', '24:00')",
+        says="quiet_hours",
+    ),
+    "cap": Cause(
+        TEMPLATES_TO_ONE,
+        "INSERT INTO wa_contact_caps VALUES (DEFAULT, 'all', 2, 7)",
+        goes=2,
+        says="contact_cap",
     ),
     "retry": Cause(
         TEMPLATES,

@@ -246,6 +246,40 @@ def test_with_pg_cron(make_server: Callable[..., Server]) -> None:
 
     # Somebody else's jobs stay.
     here.query("SELECT cron.schedule('other', '0 0 1 1 *', 'VACUUM')")
-    assert len(here.query("SELECT * FROM unschedule_wa_jobs()", user="app_admin")) == 5
+    assert len(here.query("SELECT * FROM unschedule_wa_jobs()", user="app_admin")) == 8
     assert cron.jobs().keys() == {"other"}
     assert here.query("SELECT schedule FROM wa_jobs WHERE name = 'retention'") == [{"schedule": "30 3 * * *"}]
+
+
+def test_with_pg_cron_and_an_owner_who_is_no_superuser(make_server: Callable[..., Server]) -> None:
+    """Who may not even look at its settings, from PostgreSQL 17 on."""
+    server = make_server(
+        **{"shared_preload_libraries": "pg_cron", "cron.database_name": "wa_cron",
+           "cron.use_background_workers": "on"}
+    )  # fmt: skip
+    server.janitor("wa_cron").init()
+    here = Database(server, "wa_cron")
+    here.query("CREATE EXTENSION pg_cron")
+    here.query("CREATE EXTENSION pg_whatsapp CASCADE")
+    server.execute("CREATE ROLE plain LOGIN IN ROLE wa_admin")
+    server.execute("CREATE ROLE app_admin LOGIN IN ROLE wa_admin")
+    here.query("GRANT CREATE ON SCHEMA public TO plain")
+    here.query("SELECT migrate_wa()", user="plain")
+    notes = "SELECT DISTINCT runs_by, time_zone, note FROM schedule_wa_jobs() WHERE runs_by <> 'nobody'"
+    [row] = here.query(notes, user="app_admin")
+    assert (row["runs_by"], row["time_zone"]) == ("bin/wa dispatch", "GMT")
+    assert "GRANT USAGE ON SCHEMA cron TO plain" in row["note"]
+    here.query("GRANT USAGE ON SCHEMA cron TO plain")
+    [row] = here.query(notes, user="app_admin")
+    assert (row["runs_by"], row["note"]) == ("pg_cron and bin/wa dispatch", None)
+
+    jobs = Cron(here).jobs()
+    assert {job["username"] for job in jobs.values()} == {"plain"}
+    here.query("UPDATE wa_jobs SET next_run_at = now() WHERE next_run_at IS NOT NULL")
+    for job in jobs.values():
+        here.query(job["command"], user="plain")
+    assert here.query("SELECT count(DISTINCT job), count(error) AS errors FROM wa_job_runs") == [
+        {"count": len(jobs), "errors": 0}
+    ]
+    here.query("SELECT unschedule_wa_jobs()", user="app_admin")
+    assert Cron(here).jobs() == {}

@@ -98,7 +98,7 @@ def test_the_rate_of_an_organization_is_exact_and_reached(db: Database, simulato
     for number in NUMBERS:
         queue(db, number, RATE, 20)
     with dispatchers(db, simulator, 4):
-        wait_until(lambda: claimed(db) == 2 * RATE, 90)
+        wait_until(lambda: claimed(db) == 2 * RATE, 300)
         wait_until(lambda: accepted(simulator) == 2 * RATE)
     assert most_within(db, "60 seconds") == RATE
     [row] = db.query("SELECT max(claimed_at) - min(claimed_at) > '60 s' AS apart FROM wa_outbound_queue")

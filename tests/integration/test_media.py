@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
+import psycopg
 import pytest
 from harness import Database
 from simulated import wait_until
@@ -47,7 +48,14 @@ def test_a_link_opens_as_often_as_it_may_however_many_ask(media: Database, max_a
     def ask() -> None:
         with media.connect() as connection:
             ready.wait()
-            row = connection.execute("SELECT outcome, store FROM open_wa_media(%s, %s)", link).fetchone()
+            while True:
+                try:
+                    row = connection.execute(
+                        "SELECT outcome, store FROM open_wa_media(%s, %s)", link
+                    ).fetchone()
+                    break
+                except psycopg.errors.LockNotAvailable:
+                    pass  # as `wa serve` does: it asks again
             assert row
             seen[row] += 1
 
@@ -91,11 +99,13 @@ def test_a_file_that_is_being_named_is_not_cleaned_up(media: Database) -> None:
         " now() + interval '1 hour')"
     )
     with media.connect(autocommit=False) as app, media.connect() as admin:
+        # It can still be named, and no longer when the job comes by; naming it locks its row.
         admin.execute(
-            "UPDATE wa_media SET expires_at = now() + interval '50 ms' WHERE id = %s", (made["id"],)
+            "UPDATE wa_media SET expires_at = now() + interval '2 seconds' WHERE id = %s", (made["id"],)
         )
         app.execute(queue, (made["id"],))
-        admin.execute("SELECT pg_sleep(0.06)")
+        gone = "SELECT 1 FROM wa_media WHERE id = %s AND expires_at < clock_timestamp()"
+        wait_until(lambda: admin.execute(gone, (made["id"],)).fetchone())
         assert admin.execute(clean).fetchone() == (0,)
         app.commit()
         assert admin.execute(clean).fetchone() == (0,)
@@ -129,3 +139,36 @@ def test_of_the_same_bytes_that_come_twice_at_once_one_copy_stays(media: Databas
         " FROM wa_media m WHERE m.provider_media_id IN ('M3', 'M4') AND m.status = 'stored'"
     )
     assert counted == {"blobs": 1, "files": 2, "kept": 1}
+
+
+def test_who_asks_again_for_an_upload_holds_no_upload_up(media: Database) -> None:
+    (made,) = media.query("SELECT create_wa_media('mine', 'text/plain')::text AS id")
+    ask = "SELECT status FROM upload_wa_media(%s)"
+    media.query("UPDATE wa_organizations SET default_number_id = (SELECT id FROM wa_phone_numbers)")
+    media.query(ask, made["id"])
+    (claim,) = media.query("SELECT organization_id, upload_id, attempt FROM claim_wa_media_uploads()")
+    renew = "SELECT renew_wa_media_uploads(ARRAY[%s], ARRAY[%s], ARRAY[%s])"
+    end = 'SELECT complete_wa_media_upload(%s, %s, %s, 200, \'{"id": "M9"}\', NULL)'
+    with media.connect(autocommit=False) as app, media.connect(options="-c lock_timeout=5s") as worker:
+        assert app.execute(ask, (made["id"],)).fetchone() == ("pending",)
+        worker.execute(renew, tuple(claim.values()))
+        assert worker.execute(end, tuple(claim.values())).fetchone() == ("uploaded",)
+
+
+def test_a_locked_upload_keeps_no_other_from_being_held(media: Database) -> None:
+    media.query("UPDATE wa_organizations SET default_number_id = (SELECT id FROM wa_phone_numbers)")
+    for content in ("one", "two"):
+        media.query(
+            "SELECT u.* FROM create_wa_media(%s, 'text/plain') m, upload_wa_media(m) u", content.encode()
+        )
+    claims = media.query(
+        "SELECT organization_id, upload_id, attempt FROM claim_wa_media_uploads() ORDER BY upload_id"
+    )
+    held = [[claim[name] for claim in claims] for name in claims[0]]
+    with media.connect(autocommit=False) as admin, media.connect(options="-c lock_timeout=5s") as worker:
+        admin.execute("SELECT FROM wa_media_uploads WHERE id = %s FOR UPDATE", (claims[0]["upload_id"],))
+        worker.execute("SELECT renew_wa_media_uploads(%s, %s, %s, interval '1 hour')", held)
+    renewed = media.query(
+        "SELECT id FROM wa_media_uploads WHERE leased_until > clock_timestamp() + interval '30 minutes'"
+    )
+    assert [row["id"] for row in renewed] == [claims[1]["upload_id"]]

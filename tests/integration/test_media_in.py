@@ -174,7 +174,7 @@ def test_what_drips_or_breaks_off_is_given_up_and_sending_goes_on(world: MediaWo
     broken = world.bring("document", noise(PDF, 200_000))
     assert world.stumbled(broken).startswith("the connection broke")
     world.simulator.post("faults", mode="media_drip", bytes_per_s=2000)
-    dripping = [world.bring("document", noise(PDF, 500_000)) for _ in range(4)]
+    dripping = [world.bring("document", noise(PDF, 500_000)) for _ in range(3)]
     wait_until(lambda: all(world.file(one)["is_leased"] for one in dripping))
     world.db.query("INSERT INTO wa_outbound_queue (phone, text_body) VALUES (%s, 'Still here')", PHONE)
     wait_until(lambda: world.db.query("SELECT status FROM wa_outbound_queue") == [{"status": "sent"}])

@@ -7,6 +7,8 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -20,9 +22,9 @@ CONTENT = os.urandom(2_500_000)
 class Served:
     """`wa serve` and a file."""
 
-    def __init__(self, database: Database, user: str, *more: str) -> None:
+    def __init__(self, database: Database, user: str, *more: str, **env: str) -> None:
         self.db = database
-        self.process = WaProcess("serve", "--port", "0", *more, database=database, user=user)
+        self.process = WaProcess("serve", "--port", "0", *more, database=database, user=user, **env)
         line = self.process.logged("serving")
         self.base = f"http://{line['host']}:{line['port']}"
         self.http = httpx.Client(base_url=self.base, timeout=30)
@@ -31,6 +33,17 @@ class Served:
     def keep(self, content: bytes, mime_type: str, filename: str | None = None) -> str:
         (row,) = self.db.query("SELECT create_wa_media(%s, %s, %s)::text AS id", content, mime_type, filename)
         return str(row["id"])
+
+    def move(self, media_id: str, store: str, location: str) -> str:
+        """Say that a file's bytes are elsewhere; their key there."""
+        (row,) = self.db.query(
+            "UPDATE wa_media_blobs b SET store = %s, location = %s FROM wa_media m"
+            " WHERE m.id = %s AND b.id = m.blob_id RETURNING b.organization_id || '/' || b.id AS key",
+            store,
+            location,
+            media_id,
+        )
+        return str(row["key"])
 
     def link(self, max_access: int = 1, media_id: str | None = None) -> str:
         (row,) = self.db.query(
@@ -223,6 +236,37 @@ def test_one_link_does_not_take_the_places_of_others(served: Served) -> None:
     wait_until(lambda: served.get(path).status_code == 200)
 
 
+def test_who_takes_nothing_makes_room_for_others(served: Served) -> None:
+    host, port = served.base.removeprefix("http://").split(":")
+    large = served.keep(bytes(20_000_000), "application/x-own")
+    slow = []
+    for _ in range(16):
+        path = served.link(100, large)
+        for _ in range(8):
+            connection = socket.create_connection((host, int(port)))
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            slow.append(connection)
+    assert {connection.recv(15) for connection in slow} == {b"HTTP/1.1 200 OK"}
+    # Sooner than those are given up who keep nobody waiting.
+    wait_until(lambda: served.get(served.link()).status_code == 200)
+    for connection in slow:
+        connection.close()
+
+
+def test_locked_links_leave_connections_to_others(served: Served) -> None:
+    locked = [served.link() for _ in range(100)]
+    with (
+        served.db.connect(autocommit=False) as app,
+        httpx.Client(base_url=served.base, timeout=60, limits=httpx.Limits(max_connections=100)) as client,
+        ThreadPoolExecutor(100) as pool,
+    ):
+        app.execute("SELECT FROM wa_media_signatures FOR UPDATE")
+        free = served.link()
+        asked = [pool.submit(client.get, path) for path in locked]
+        assert served.get(free).status_code == 200
+        assert {one.result().status_code for one in asked} == {503}
+
+
 def test_logs_hold_no_token(served: Served) -> None:
     path = served.link()
     served.get(path)
@@ -244,3 +288,51 @@ def test_who_hangs_up_midway_is_not_read_for(served: Served) -> None:
         assert connection.recv(15) == b"HTTP/1.1 200 OK"
     # The connection is free for others again.
     assert wait_until(lambda: served.get(served.link()).content == CONTENT)
+
+
+def test_a_store_that_is_away_uses_up_no_link(served: Served, tmp_path: Path) -> None:
+    key = served.move(served.media_id, "directory", str(tmp_path))
+    path = served.link()
+    assert served.get(path).status_code == 503
+    assert served.accesses(path) == 0
+    (tmp_path / key).parent.mkdir()
+    (tmp_path / key).write_bytes(CONTENT)
+    assert served.get(path).content == CONTENT
+    assert served.get(path).status_code == 410
+
+
+def test_other_bytes_in_the_place_of_a_file_are_not_given_out_for_it(served: Served, tmp_path: Path) -> None:
+    key = served.move(served.media_id, "directory", str(tmp_path))
+    (tmp_path / key).parent.mkdir()
+    for wrong in (CONTENT[::-1], CONTENT[:1000]):
+        (tmp_path / key).write_bytes(wrong)
+        with pytest.raises(httpx.RemoteProtocolError):
+            served.get(served.link())
+    assert served.process.logged("file given out in part only")
+
+
+def test_a_bucket_that_hangs_makes_room_for_others(db: Database, make_role: Callable[..., str]) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as bucket:
+        served = Served(
+            db,
+            make_role("wa_receiver"),
+            AWS_ENDPOINT_URL=f"http://127.0.0.1:{bucket.getsockname()[1]}",
+            AWS_ACCESS_KEY_ID="key",
+            AWS_SECRET_ACCESS_KEY="secret",
+            AWS_REGION="us-east-1",
+        )
+        host, port = served.base.removeprefix("http://").split(":")
+        hanging = served.keep(b"%PDF-1.4 elsewhere", "application/pdf")
+        served.move(hanging, "s3", "s3://files")
+        asked = []
+        for _ in range(16):
+            path = served.link(100, hanging)
+            for _ in range(8):
+                asked.append(socket.create_connection((host, int(port))))
+                asked[-1].sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        # Sooner than the bucket is given up.
+        wait_until(lambda: served.get(served.link()).status_code == 200)
+        for one in asked:
+            one.close()
+        served.http.close()
+        served.process.kill()

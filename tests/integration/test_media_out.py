@@ -126,6 +126,25 @@ def test_what_the_provider_does_not_take_fails_the_message(world: MediaWorld, tm
     }
 
 
+def test_other_bytes_in_the_place_of_a_file_go_to_nobody(world: MediaWorld, tmp_path: Path) -> None:
+    store = tmp_path / "files"
+    store.mkdir()
+    world.store_in("directory", str(store))
+    path = tmp_path / "a.jpg"
+    path.write_bytes(noise(JPEG, 1000))
+    media_id = keep(world, path)
+    (kept,) = [one for one in store.rglob("*") if one.is_file()]
+    kept.write_bytes(noise(JPEG, 1000))
+    queue(world, "image", {"media_id": media_id})
+    wait_until(lambda: uploads(world) and uploads(world)[0]["error"])
+    (upload,) = uploads(world)
+    assert upload["error"].startswith("the bytes are not those that were put there")
+    assert upload["status"] == "pending"
+    kept.write_bytes(path.read_bytes())
+    world.db.query("UPDATE wa_media_uploads SET next_attempt_at = now()")
+    wait_until(lambda: uploads(world)[0]["status"] == "uploaded")
+
+
 def test_drain_waits_for_files(world: MediaWorld, tmp_path: Path) -> None:
     world.dispatch.signal()
     world.dispatch.wait()

@@ -37,9 +37,24 @@ def queue(database: Database, recipient: str, body: dict[str, Any]) -> str:
     return str(queued["id"])
 
 
+@pytest.fixture(params=["meta", "360dialog"])
+def provider(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def env(provider: str, simulator: SimulatorProcess) -> dict[str, str]:
+    return {
+        "WHATSAPP_PROVIDER": provider,
+        "WHATSAPP_API_BASE_URL": simulator.url,
+        "WHATSAPP_ACCESS_TOKEN": "token",
+    }
+
+
 @pytest.fixture
 def simulator(tmp_path: Path) -> Iterator[SimulatorProcess]:
     with SimulatorProcess(tmp_path, waba_id=WABA, phone_number_id=NUMBER, settings={"window": "off"}) as made:
+        made.post("numbers", phone_number_id=NUMBER, api_key="token", waba_id=WABA)
         for name, template in TEMPLATES.items():
             made.post("templates", name=name, language="en_US", category=template.get("category", "UTILITY"),
                       **{key: value for key, value in template.items() if key != "category"})  # fmt: skip
@@ -47,19 +62,19 @@ def simulator(tmp_path: Path) -> Iterator[SimulatorProcess]:
 
 
 @pytest.fixture
-def prepared(db: Database, simulator: SimulatorProcess) -> Database:
+def prepared(db: Database, env: dict[str, str], provider: str) -> Database:
     db.query("SELECT adopt_wa_database()")
-    db.query("SELECT register_wa_phone_number(%s, '+15550783881', %s)", NUMBER, WABA)
+    db.query("SELECT register_wa_phone_number(%s, '+15550783881', %s, %s)", NUMBER, WABA, provider)
     db.query("UPDATE wa_organizations SET allow_manual_window = true")
-    done = wa(
-        "templates", "sync", database=db, WHATSAPP_API_BASE_URL=simulator.url, WHATSAPP_ACCESS_TOKEN="token"
-    )
+    done = wa("templates", "sync", database=db, **env)
     assert done.returncode == 0, done.stderr
     return db
 
 
 @pytest.mark.slow
-def test_every_type_is_sent_as_it_was_queued(prepared: Database, simulator: SimulatorProcess) -> None:
+def test_every_type_is_sent_as_it_was_queued(
+    prepared: Database, simulator: SimulatorProcess, env: dict[str, str]
+) -> None:
     queued = {}
     for n, (name, body) in enumerate(QUEUED.items()):
         recipient = USER_ID if "recipient" in body else f"+1555{1000000 + n}"
@@ -78,10 +93,7 @@ def test_every_type_is_sent_as_it_was_queued(prepared: Database, simulator: Simu
         assert request["biz_opaque_callback_data"] == f"q:{queued[name]}:1"
         if openapi.FILE.is_file():
             assert openapi.message_errors(request) == [], name
-    done = wa(
-        "dispatch", "--drain", database=prepared,
-        WHATSAPP_API_BASE_URL=simulator.url, WHATSAPP_ACCESS_TOKEN="token",
-    )  # fmt: skip
+    done = wa("dispatch", "--drain", database=prepared, **env)
     assert done.returncode == 0, done.stderr
     refused = prepared.query(
         "SELECT type, error_code, last_error FROM wa_outbound_queue WHERE status <> 'sent'"

@@ -1,6 +1,6 @@
 """Customers who refuse messages by a button or by a word: what opts out, of what, and what does not.
 
-Tests sql/webhooks/messages.sql.
+Tests sql/consent/keywords.sql.
 """
 
 from __future__ import annotations
@@ -76,14 +76,17 @@ def refused(db: Database) -> list[str]:
     return [row["scope"] for row in rows]
 
 
+# What STOP covers where an organization has not said otherwise: all but authentication.
+ALL_BUT_CODES = ["marketing", "utility"]
+
 CASES = [
     # Under an offer STOP means offers; under anything else, or who knows what, it is taken at its word.
     (quick_reply("Stop"), ["marketing"]),
-    (quick_reply("Stop", answers="wamid.visit"), ["all"]),
-    (quick_reply("Stop", answers=None), ["all"]),
-    (quick_reply("Stop", answers="wamid.unknown"), ["all"]),
+    (quick_reply("Stop", answers="wamid.visit"), ALL_BUT_CODES),
+    (quick_reply("Stop", answers=None), ALL_BUT_CODES),
+    (quick_reply("Stop", answers="wamid.unknown"), ALL_BUT_CODES),
     (quick_reply("Stop promotions", answers=None), ["marketing"]),
-    (quick_reply("Unsubscribe", answers="wamid.visit"), ["all"]),
+    (quick_reply("Unsubscribe", answers="wamid.visit"), ALL_BUT_CODES),
     (quick_reply("Baja"), ["marketing"]),
     # The payload speaks where the label does not, in any case.
     (quick_reply("No, thanks", "stop"), ["marketing"]),
@@ -108,9 +111,9 @@ CASES = [
     (flow_reply("Stop"), []),
     # Typed.
     (text("Stop promotions"), ["marketing"]),
-    (text("STOP"), ["all"]),
-    (text("cancel"), ["all"]),
-    (text("opt-out"), ["all"]),
+    (text("STOP"), ALL_BUT_CODES),
+    (text("cancel"), ALL_BUT_CODES),
+    (text("opt-out"), ALL_BUT_CODES),
     # In a group somebody speaks to others.
     (text("STOP", group_id="G1"), []),
     (message("wamid.r", CUSTOMER, NOW, "button", {"text": "Stop", "payload": "Stop"}, group_id="G1"), []),
@@ -130,6 +133,7 @@ def test_what_a_button_or_a_word_refuses(number: Database) -> None:
     given = {
         customer: [r["scope"] for r in rows if r["phone_number"] == "+" + customer] for customer in customers
     }
+    given = {customer: sorted(scopes) for customer, scopes in given.items()}
     assert given == {customer: scopes for (_, scopes), customer in zip(CASES, customers, strict=True)}
 
 
@@ -144,11 +148,16 @@ def test_a_pressed_stop_cancels_offers_and_leaves_the_rest(number: Database) -> 
         " ('+16505550001', 'sale', NULL), ('+16505550001', 'receipt', NULL), ('+16505550001', NULL, 'Bye')"
     )
     take_in(number, quick_reply("Stop"))
-    rows = number.query("SELECT template_name, status, error_code FROM wa_outbound_queue ORDER BY id")
+    rows = number.query(
+        "SELECT template_name, text_body, status, error_code FROM wa_outbound_queue"
+        " ORDER BY created_at, template_name DESC"
+    )
     assert [tuple(row.values()) for row in rows] == [
-        ("sale", "cancelled", "opted_out"),
-        ("receipt", "pending", None),
-        (None, "pending", None),
+        ("sale", None, "cancelled", "opted_out"),
+        ("receipt", None, "pending", None),
+        (None, "Bye", "pending", None),
+        # Its window is open: it had said hello.
+        (None, "You will get no more offers from us. Write START to get them again.", "pending", None),
     ]
     (row,) = number.query("SELECT source, reason FROM wa_opt_outs")
     assert row == {"source": "button", "reason": "the customer pressed a button that opts out"}
@@ -176,7 +185,10 @@ def test_two_refusals_in_one_batch_are_both_kept(number: Database) -> None:
         quick_reply("Stop promotions", wamid="wamid.2", at=NOW + 1),
         text("START", "wamid.0", NOW - 1),
     )
-    assert refused(number) == ["all", "marketing"]
+    assert refused(number) == ALL_BUT_CODES
+    # The wider one alone is confirmed, would its window be open: the other is part of it.
+    (row,) = number.query("SELECT count(*) AS n FROM wa_consent_events WHERE event = 'opt_out'")
+    assert row == {"n": 2}
 
 
 def test_a_message_in_a_group_opens_no_window_and_is_kept_with_its_group(number: Database) -> None:

@@ -133,6 +133,7 @@ def test_stop_in_a_webhook_while_another_session_claims(
     assert world.query(f"{OUTCOME} ORDER BY id") == [
         {"outcome": "sending"},
         {"outcome": "cancelled opted_out"},
+        {"outcome": "pending"},  # what confirms the STOP
     ]
     assert world.query("SELECT is_wa_opted_out(world.customer(1)) AS is_out") == [{"is_out": True}]
 

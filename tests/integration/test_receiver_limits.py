@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from api_server import BASE, ApiServer
 from harness import Database
 from simulated import wait_until
 from test_serve import ENV, PATH, Serving, message, prepare, serve, signature
@@ -195,3 +196,33 @@ def test_health_tells_what_would_keep_webhooks_out(
     with bare_db.connect() as session:
         session.execute("CREATE EXTENSION pg_whatsapp CASCADE")
     assert health(serve(bare_db, **ENV))[0] == 503
+
+
+def test_answers_that_nobody_takes_keep_neither_memory_nor_places(
+    world: Database, make_role: Callable[..., str]
+) -> None:
+    world.query("SELECT world.wrote(1)")
+    # Twenty mebibytes a page: more than the system takes off the server's hands.
+    world.query(
+        "INSERT INTO wa_messages"
+        " (number_id, contact_id, direction, message_type, status, state, content_text)"
+        " SELECT number_id, contact_id, 'inbound', 'text', 'received', 'received', repeat('x', 65000)"
+        " FROM wa_conversation_windows, generate_series(1, 320)"
+    )
+    api = ApiServer(world, make_role)
+    address = (str(api.client.base_url.host), int(api.client.base_url.port or 0))
+    page = (
+        f"GET {BASE}/conversations/+5491140000001?limit=500 HTTP/1.1\r\nhost: x\r\napikey: {api.key}\r\n\r\n"
+    )
+    idle = [socket.create_connection(address) for _ in range(10)]
+    try:
+        for one in idle:
+            one.sendall(page.encode())
+        api.process.logged("requests cut off: too slow, or too many at once")
+        assert api.client.get(f"{BASE}/templates").status_code == 200
+    finally:
+        for one in idle:
+            one.close()
+        api.process.kill()
+        api.client.close()
+        world.query("DELETE FROM wa_organization_roles")

@@ -328,9 +328,9 @@ def stop_events(world: World, statement: Statement) -> None:
 def log_violation(world: World, statement: Statement) -> None:
     world.run(statement)
     (row,) = world.as_owner("SELECT * FROM audit_log WHERE event = 'whatsapp_policy_violation'")
-    # Only an administrator writes on behalf of others.
-    assert row["actor"] == ("compliance_officer" if world.group == "wa_admin" else "postgres")
-    assert row["meta"].get("actor", row["actor"]) == "compliance_officer"
+    # What the row says stays, and who really wrote it stands beside it.
+    assert row["actor"] == "compliance_officer"
+    assert row["session_role"] == "postgres"
     assert row["entity_id"] == "wa_24h_rule"
     assert row["meta"]["affected_numbers"] == [ADA]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+import webhook_bodies
 from harness import Database, Server
 from simulated import NUMBER, wait_until
 from wa_process import KEY, WaProcess, wa
@@ -82,6 +83,8 @@ def serve() -> Iterator[Callable[..., Serving]]:
 
 
 def rejections(database: Database) -> list[dict[str, Any]]:
+    """Their audit rows, as they are when the minute is over."""
+    database.query("SELECT _wa_close_audit_counts(clock_timestamp() + interval '1 minute', 1000)")
     return database.query("SELECT meta FROM audit_log WHERE event = 'webhook_rejected'")
 
 
@@ -127,6 +130,28 @@ def test_a_signed_message_is_stored_and_processed(
     log = "".join(serving.process.raw)
     assert "secret wish" not in log
     assert "15551234567" not in log
+
+
+def test_a_step_of_the_volume_prices_is_taken_from_a_webhook(
+    db: Database, serve: Callable[..., Serving], make_role: Callable[..., str]
+) -> None:
+    prepare(db)
+    serving = serve(db, make_role("wa_receiver"), **ENV)
+    tiers = "SELECT category, region, month::text, tier, volume_from, volume_to FROM wa_volume_tiers"
+    for told_at, tier in ((1763000000, "250001:2000000"), (1763900000, "2000001:10000000")):
+        info = {
+            "tier_update_time": told_at,
+            "pricing_category": "UTILITY",
+            "tier": tier,
+            "effective_month": "2025-11",
+            "region": "India",
+        }
+        event = {"event": "VOLUME_BASED_PRICING_TIER_UPDATE", "volume_tier_info": info}
+        assert serving.post(webhook_bodies.body("account_update", event, time=told_at)).status_code == 200
+        row = {"category": "utility", "region": "India", "month": "2025-11-01", "tier": tier}
+        bounds = dict(zip(("volume_from", "volume_to"), map(int, tier.split(":")), strict=True))
+        wait_until(lambda wanted=row | bounds: db.query(tiers) == [wanted])
+    assert db.query("SELECT 1 FROM wa_webhook_errors") == []
 
 
 def test_an_unsigned_or_forged_body_is_refused_counted_and_not_stored(

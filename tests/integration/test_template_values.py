@@ -17,6 +17,7 @@ from harness import Database
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 from simulated import NUMBER, SimulatorProcess
+from template_button_faults import WRONG_BUTTONS
 from template_examples import KINDS
 from template_faults import WRONG
 from wa_process import wa
@@ -73,7 +74,7 @@ def test_values_of_every_kind_are_sent_as_meta_takes_them(prepared: Connection) 
 
 def test_values_that_do_not_fit_are_refused_with_a_hint_that_does(prepared: Connection) -> None:
     faults = []
-    for wrong in WRONG:
+    for wrong in (*WRONG, *WRONG_BUTTONS):
         forms: list[tuple[str, Any]] = [("template_params", wrong.values)]
         if wrong.code:
             forms.append(("content", {"components": wrong.values}))

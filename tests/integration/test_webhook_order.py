@@ -243,10 +243,11 @@ def test_what_the_afternoon_leaves(afternoon: Database) -> None:
     assert conversations["+16505550002"]["unread_count"] == 2
     opted_out = afternoon.query(
         "SELECT c.phone_e164, o.scope FROM wa_opt_outs o JOIN wa_contacts c ON c.id = o.contact_id"
-        " WHERE o.revoked_at IS NULL ORDER BY 1"
+        " WHERE o.revoked_at IS NULL ORDER BY 1, 2"
     )
     assert [tuple(row.values()) for row in opted_out] == [
-        ("+16505550011", "all"),
+        ("+16505550011", "marketing"),
+        ("+16505550011", "utility"),
         ("+16505550013", "marketing"),
     ]
     (number,) = afternoon.query(

@@ -31,9 +31,10 @@ NOT_RUN = {
     "installs packages",
     "needs a Meta account",
     "needs a 360dialog account",
+    "needs a Twilio account",
     "needs a second server",
+    "needs a proxy",
     "runs the tests themselves",
-    "needs a server, which test_api.py starts",
     "takes more than an hour",
 }
 RUN = [m for m in MANUALS if m.name not in ELSEWHERE and any(block.is_run for block in blocks(m))]

@@ -75,6 +75,24 @@ def test_restored_privileges_are_the_same(make_database: Callable[..., Database]
     assert copy.query(every, "odd name-1") == original.query(every, "odd name-1") == [{"may_look": True}]
 
 
+def test_restored_people_and_clocks_are_those_that_were_named(
+    make_role: Callable[..., str], make_database: Callable[..., Database], tmp_path: Path
+) -> None:
+    """A role by its name, not by a number that another server gives it; a time zone that it may not have."""
+    login = make_role(login=False)
+    original = make_database()
+    original.query("INSERT INTO wa_users (display_name, role, role_name) VALUES ('Ann', 'sales', %s)", login)
+    with original.connect() as owner:
+        owner.execute("SET session_replication_role = replica")
+        owner.execute("UPDATE wa_organizations SET time_zone = 'Mars/Phobos'")
+    copy = make_database(bare=True)
+    run(copy.server, "pg_restore", "-d", copy.dsn, dump(original, tmp_path / "dump"))
+    assert copy.query("SELECT has_wa_permission(%s, 'send') AS may", login) == [{"may": True}]
+    assert copy.query("SELECT time_zone FROM wa_organizations") == [{"time_zone": "Mars/Phobos"}]
+    for database in (original, copy):
+        database.query("DELETE FROM wa_users")
+
+
 def test_dropping_the_extension_takes_no_row_along(db: Database) -> None:
     run(
         db.server,

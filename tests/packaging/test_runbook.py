@@ -50,6 +50,11 @@ SITUATION = """
         gen_random_uuid(), 'https://example.com/hook', '{{message}}', '\\x{sealed}', 'key', 'print');
     SELECT add_wa_organization_role(current_wa_organization(), 'operator');
     SELECT opt_out_wa_contact('+16505550101', 'marketing', 'asked by phone');
+    SELECT request_wa_template_sync();
+    INSERT INTO wa_templates (name, category, status, body_text)
+    VALUES ('offer', 'MARKETING', 'APPROVED', 'Now');
+    INSERT INTO wa_quiet_hours (purpose, from_time, to_time) VALUES ('marketing', '00:00', '23:59:59');
+    INSERT INTO wa_outbound_queue (phone, template_name) VALUES ('+16505550104', 'offer');
     SELECT count(*) FROM schedule_wa_jobs();
     SELECT run_wa_job('rate_windows');
 """

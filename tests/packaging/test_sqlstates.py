@@ -84,9 +84,10 @@ def test_a_refused_message_shows_its_hint_beneath_one_line_of_context(db: Databa
 def test_a_refusal_says_what_is_listed(db: Database) -> None:
     rows = db.query(
         """
-        SELECT s.sqlstate FROM unnest(ARRAY['window_closed', 'opted_out', 'template_unavailable']) AS r (code)
+        SELECT s.sqlstate
+        FROM unnest(ARRAY['window_closed', 'opted_out', 'no_opt_in', 'template_unavailable']) AS r (code)
         JOIN wa_sqlstates AS s ON s.sqlstate = _wa_refusal_sqlstate(r.code)
             AND s.cause = _wa_refusal_text(r.code) AND s.way_out = _wa_refusal_hint(r.code)
         """
     )
-    assert {row["sqlstate"] for row in rows} == {"WA101", "WA102", "WA103"}
+    assert {row["sqlstate"] for row in rows} == {"WA101", "WA102", "WA103", "WA120"}

@@ -9,7 +9,8 @@ import click
 import pytest
 from click.testing import CliRunner
 from pg_whatsapp import stored_secrets
-from pg_whatsapp.cli import set_secret, wa
+from pg_whatsapp.cli import wa
+from pg_whatsapp.cli_secrets import set_secret
 
 COMMANDS = (
     ["dispatch"],
@@ -21,6 +22,11 @@ COMMANDS = (
     ["secrets"],
     ["secrets", "set"],
     ["secrets", "list"],
+    ["secrets", "rotate"],
+    ["audit"],
+    ["audit", "anchor"],
+    ["audit", "verify"],
+    ["audit", "public-key"],
     ["templates"],
     ["templates", "sync"],
     ["events"],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import pytest
 from pg_whatsapp import config
 from pg_whatsapp.errors import ConfigError
@@ -76,5 +74,22 @@ def test_secrets_do_not_show_when_printed(monkeypatch: pytest.MonkeyPatch) -> No
     assert settings.conninfo == "postgresql://me:hunter2@db/app"
 
 
-def test_the_environment_may_name_every_provider() -> None:
-    assert set(get_args(config.Settings.model_fields["provider"].annotation)) == set(PROVIDERS)
+def test_the_environment_may_name_every_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in PROVIDERS:
+        monkeypatch.setenv("WHATSAPP_PROVIDER", name)
+        assert config.load().provider == name
+
+
+def test_twilio_has_variables_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWILIO_ACCOUNT_SID", "AC1")
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", "hunter2")
+    monkeypatch.setenv("WHATSAPP_PHONE_NUMBER", "+14155238886")
+    assert config.load().access_token is None
+    monkeypatch.setenv("WHATSAPP_PROVIDER", "twilio")
+    settings = config.load()
+    assert settings.access_token is not None
+    assert settings.access_token.get_secret_value() == "AC1:hunter2"
+    assert settings.app_secret is not None
+    assert settings.app_secret.get_secret_value() == "hunter2"
+    assert (settings.waba_id, settings.phone_number_id) == ("AC1", "whatsapp:+14155238886")
+    assert "hunter2" not in repr(settings)

@@ -32,7 +32,7 @@ def claim(
 ) -> Claim:
     body = orjson.dumps({"name": name}).decode()
     path = f"/{number}/messages"
-    return Claim(ORGANIZATION, name, 1, order_key or name, number, provider, path, body, 5.0, start_in_s)
+    return Claim(ORGANIZATION, name, 1, order_key or name, number, provider, path, body, 5.0, start_in_s, 0.0)
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -23,3 +23,19 @@ def test_of_the_product_only_the_command_imports_the_simulator() -> None:
         if graph.find_modules_directly_imported_by(module) & simulator
     }
     assert importers == {"pg_whatsapp.cli"}
+
+
+def test_no_provider_is_known_by_name_outside_its_module() -> None:
+    """One more is one more file: what differs is asked of PROVIDERS."""
+    graph = grimp.build_graph("pg_whatsapp", cache_dir=None)
+    modules = {
+        module
+        for module in graph.find_children("pg_whatsapp.providers")
+        if module.rpartition(".")[2] in ("meta", "d360", "twilio")
+    }
+    assert len(modules) == 3
+    importers = {
+        module for module in graph.modules if graph.find_modules_directly_imported_by(module) & modules
+    }
+    # What one provider took over from another.
+    assert importers <= modules

@@ -71,3 +71,13 @@ def test_a_library_error_is_named_without_its_text(capsys: pytest.CaptureFixture
     line = json.loads(capsys.readouterr().err)
     assert (line["logger"], line["error"]) == ("some.library", "ValueError")
     assert "EAA" not in json.dumps(line)
+
+
+def test_a_pool_without_connections_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure("json")
+    with pytest.raises(psycopg.OperationalError) as raised:
+        psycopg.connect("host=/nonexistent dbname=x")
+    logging.getLogger("psycopg.pool").warning("error connecting in %r: %s", "api", raised.value)
+    line = json.loads(capsys.readouterr().err)
+    assert (line["logger"], line["error"]) == ("psycopg.pool", "OperationalError")
+    assert "/nonexistent" in line["message"]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
+from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import httpx
 import pytest
 from media_world import JPEG, PDF, VOICE
-from pg_whatsapp import media_hosts
 from pg_whatsapp.media_hosts import ElsewhereError, is_of_api, located, require_provider
 from pg_whatsapp.media_http import disposition
 from pg_whatsapp.media_stores import Place, StoreError, Stores
@@ -123,7 +126,6 @@ def test_360dialog_gives_metas_address_of_a_file_and_has_it_at_its_own() -> None
     assert str(located(told, "meta", META)) == told
     with pytest.raises(ElsewhereError):
         located("https://\x00", "meta", META)
-    assert set(media_hosts.HOSTS) == {"meta", "360dialog"}
 
 
 @pytest.mark.parametrize(
@@ -154,3 +156,54 @@ def test_no_name_is_no_name(filename: str | None) -> None:
 def test_a_key_that_is_none_of_ours_is_not_read(key: str) -> None:
     with pytest.raises(StoreError):
         asyncio.run(Stores().read(Place("directory", "/", key), 0, 1))
+
+
+def test_a_store_follows_no_link_that_somebody_planted(tmp_path: Path) -> None:
+    key = "00000000-0000-0000-0000-00000000000a/00000000-0000-0000-0000-00000000000b"
+    place = Place("directory", str(tmp_path / "store"), key)
+    path = tmp_path / "store" / key
+    path.parent.mkdir(parents=True)
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    path.symlink_to(secret)
+    path.with_name(f".{path.name}.part").symlink_to(secret)
+    with pytest.raises(StoreError):
+        asyncio.run(Stores().read(place, 0, 6))
+    with pytest.raises(StoreError):
+        asyncio.run(Stores().put(place, BytesIO(b"other")))
+    assert secret.read_bytes() == b"secret"
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (403, "InvalidAccessKeyId"),
+        (403, "RequestTimeTooSkewed"),
+        (400, "ExpiredToken"),
+        (404, "NoSuchBucket"),
+    ],
+)
+def test_a_bucket_that_refuses_is_quoted_with_its_code_alone(
+    status: int, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Bucket(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(f"<Error><Code>{code}</Code><Message>key {self.path}</Message></Error>".encode())
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Bucket) as server:
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("AWS_REGION", "us-east-1")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        key = "00000000-0000-0000-0000-00000000000a/00000000-0000-0000-0000-00000000000b"
+        with pytest.raises(StoreError) as caught:
+            asyncio.run(Stores().put(Place("s3", f"s3://files-{code.lower()}", key), BytesIO(b"bytes")))
+        server.shutdown()
+    assert str(caught.value) == f"the bucket does not do it: {code}"

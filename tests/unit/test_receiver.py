@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from pg_whatsapp import webhook_batcher
+from pg_whatsapp.providers import PROVIDERS
 from pg_whatsapp.webhook_batcher import NotStoredError, OverreachError, WebhookBatcher
 
 
@@ -20,7 +21,7 @@ class Database:
         self.open = asyncio.Event()
 
     async def fetch(
-        self, _statement: str, bodies: list[bytes], sources: list[str], secrets: list[str]
+        self, _statement: str, bodies: list[bytes], sources: list[str], _provider: str, secrets: list[str]
     ) -> list[Any]:
         assert len(bodies) == len(sources) == len(secrets)
         await self.open.wait()
@@ -40,7 +41,7 @@ async def store_all(database: Database, bodies: list[bytes]) -> tuple[list[BaseE
     batcher = WebhookBatcher(database, on_stored)  # type: ignore[arg-type]
     running = asyncio.create_task(batcher.run())
     waiting = [
-        asyncio.create_task(batcher.store(body, "203.0.113.9", ["a"], is_signed=True)) for body in bodies
+        asyncio.create_task(batcher.store(body, "203.0.113.9", ["a"], PROVIDERS["meta"])) for body in bodies
     ]
     await asyncio.sleep(0)
     asyncio.get_running_loop().call_later(0.01, database.open.set)
@@ -74,11 +75,11 @@ def test_a_request_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> No
         batcher = WebhookBatcher(Database(), lambda: None)  # type: ignore[arg-type]
         running = [asyncio.create_task(part) for part in (batcher.run(), batcher.give_up())]
         waiting = [
-            asyncio.create_task(batcher.store(body, None, [], is_signed=True)) for body in (b"a", b"b")
+            asyncio.create_task(batcher.store(body, None, [], PROVIDERS["meta"])) for body in (b"a", b"b")
         ]
         # What came first is with the database by now; the next waits for it.
         await asyncio.sleep(0)
-        waiting.append(asyncio.create_task(batcher.store(b"c", None, [], is_signed=True)))
+        waiting.append(asyncio.create_task(batcher.store(b"c", None, [], PROVIDERS["meta"])))
         results = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(result) for result in results] == [NotStoredError] * 3
         for task in running:
@@ -101,7 +102,9 @@ def test_what_a_secret_vouches_for_is_stored_apart_and_may_be_refused() -> None:
         batcher = WebhookBatcher(Vouching(), lambda: None)  # type: ignore[arg-type]
         requests = [(b"signed", ["c"]), (b"own", ["a", "b"]), (b"another's", ["a"])]
         waiting = [
-            asyncio.create_task(batcher.store(body, "here", ids, is_signed=body == b"signed"))
+            asyncio.create_task(
+                batcher.store(body, "here", ids, PROVIDERS["meta" if body == b"signed" else "360dialog"])
+            )
             for body, ids in requests
         ]
         await asyncio.sleep(0)
@@ -113,7 +116,7 @@ def test_what_a_secret_vouches_for_is_stored_apart_and_may_be_refused() -> None:
 
     asyncio.run(work())
     assert calls == [
-        ([b"signed"], ["here"], ["{c}"]),
+        ([b"signed"], ["here"], "meta", ["{c}"]),
         ([b"own", b"another's"], ["here", "here"], ["{a,b}", "{a}"]),
     ]
 
@@ -121,10 +124,10 @@ def test_what_a_secret_vouches_for_is_stored_apart_and_may_be_refused() -> None:
 def test_too_many_waiting_are_sent_away_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         batcher = WebhookBatcher(Database(), lambda: None)  # type: ignore[arg-type]
-        first = asyncio.create_task(batcher.store(b"a", None, [], is_signed=True))
+        first = asyncio.create_task(batcher.store(b"a", None, [], PROVIDERS["meta"]))
         await asyncio.sleep(0)
         with pytest.raises(NotStoredError):
-            await batcher.store(b"b", None, [], is_signed=True)
+            await batcher.store(b"b", None, [], PROVIDERS["meta"])
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
 

@@ -20,6 +20,7 @@ from message_examples import (
     template,
     text,
 )
+from template_button_faults import WRONG_BUTTONS
 from template_examples import KINDS
 from template_faults import WRONG, Wrong
 from wa_simulator.errors import GraphError
@@ -218,7 +219,9 @@ def test_values_of_every_kind_of_template_are_taken(name: str) -> None:
     check_template(template(name, *KINDS[name].ready), known(name), 25, [])
 
 
-@pytest.mark.parametrize("wrong", [wrong for wrong in WRONG if wrong.code], ids=lambda wrong: wrong.message)
+@pytest.mark.parametrize(
+    "wrong", [one for one in (*WRONG, *WRONG_BUTTONS) if one.code], ids=lambda wrong: wrong.message
+)
 def test_values_of_another_shape_are_refused(wrong: Wrong) -> None:
     with pytest.raises(GraphError) as caught:
         check_template(template(wrong.kind, *wrong.values), known(wrong.kind), 25, [])

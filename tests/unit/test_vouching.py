@@ -7,7 +7,7 @@ import hmac
 
 import pytest
 from pg_whatsapp.errors import ConfigError
-from pg_whatsapp.vouching import check_header_line, find_vouchers, read_voucher
+from pg_whatsapp.providers.d360 import check_header_line, find_vouchers, read_voucher
 
 BODY = b'{"name":"\\u00e4"}'
 LINE = "X-Webhook-Secret:  0123456789abcdef "

@@ -1,6 +1,6 @@
 -- Tests sql/access/requests.sql.
 BEGIN;
-SELECT plan(32);
+SELECT plan(44);
 \ir ../world.psql
 CREATE ROLE wa_requests_shop IN ROLE wa_app;
 CREATE ROLE wa_requests_web IN ROLE wa_api, wa_requests_shop;
@@ -30,6 +30,34 @@ SELECT is((SELECT last_used_at FROM wa_api_keys), date_trunc('minute', now()), '
 UPDATE wa_api_keys SET last_used_at = now() - interval '30 seconds';
 SELECT role_name FROM _wa_find_api_key(:'hash', 'send');
 SELECT is((SELECT last_used_at FROM wa_api_keys), now() - interval '30 seconds', 'and not written each time');
+-- whom the request names
+SELECT lives_ok(format('SELECT _wa_require_user(%L, ''nobody'', ''send'')', :'org'), 'an organization without users knows nobody');
+INSERT INTO wa_users (display_name, role, external_id) VALUES ('Ann', 'sales', 'ann'), ('Bob', 'field_staff', 'bob');
+SAVEPOINT named;
+SET LOCAL ROLE wa_requests_web;
+SELECT lives_ok(format('SELECT open_wa_api_request(%L, ''send'', ''ann'')', :'hash'), 'somebody whose role permits it');
+ROLLBACK TO named;
+SET LOCAL ROLE wa_requests_web;
+SELECT throws_ok(format('SELECT open_wa_api_request(%L, ''send'', ''bob'')', :'hash'), 'WA621',
+    'the role field_staff does not permit "send"', 'the name restricts');
+SELECT throws_ok(format('SELECT open_wa_api_token(''bob'', %L, ''wa_requests_shop'', ''{send}'', ''send'')', :'org'), 'WA621',
+    NULL, 'and so does the subject of a token');
+SELECT throws_ok(format('SELECT open_wa_api_request(%L, ''media'', ''ann'')', :'hash'), 'WA602', NULL,
+    'it grants nothing that the key has not');
+SELECT open_wa_api_request(:'hash', 'read', 'stranger');
+SET LOCAL ROLE wa_requests_web;
+SELECT open_wa_api_request(:'hash', 'read', 'stranger');
+RESET ROLE;
+SELECT is(array_agg(entity_id), '{stranger}', 'strangers are let through, and remembered once a minute')
+FROM audit_log WHERE event = 'unknown_user';
+UPDATE wa_users SET is_active = false WHERE external_id = 'ann';
+UPDATE wa_organizations SET unknown_users = 'refuse';
+SELECT throws_ok(format('SELECT open_wa_api_request(%L, ''send'', ''ann'')', :'hash'), 'WA621', 'the user is no longer active',
+    'who left does nothing any more');
+SELECT throws_ok(format('SELECT open_wa_api_request(%L, ''read'', ''stranger'')', :'hash'), 'WA622', NULL,
+    'or strangers are refused, where the organization wants it');
+SELECT lives_ok(format('SELECT _wa_find_api_key(%L, ''read'')', :'hash'), 'a request that names nobody is its key''s');
+ROLLBACK TO named;
 UPDATE wa_api_keys SET expires_at = clock_timestamp();
 SELECT throws_ok(format('SELECT open_wa_api_request(%L, ''send'')', :'hash'), 'WA601', 'the API key has expired',
     'a key ends by time');
@@ -53,11 +81,16 @@ SELECT is((SELECT remaining FROM count_wa_api_request(:'hash')), 0, 'down to non
 SELECT is((SELECT remaining FROM count_wa_api_request(:'hash')), -1, 'and one is too many');
 UPDATE wa_api_key_uses SET minute = minute - interval '1 minute';
 SELECT is((SELECT remaining FROM count_wa_api_request(:'hash')), 1, 'the next minute begins anew');
+UPDATE wa_api_key_uses SET minute = date_trunc('minute', clock_timestamp()) + interval '1 minute', requests = 2;
+SELECT is((SELECT remaining FROM count_wa_api_request(:'hash')), -1,
+    'who began in the minute before counts in the one that others have begun');
+SELECT is((SELECT requests FROM wa_api_key_uses WHERE minute > clock_timestamp()), 3, 'and does not begin his own anew');
+UPDATE wa_api_key_uses SET minute = minute + interval '1 hour', requests = 2;
+SELECT is((SELECT remaining FROM count_wa_api_request(:'hash')), 1, 'a clock that was set back locks nobody out');
 UPDATE wa_api_keys SET requests_per_minute = NULL;
 SELECT is_empty(format('SELECT FROM count_wa_api_request(%L)', :'hash'), 'a key without a limit is not counted');
 SELECT record_wa_api_rejection('198.51.100.7', 'the API key is unknown') FROM generate_series(1, 3);
-SELECT is((SELECT meta -> 'count' FROM audit_log WHERE meta ->> 'source' = '198.51.100.7'), '3',
-    'wrong keys are counted, a row a source and minute');
+SELECT is(get_wa_rejections(now() - interval '1 hour'), 3::bigint, 'wrong keys are counted');
 
 -- a token
 SAVEPOINT token;

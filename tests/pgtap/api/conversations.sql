@@ -1,6 +1,6 @@
 -- Tests sql/api/conversations.sql.
 BEGIN;
-SELECT plan(30);
+SELECT plan(32);
 \ir ../world.psql
 CREATE ROLE wa_conversations_app IN ROLE wa_app;
 GRANT USAGE ON SCHEMA world TO PUBLIC;
@@ -76,5 +76,7 @@ SELECT throws_ok($$ SELECT get_wa_conversation('+5491140009999') $$, 'P0002', NU
 SELECT set_config('wa.is_test_only', 'true', true);
 SELECT is(world.found(search_wa_conversations()), 'Message 7', 'a test key sees test numbers only');
 SELECT is(jsonb_array_length(get_wa_conversation('+5491140000001') -> 'messages'), 1, 'and what was said with them');
+SELECT is(get_wa_conversation('+5491140000001') #>> '{conversations,0,phone_number_id}', '101', 'and how it stands');
+SELECT is(jsonb_array_length(get_wa_conversation('+5491140000001') -> 'conversations'), 1, 'with them alone');
 
 SELECT * FROM finish();

@@ -1,6 +1,6 @@
 -- Tests sql/api/lists.sql.
 BEGIN;
-SELECT plan(19);
+SELECT plan(26);
 \ir ../world.psql
 CREATE ROLE wa_lists_app IN ROLE wa_app;
 GRANT USAGE ON SCHEMA world TO PUBLIC;
@@ -17,6 +17,15 @@ SELECT is(pg_temp.names(list_wa_templates(p_approval_status => 'approved')), 'co
 SELECT is(pg_temp.names(list_wa_templates(p_limit => 2, p_cursor => list_wa_templates(p_limit => 2) ->> 'next')), 'hello order',
     'page by page');
 SELECT is(list_wa_templates(p_limit => 5) ->> 'next', NULL, 'to the end');
+SELECT list_wa_templates(p_limit => 2) ->> 'next' AS after_draft \gset
+SAVEPOINT gone;
+RESET ROLE;
+DELETE FROM wa_templates WHERE name IN ('code', 'draft');
+SELECT is(pg_temp.names(list_wa_templates(p_limit => 2, p_cursor => :'after_draft')), 'hello order',
+    'none is passed over when those before it go meanwhile');
+ROLLBACK TO gone;
+SELECT throws_ok($$ SELECT list_wa_templates(p_cursor => _wa_write_cursor('7')) $$, '22023', 'that is no cursor of ours',
+    'the cursor of another list is none');
 SELECT throws_ok($$ SELECT list_wa_templates(p_approval_status => 'maybe') $$, '22023', NULL, 'a status is a known one');
 SELECT throws_ok($$ SELECT list_wa_templates(p_limit => 501) $$, '22023', NULL, 'a page has a size');
 SELECT create_wa_template('{"name": "new", "category": "utility", "body_text": "Hi {{1}}",
@@ -42,5 +51,18 @@ SELECT is(get_wa_consent('+5491140000002') - 'opt_outs', '{"is_opted_out": false
 SELECT is(get_wa_consent('+5491140000001') #>> '{opt_outs,0,reason}', 'asked', 'and why');
 SELECT is(get_wa_consent('+5491140000099'), '{"opt_outs": [], "is_opted_out": false, "is_opted_out_of_marketing": false}',
     'who is not known asked for nothing');
+
+-- a test key
+RESET ROLE;
+SELECT register_wa_phone_number('101', '+1 555 123 4568', '200', is_test => true);
+SELECT world.wrote(1), world.wrote(2, p_number => '101'), world.wrote(3), world.wrote(3, p_number => '101');
+SELECT set_config('wa.is_test_only', 'true', true);
+SET LOCAL ROLE wa_lists_app;
+SELECT is((SELECT string_agg(o ->> 'phone', ' ') FROM jsonb_array_elements(list_wa_opt_outs() -> 'opt_outs') o),
+    '+5491140000002', 'a test key sees the consent of those who are known at test numbers only');
+SELECT throws_ok($$ SELECT get_wa_consent('+5491140000003') $$, 'WA605', NULL, 'not of one who is known at others, too');
+SELECT throws_ok($$ SELECT opt_in_wa_contact('+5491140000001', 'all') $$, 'WA605', NULL, 'and lifts no opt-out');
+SELECT throws_ok($$ SELECT opt_out_wa_contact('+5491140000099') $$, 'WA605', NULL, 'nor records one of a stranger');
+SELECT ok(opt_in_wa_contact('+5491140000002', 'all'), 'but those of its own');
 
 SELECT * FROM finish();

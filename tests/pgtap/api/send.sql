@@ -1,6 +1,6 @@
 -- Tests sql/api/send.sql.
 BEGIN;
-SELECT plan(27);
+SELECT plan(34);
 \ir ../world.psql
 CREATE ROLE wa_send_app IN ROLE wa_app;
 GRANT USAGE ON SCHEMA world TO PUBLIC;
@@ -76,5 +76,25 @@ SELECT lives_ok($$ SELECT send_wa_messages('[{"phone": "+5491140000001", "templa
     "phone_number_id": "101"}]') $$, 'also with a batch');
 RESET ROLE;
 SELECT is((SELECT count(*) FROM wa_idempotent_requests WHERE result IS NULL), 0::bigint, 'no request is left half done');
+
+-- what goes where WhatsApp cannot
+SELECT set_config('wa.is_test_only', 'false', true);
+SELECT is(send_wa_message('{"phone": "+5491140000001", "message": "Ready", "sms_fallback_text": "By SMS"}')
+    ->> 'sms_fallback_text', 'By SMS', 'a text for an SMS comes along');
+SELECT count(*) FROM enqueue_wa_messages('[
+    {"phone": "+5491140000001", "text_body": "1", "sms_fallback_text": "SMS 1"},
+    {"phone": "+5491140000001", "text_body": "2", "sms_fallback_text": "SMS 2"}]');
+SELECT results_eq($$ SELECT text_body, sms_fallback_text FROM wa_outbound_queue WHERE sms_fallback_text LIKE 'SMS%'
+    ORDER BY id $$, $$ VALUES ('1', 'SMS 1'), ('2', 'SMS 2') $$, 'with many, too');
+
+-- how a number is read
+UPDATE wa_organizations SET default_region = 'AR', default_area_code = '11';
+SET ROLE wa_send_app;
+SELECT is(read_wa_phone_number('4000-0001') ->> 'phone', '+5491140000001', 'a local form is the organization''s');
+SELECT is(read_wa_phone_number('400-0001', 'ar', '351') ->> 'phone', '+5493514000001', 'or of the area that is given');
+SELECT is(read_wa_phone_number('555-0101', 'US', p_or_null => true) ->> 'phone', NULL, 'its area code is no other region''s');
+SELECT is(read_wa_phone_number('no number', p_or_null => true), '{"phone": null}'::jsonb, 'what is no number is null');
+SELECT throws_ok($$ SELECT read_wa_phone_number('no number') $$, '22023', NULL, 'or an error');
+RESET ROLE;
 
 SELECT * FROM finish();

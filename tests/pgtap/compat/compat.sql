@@ -258,10 +258,10 @@ VALUES ('compliance_officer', 'looked', 'compliance', '{"why": "asked"}', '2000-
 INSERT INTO whatsapp_audit_logs (actor, action, created_at) VALUES ('somebody', 'looked', '2000-01-01');
 RESET ROLE;
 SELECT results_eq(
-    $$ SELECT actor = session_user, meta ->> 'actor', created_at > now() - interval '1 minute' FROM audit_log
-    WHERE event = 'looked' ORDER BY id $$,
-    $$ VALUES (true, 'compliance_officer', true), (true, 'somebody', true) $$,
-    'is who wrote it, and when, whatever it says'
+    $$ SELECT actor, session_role = session_user, database_role, created_at > now() - interval '1 minute'
+    FROM audit_log WHERE event = 'looked' ORDER BY id $$,
+    $$ VALUES ('compliance_officer', true, 'wa_tap_app', true), ('somebody', true, 'wa_tap_app', true) $$,
+    'are what they are beside what the row says'
 );
 
 -- messages, conversations, consent, audit

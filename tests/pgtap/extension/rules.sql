@@ -60,26 +60,23 @@ SELECT is(_wa_to_timestamp(value), NULL, 'no plausible time: ' || value::text)
 FROM (VALUES ('"soon"'::jsonb), ('0'), ('-1749416383'), ('1749416383000'), ('"9999999999"'), ('null'), ('{}'),
     ('1e400')) AS v (value);
 
-SELECT ok(_wa_is_opt_out_word(word), 'opts out: ' || btrim(word, E'\n'))
-FROM unnest(ARRAY['STOP', 'stop', ' Stop! ', '«Stop».', 'unsubscribe', 'Cancel', 'END', 'quit',
-    E'\nstop\u00a0']) AS word;
-SELECT ok(NOT _wa_is_opt_out_word(word), 'does not: ' || word)
-FROM unnest(ARRAY['', 'stop it', 'nonstop', 'STOPP', 'éstop', 'START', repeat('.', 50) || 'stop']) AS word;
-SELECT is(_wa_is_opt_out_word(NULL), FALSE, 'no text opts nobody out');
-SELECT is(_wa_opt_out_scope(label), 'all', 'refuses everything: ' || label)
-FROM unnest(ARRAY['Stop', 'STOP', '🛑 Stop', 'Stop ✋', 'unsubscribe', 'Opt-out', 'OPT_OUT', 'Stop all', 'stopall',
-    'No more messages', 'Baja', 'dejar de recibir', 'Parar', 'Descadastrar', 'Abmelden', 'Abbestellen', 'Stopp',
-    'Se désabonner', 'DÉSINSCRIRE', 'Arrêt', 'Disiscriviti', 'Berhenti']) AS label;
-SELECT is(_wa_opt_out_scope(label), 'marketing', 'refuses offers: ' || label)
-FROM unnest(ARRAY['Stop promotions', 'STOP_PROMOTIONS', 'stop-marketing', 'Stop marketing messages', 'No more offers',
-    'No more news', 'Unsubscribe from all offers', 'Opt out of promotions', 'Stop newsletter']) AS label;
-SELECT is(_wa_opt_out_scope(label), NULL, 'refuses nothing by itself: ' || label)
-FROM unnest(ARRAY['', 'Cancel', 'End', 'Quit', 'STOP_42', 'Stop it now', 'Stop the music', 'Not interested',
-    'Bus stop', 'Keep', 'Cancelar', 'Sair', repeat(' ', 50) || 'stop']) AS label;
-SELECT is(_wa_opt_out_scope(NULL), NULL, 'no label refuses nothing');
-SELECT ok(
-    _wa_is_opt_in_word(' start. ') AND NOT _wa_is_opt_in_word('restart') AND NOT _wa_is_opt_in_word(NULL),
-    'START, as the whole text, opts in');
+SELECT is(_wa_word_key(word), key, 'compared as ' || key || ': ' || btrim(word, E'\n'))
+FROM (VALUES ('STOP', 'STOP'), ('stop', 'STOP'), (' Stop! ', 'STOP'), ('«Stop».', 'STOP'), ('🛑 Stop', 'STOP'),
+    ('Stop ✋', 'STOP'), ('stóp', 'STOP'), ('ＳＴＯＰ！', 'STOP'), (E'\nstop\u00a0', 'STOP'), (E'st\u200bop', 'STOP'),
+    ('OPT_OUT', 'OPT OUT'), ('opt-out', 'OPT OUT'), ('stop   all', 'STOP ALL'), ('Отмена.', 'ОТМЕНА'),
+    ('подписка', 'ПОДПИСКА'), ('ёж', 'ЕЖ'), ('İptal', 'IPTAL'), ('ıptal', 'IPTAL'), ('Se désabonner', 'SE DESABONNER'),
+    ('إِيقَاف', 'ايقاف'), ('रोकें।', 'रोकें'), ('取消。', '取消'), (repeat(' ', 60) || 'stop' || repeat(E'\n', 60000), 'STOP'),
+    ('Stop 🙏', 'STOP'), ('STOP ❗️❗️', 'STOP'), ('✋🏽 stop', 'STOP'), ('Stop 👎🏿 all', 'STOP ALL'), ('stop 🇧🇷', 'STOP'),
+    ('„Stop“', 'STOP'), ('『停止』', '停止'), ('/stop', 'STOP'), ('#STOP', 'STOP'), ('بند کریں۔', 'بند کریں'),
+    (E'stop\u2028', 'STOP'), (E'\u061cstop\u00ad', 'STOP'), (E's\u20ddt\u1abfop\u3164', 'STOP'), ('𝐒𝐓𝐎𝐏', 'STOP'),
+    ('Ⓢⓣⓞⓟ', 'STOP'), (E'stop\U000e0067\U000e007f', 'STOP'), (E'stop\u000ball', 'STOP ALL'), ('opt–out', 'OPT OUT'),
+    ('s’abonner', 'S''ABONNER'), ('στάματα', 'ΣΤΑΜΑΤΑ'), ('ΤΕΛΟΣ', 'ΤΕΛΟΣ'), ('τέλος', 'ΤΕΛΟΣ'), ('одјава', 'ОДЈАВА'),
+    ('тоқтату', 'ТОҚТАТУ'), ('դադար', 'ԴԱԴԱՐ'), ('schließen', 'SCHLIESSEN'), ('Đăng', 'DANG'), ('đăng', 'DANG'),
+    ('ŁÓDŹ', 'LODZ'), ('עֲצוֹר', 'עצור')) AS v (word, key);
+SELECT is(_wa_word_key(word), NULL, 'no word: ' || coalesce(left(word, 20), 'NULL'))
+FROM unnest(ARRAY['', ' ', '...', E'\u200f', NULL, '👍', repeat('stop ', 30)]) AS word;
+SELECT isnt(_wa_word_key(word), 'STOP', 'not STOP: ' || word)
+FROM unnest(ARRAY['stop it', 'nonstop', 'STOPP', 'éstop', 'STOP_42', 'bus stop', 'stop stop']) AS word;
 
 -- Template texts.
 SELECT is(

@@ -1,6 +1,6 @@
 -- Tests sql/jobs/jobs.sql, sql/jobs/schedule.sql, sql/jobs/pg_cron.sql.
 BEGIN;
-SELECT plan(37);
+SELECT plan(39);
 \ir ../world.psql
 
 -- schedules: the words of cron, in pg_cron's zone
@@ -38,8 +38,8 @@ $$, $$ VALUES ('2026-03-29 01:30+00'::timestamptz, '2026-10-25 01:30+00'::timest
 SELECT set_config('cron.timezone', '', true);
 
 -- nothing runs by itself before it was scheduled
-SELECT set_eq('SELECT name FROM wa_jobs', ARRAY['cleanup', 'conversations', 'event_tasks', 'rate_windows', 'retention',
-    'roll_ups'], 'the list');
+SELECT set_eq('SELECT name FROM wa_jobs', ARRAY['audit', 'audit_check', 'cleanup', 'conversations', 'erasures',
+    'event_tasks', 'rate_windows', 'retention', 'roll_ups'], 'the list');
 SELECT is((SELECT count(*) FROM wa_jobs WHERE next_run_at IS NOT NULL), 0::bigint, 'nothing is due at first');
 SELECT results_eq('SELECT job, next_due_at FROM run_due_wa_job()', 'SELECT NULL::text, NULL::timestamptz',
     'nothing to run');
@@ -47,7 +47,7 @@ SELECT is((SELECT status FROM run_wa_job('retention', p_only_if_due => true)), '
 SELECT results_eq($$ SELECT name, runs_by, time_zone FROM schedule_wa_jobs() WHERE name = 'retention' $$,
     $$ VALUES ('retention', 'bin/wa dispatch', 'GMT') $$, 'scheduled, for dispatchers where pg_cron is not');
 SELECT is((SELECT count(*) FROM wa_jobs WHERE next_run_at > clock_timestamp()
-    AND next_run_at <= clock_timestamp() + interval '1 hour'), 5::bigint, 'each has its time');
+    AND next_run_at <= clock_timestamp() + interval '1 day'), 8::bigint, 'each has its time');
 SELECT matches((SELECT note FROM schedule_wa_jobs() WHERE name = 'event_tasks'), 'install_wa_pack\(''events''\)',
     'that of a pack waits for the pack');
 
@@ -112,6 +112,18 @@ SELECT results_eq(
 RESET ROLE;
 SELECT is((SELECT count(*) FROM wa_jobs WHERE next_run_at > clock_timestamp()), 3::bigint,
     'the others have their next time');
+
+-- making room for messages
+UPDATE wa_jobs SET rest = 1000000 WHERE name = 'more';
+SELECT run_wa_job('more');
+SELECT ok(next_run_at <= clock_timestamp(), 'a full batch comes again at once while nothing is sent') FROM wa_jobs
+WHERE name = 'more';
+SELECT world.queue(1);
+SELECT world.accept(queue_id) FROM world.claim(1);
+SELECT run_wa_job('more');
+SELECT ok(next_run_at > clock_timestamp() + interval '5 seconds', 'else it rests, for as long as it took, times rest')
+FROM wa_jobs WHERE name = 'more';
+
 INSERT INTO wa_job_runs (job, started_at, duration) SELECT 'ten', now(), '1 second' FROM generate_series(1, 200);
 SELECT run_wa_job('ten');
 SELECT is((SELECT count(*) FROM wa_job_runs WHERE job = 'ten'), 100::bigint, 'history is bounded');

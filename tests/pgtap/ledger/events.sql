@@ -1,6 +1,6 @@
 -- Tests sql/ledger/events.sql.
 BEGIN;
-SELECT plan(9);
+SELECT plan(12);
 
 SELECT register_wa_phone_number('1001', '15550783881', 'waba') IS NOT NULL AS number \gset
 CREATE ROLE wa_tap_app IN ROLE wa_app;
@@ -34,6 +34,11 @@ SELECT results_eq(
 );
 SELECT is(ack_wa_events('crm', 1), 2::bigint, 'it never moves back');
 SELECT is(ack_wa_events('crm', 99), 3::bigint, 'nor past what there is');
+SET LOCAL wa.is_test_only = true;
+SELECT is((SELECT count(*) FROM read_wa_events('bi')), 3::bigint, 'a test key has consumers of its own');
+SELECT is(ack_wa_events('bi', 3), 3::bigint, 'which acknowledge');
+SET LOCAL wa.is_test_only = false;
+SELECT is((SELECT count(*) FROM read_wa_events('bi')), 3::bigint, 'nothing for those of others');
 SELECT throws_ok($$ SELECT ack_wa_events('unknown', 1) $$, '22023', NULL, 'an unknown consumer is an error');
 SELECT throws_ok($$ SELECT * FROM read_wa_events('') $$, '22023', NULL, 'a consumer needs a name');
 

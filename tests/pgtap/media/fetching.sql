@@ -1,7 +1,7 @@
 -- Tests sql/media/fetching.sql, sql/media/types.sql.
 -- Files that come in: who fetches them when, what is taken, and what is said of the rest.
 BEGIN;
-SELECT plan(69);
+SELECT plan(71);
 \ir files.psql
 
 -- what comes in
@@ -43,8 +43,8 @@ SELECT ok(bool_and(leased_until > clock_timestamp() + interval '9 minutes'), 'wh
 FROM wa_media;
 SELECT renew_wa_media(array_agg(organization_id), array_agg(id), array_agg(attempts), '0 seconds') FROM wa_media;
 SELECT is((SELECT max(attempt) FROM claim_wa_media()), 2, 'what is handed back is tried again at once');
-SELECT is(_wa_media_path('360dialog', '100', 'M1'), '/M1', '360dialog knows the number by its key');
-SELECT is(_wa_media_path('meta', '100', '../me'), NULL, 'an id that is a path is none');
+SELECT is(_wa_media_path('360dialog', '100', '200', 'M1'), '/M1', '360dialog knows the number by its key');
+SELECT is(_wa_media_path('meta', '100', '200', '../me'), NULL, 'an id that is a path is none');
 
 -- the old way in, for small files and programs of one's own
 SELECT is(world.store('M1', 'another'), 'pending', 'bytes with another hash are not kept');
@@ -202,6 +202,8 @@ SELECT (SELECT id FROM wa_organizations WHERE is_default), 'inbound', 'image', '
 UNION ALL SELECT id, 'inbound', 'image', 'Y', '101', clock_timestamp() FROM other;
 SELECT ok('/Y?phone_number_id=101' IN (SELECT path FROM claim_wa_media(2)),
     'nobody''s many files keep another organization waiting');
+SELECT is((SELECT count(*) FROM claim_wa_media(10)), 3::bigint, 'of which few are under way at a time');
+SELECT is((SELECT count(*) FROM claim_wa_media(10)), 0::bigint, 'and no more meanwhile');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -10,6 +10,7 @@ CREATE FUNCTION pg_temp.sent_to() RETURNS SETOF text LANGUAGE sql AS $$
 $$;
 
 -- Queued to the old number, then the customer changes it.
+UPDATE wa_organizations SET confirms_opt_outs = false;
 SELECT world.writes(1, 'Hello');
 SELECT world.say(1) AS text_id \gset
 SELECT world.moves(1, 2);

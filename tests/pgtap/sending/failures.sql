@@ -1,7 +1,7 @@
 -- Tests sql/sending/failures.sql, sql/sending/errors.sql, sql/sending/statuses.sql, sql/templates/blocks.sql,
 -- sql/sending/dispatchers.sql.
 BEGIN;
-SELECT plan(50);
+SELECT plan(52);
 \ir ../world.psql
 SELECT register_wa_phone_number('101', '+1 555 123 4568', '200');
 SELECT register_wa_phone_number('102', '+1 555 123 4569', '202');
@@ -37,7 +37,7 @@ BEGIN
         (SELECT 'template stopped' || coalesce(' '
             || round(extract(epoch FROM t.blocked_until - clock_timestamp()) / 60) || 'm', '')
             FROM wa_templates t WHERE t.name = 'sale' AND t.blocked_at IS NOT NULL),
-        (SELECT 'opted out of ' || o.scope FROM wa_opt_outs o
+        (SELECT 'opted out of ' || string_agg(o.scope, ' and ' ORDER BY o.scope) FROM wa_opt_outs o
             WHERE o.contact_id = world.contact(world.customer(v_customer)))
     ) INTO v_said
     FROM wa_outbound_queue q LEFT JOIN wa_queue_due d ON d.queue_id = q.id WHERE q.id = v_id;
@@ -48,35 +48,36 @@ BEGIN
 END
 $$;
 CREATE TEMPORARY SEQUENCE customers;
+CREATE TEMPORARY VIEW metas AS SELECT * FROM wa_error_rules WHERE provider = 'meta';
 
 SELECT is_empty($$
-    SELECT r.code, f FROM wa_error_rules r, pg_temp.follows(r.code, coalesce(r.http_status, 400), 0, r.subcode) f
+    SELECT r.code, f FROM metas r, pg_temp.follows(r.code, coalesce(r.http_status, 400), 0, r.subcode) f
     WHERE r.action IN ('fail', 'fail_recipient') AND f <> 'failed ' || r.code
 $$, 'what cannot succeed fails with its code, and nothing else happens');
 SELECT is_empty($$
-    SELECT r.code, f FROM wa_error_rules r, pg_temp.follows(r.code, coalesce(r.http_status, 400), 0, r.subcode) f
+    SELECT r.code, f FROM metas r, pg_temp.follows(r.code, coalesce(r.http_status, 400), 0, r.subcode) f
     WHERE r.action = 'retry' AND f <> 'pending try 1 wait ' || coalesce(extract(minute FROM r.wait), 0) || 'm'
 $$, 'what may succeed later waits and is tried again');
 SELECT is_empty($$
-    SELECT r.code, f FROM wa_error_rules r, pg_temp.follows(r.code, coalesce(r.http_status, 400), 0, r.subcode) f
+    SELECT r.code, f FROM metas r, pg_temp.follows(r.code, coalesce(r.http_status, 400), 0, r.subcode) f
     WHERE r.action = 'stop_template' AND f <> concat_ws(' ', 'failed', r.code, 'template stopped',
         round(extract(epoch FROM r.wait) / 60) || 'm')
 $$, 'what is wrong with a template stops the template, for a time where it passes');
 SELECT is_empty($$
-    SELECT r.code, f FROM wa_error_rules r, pg_temp.follows(r.code, coalesce(r.http_status, 400), 0, r.subcode) f
+    SELECT r.code, f FROM metas r, pg_temp.follows(r.code, coalesce(r.http_status, 400), 0, r.subcode) f
     WHERE r.action = 'pause_number' AND f <> concat_ws(' ', 'pending try 1', '100 number',
         round(extract(epoch FROM r.wait) / 60) || 'm')
 $$, 'what is wrong with the number pauses the number; the message waits');
 SELECT is_empty($$
-    SELECT r.code, f FROM wa_error_rules r, pg_temp.follows(r.code, coalesce(r.http_status, 400), 0, r.subcode) f
+    SELECT r.code, f FROM metas r, pg_temp.follows(r.code, coalesce(r.http_status, 400), 0, r.subcode) f
     WHERE r.action = 'pause_account' AND f <> 'pending try 1 100 account, 101 account'
 $$, 'what is wrong with the account pauses all its numbers');
 SELECT is_empty($$
-    SELECT r.code, f FROM wa_error_rules r, pg_temp.follows(r.code, coalesce(r.http_status, 400), 0, r.subcode) f
+    SELECT r.code, f FROM metas r, pg_temp.follows(r.code, coalesce(r.http_status, 400), 0, r.subcode) f
     WHERE r.action = 'pause_token' AND f <> 'pending try 1 100 token, 101 token, 102 token'
 $$, 'what is wrong with the token pauses every number that has it');
 SELECT is_empty($$
-    SELECT r.code, f FROM wa_error_rules r, pg_temp.follows(r.code, coalesce(r.http_status, 400), 0, r.subcode) f
+    SELECT r.code, f FROM metas r, pg_temp.follows(r.code, coalesce(r.http_status, 400), 0, r.subcode) f
     WHERE r.action = 'wait_account' AND f <> 'pending try 1 wait 5m 100 account 5m, 101 account 5m'
 $$, 'what the account did too often makes all its numbers wait');
 SELECT is(pg_temp.follows(130429, 400), 'pending try 1 wait 0m 100 number 0m',
@@ -84,13 +85,16 @@ SELECT is(pg_temp.follows(130429, 400), 'pending try 1 wait 0m 100 number 0m',
 SELECT is(pg_temp.follows(131057, 500), 'pending try 1 wait 1m 100 number 1m', 'maintenance a minute');
 SELECT is(pg_temp.follows(131050, 400), 'failed 131050 opted out of marketing',
     'a customer who stopped marketing is opted out of it');
+SELECT is(pg_temp.follows(131049, 400), 'failed 131049', 'marketing that the provider holds back has failed');
+SELECT ok(until BETWEEN clock_timestamp() + interval '23 hours' AND clock_timestamp() + interval '24 hours',
+    'and its recipient gets none for a day') FROM wa_contact_cool_offs;
 SELECT is(pg_temp.follows(131047, 400), 'failed window_closed', 'outside the window fails as such');
 SELECT is(pg_temp.follows(131056, 400), 'pending try 1 wait 0m', 'the pair rate makes the recipient wait');
 SELECT is_empty($$
-    SELECT r.code FROM wa_error_rules r WHERE r.action NOT IN ('fail', 'fail_recipient', 'retry',
+    SELECT r.code FROM metas r WHERE r.action NOT IN ('fail', 'fail_recipient', 'retry',
         'stop_template',
         'pause_number', 'pause_account', 'pause_token', 'wait_account') AND r.code NOT IN (130429, 131057,
-        131050, 131047, 131056)
+        131050, 131049, 131047, 131056)
 $$, 'that is every code of the table');
 SELECT is(pg_temp.follows(100, 400, 0, 33), 'pending try 1 100 number',
     'a number that is gone, or that the token has no right to, is paused, and its messages wait');

@@ -3,6 +3,7 @@ BEGIN;
 SELECT plan(15);
 \ir subscribers.psql
 SELECT world.subscribe();
+UPDATE wa_organizations SET message_retention = interval '90 days';
 
 -- Everything so long ago.
 CREATE FUNCTION world.age(p_by interval) RETURNS void LANGUAGE sql AS $$

@@ -1,6 +1,6 @@
 -- Tests sql/subscriptions/subscriptions.sql.
 BEGIN;
-SELECT plan(50);
+SELECT plan(52);
 \ir subscribers.psql
 CREATE ROLE wa_push_app IN ROLE wa_app;
 
@@ -21,6 +21,11 @@ SELECT throws_ok($$ SELECT create_wa_event_subscription(gen_random_uuid(), 'http
     '22023', NULL, 'a secret that is not sealed is refused');
 SELECT throws_ok($$ SELECT create_wa_event_subscription(gen_random_uuid(), 'https://b.example/', '{message}', NULL, 'k', 'p') $$,
     '22023', NULL, 'and so is none');
+SET LOCAL wa.is_test_only = true;
+SELECT throws_ok($$ SELECT create_wa_event_subscription(gen_random_uuid(), 'https://b.example/', '{message}', '\x00', 'k', 'p') $$,
+    'WA605', NULL, 'a test key has nothing pushed');
+SELECT throws_ok($$ SELECT pause_wa_event_subscription(world.id('a')) $$, 'WA605', NULL, 'and keeps nothing from others');
+SET LOCAL wa.is_test_only = false;
 SELECT throws_ok('SELECT ciphertext FROM wa_event_secrets', '42501', NULL, 'nobody reads a secret');
 SELECT results_eq('SELECT url, kinds, state, waiting, failing_since FROM wa_event_subscription_health',
     $$ VALUES ('https://a.example/hook', '{message,status.failed}'::text[], 'active', 0::bigint, NULL::timestamptz) $$,
