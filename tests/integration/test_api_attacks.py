@@ -10,6 +10,7 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse
 from pathlib import Path
 
 import httpx
@@ -141,6 +142,14 @@ def test_without_a_key_no_large_body_is_awaited(api: ApiServer, head: bytes, key
         assert client.recv(4096).startswith(b"HTTP/1.1 401 ")
 
 
+def response(client: socket.socket) -> int:
+    """The status of one response, which is read to its end."""
+    with HTTPResponse(client) as answer:
+        answer.begin()
+        answer.read()
+        return answer.status
+
+
 def test_who_is_answered_before_the_end_of_a_body_may_go_on(api: ApiServer) -> None:
     host, port = api.url.removeprefix("http://").split(":")
     body = b"[" + b"null, " * 50_000 + b"null]"
@@ -148,9 +157,9 @@ def test_who_is_answered_before_the_end_of_a_body_may_go_on(api: ApiServer) -> N
     get = f"GET {BASE}/templates HTTP/1.1\r\nhost: x\r\napikey: {api.key}\r\n\r\n"
     with socket.create_connection((host, int(port)), timeout=30) as client:
         client.sendall(post.encode() + body[:100])
-        assert client.recv(4096).startswith(b"HTTP/1.1 401 ")
+        assert response(client) == 401
         client.sendall(body[100:] + get.encode())
-        assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+        assert response(client) == 200
 
 
 def test_a_key_without_the_scope_has_no_large_body_awaited(api: ApiServer) -> None:
