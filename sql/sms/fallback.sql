@@ -195,7 +195,9 @@ BEGIN
         ORDER BY f.due_at LIMIT p_limit
         FOR NO KEY UPDATE SKIP LOCKED
     ) x;
-    PERFORM _wa_queue_sms_safely(v_orgs, v_ids, p_now);
+    IF v_ids IS NOT NULL THEN
+        PERFORM _wa_queue_sms_safely(v_orgs, v_ids, p_now);
+    END IF;
     DELETE FROM wa_sms_fallbacks f
     USING (
         SELECT x.organization_id, x.queue_id FROM wa_sms_fallbacks x
