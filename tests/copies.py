@@ -173,7 +173,7 @@ class Business:
                 assert row is not None
                 return row[0] if row[1] else None
 
-            yield connection, wait_until(look, 60)
+            yield connection, wait_until(look)
 
     def hold_some(self) -> None:
         """Keep some messages in flight until finish(), as a second dispatcher that waits for answers.
@@ -201,7 +201,7 @@ class Business:
     def check_it_goes_on(self) -> None:
         """It still sends what is queued now."""
         before = accepted(self.provider)
-        wait_until(lambda: accepted(self.provider) > before + 20, 60)
+        wait_until(lambda: accepted(self.provider) > before + 20)
 
     def finish(self) -> None:
         """Stop producing; everything due gets sent, once."""

@@ -128,7 +128,7 @@ class Producer:
     def _run(self) -> None:
         try:
             for batch in _batches(self.messages):
-                wait_until(partial(self._queue, batch), 60)
+                wait_until(partial(self._queue, batch))
                 self.queued += len(batch)
         except BaseException as error:
             self._failure.append(error)
@@ -220,7 +220,7 @@ def let_customers_write(
         said = simulator.post("customer", number=number, phone=writer(place), text="Hello?")
         assert said["delivered"]
     opened = "SELECT count(*) AS n FROM wa_conversation_windows"
-    wait_until(lambda: database.query(opened)[0]["n"] == WRITERS, 60)
+    wait_until(lambda: database.query(opened)[0]["n"] == WRITERS)
 
 
 def let_it_fail(simulator: SimulatorProcess, every: int, modes: tuple[dict[str, Any], ...] = MODES) -> None:

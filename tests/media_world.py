@@ -52,7 +52,7 @@ class MediaWorld:
             "serve", "--port", "0", database=database, user=self._roles["wa_receiver"], **self.env
         )
         line = self.serve.logged("serving")
-        self.http = httpx.Client(base_url=f"http://{line['host']}:{line['port']}", timeout=60)
+        self.http = httpx.Client(base_url=f"http://{line['host']}:{line['port']}", timeout=120)
         self.simulator = SimulatorProcess(
             directory / "provider",
             waba_id=WABA,
@@ -116,7 +116,7 @@ class MediaWorld:
 
     def stumbled(self, provider_media_id: str) -> str:
         """Why a file could not be fetched the first time."""
-        wait_until(lambda: self.file(provider_media_id)["error"], 60)
+        wait_until(lambda: self.file(provider_media_id)["error"])
         return str(self.file(provider_media_id)["error"])
 
     def link(self, media_id: str, max_access: int = 1) -> str:
@@ -190,7 +190,7 @@ class Bucket:
             "AWS_SECRET_ACCESS_KEY": "secret",
             "AWS_REGION": "us-east-1",
         }
-        wait_until(lambda: _answers(self.url), 30)
+        wait_until(lambda: _answers(self.url))
         assert httpx.put(f"{self.url}/files").status_code == 200
         self.location = "s3://files/of/whatsapp"
 

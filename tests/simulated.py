@@ -30,7 +30,7 @@ sys.exit(run("127.0.0.1", options.pop("port", 0), Path(sys.argv[1]),
 """
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
     """What ``condition`` returns once it is true; AssertionError when that takes too long."""
     deadline = time.monotonic() + seconds
     while not (result := condition()):
@@ -59,7 +59,7 @@ class SimulatorProcess:
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
         assert self.url, "the simulator did not start"
-        self.client = httpx.Client(base_url=self.url, headers={"Authorization": "Bearer token"}, timeout=30)
+        self.client = httpx.Client(base_url=self.url, headers={"Authorization": "Bearer token"}, timeout=120)
 
     def send(self, path: str = f"/v25.0/{NUMBER}/messages", **body: Any) -> httpx.Response:
         """POST a message; ``messaging_product`` is filled in."""
@@ -92,7 +92,7 @@ class SimulatorProcess:
 
     def _ended(self) -> int:
         assert self.process.stdout is not None
-        status = self.process.wait(timeout=20)
+        status = self.process.wait(timeout=120)
         self.process.stdout.close()
         return status
 

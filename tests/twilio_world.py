@@ -53,7 +53,7 @@ class TwilioWorld:
         self.url = f"http://127.0.0.1:{self.port}{PATH}"
         self.simulator = SimulatorProcess(directory / "simulator", settings=settings)
         self.env = {**ENV, "WHATSAPP_API_BASE_URL": self.simulator.url}
-        self.client = httpx.Client(timeout=30)
+        self.client = httpx.Client(timeout=120)
         self.processes: list[WaProcess] = []
         try:
             self.simulator.post(

@@ -40,7 +40,7 @@ def wa(
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         env=environment(database, user, **env),
     )
 
@@ -87,7 +87,7 @@ class WaProcess:
 
     def wait(self) -> int:
         """Wait for the end; the exit status."""
-        status = self.process.wait(timeout=60)
+        status = self.process.wait(timeout=180)
         self._reader.join()
         assert self.process.stderr is not None
         self.process.stderr.close()

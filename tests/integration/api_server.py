@@ -46,7 +46,7 @@ class ApiServer:
     def client_of(self, key: str, **headers: str) -> httpx.Client:
         """A client that sends a key."""
         return httpx.Client(
-            base_url=self.url, timeout=60, headers={"authorization": f"Bearer {key}", **headers}
+            base_url=self.url, timeout=120, headers={"authorization": f"Bearer {key}", **headers}
         )
 
     def stop(self) -> int:

@@ -56,7 +56,7 @@ def queue(world: MediaWorld, **row: Any) -> str:
 
 def outcome(world: MediaWorld, queue_id: str) -> dict[str, Any]:
     statement = "SELECT status, error_code FROM wa_outbound_queue WHERE id = %s"
-    wait_until(lambda: world.db.query(statement, queue_id)[0]["status"] in ("sent", "failed"), 30)
+    wait_until(lambda: world.db.query(statement, queue_id)[0]["status"] in ("sent", "failed"))
     return world.db.query(statement, queue_id)[0]
 
 
@@ -73,10 +73,10 @@ def test_messages_statuses_and_files_both_ways(world: MediaWorld, tmp_path: Path
     there = world.simulator.client.get(f"/{upload['id']}", headers={"D360-API-KEY": API_KEY}).json()
     assert there["sha256"] == digest(content)
     state = "SELECT state, pricing FROM wa_messages WHERE queue_id = %s"
-    wait_until(lambda: world.db.query(state, sent)[0]["state"] in ("delivered", "read"), 30)
+    wait_until(lambda: world.db.query(state, sent)[0]["state"] in ("delivered", "read"))
     # Read, as the customer sees it, at its address without a number.
     world.db.query("SELECT mark_wa_read(%s)", PHONE)
-    wait_until(lambda: world.simulator.get("journal", format="reads")["reads"], 30)
+    wait_until(lambda: world.simulator.get("journal", format="reads")["reads"])
 
 
 def test_templates_are_synced_and_submitted(world: MediaWorld) -> None:
@@ -102,7 +102,7 @@ def test_templates_are_synced_and_submitted(world: MediaWorld) -> None:
         "templates", waba_id=WABA, name="parcel", language="en", status="APPROVED", webhook=True
     )
     approved = "SELECT 1 FROM wa_templates WHERE name = 'parcel' AND status = 'APPROVED'"
-    wait_until(lambda: world.db.query(approved), 30)
+    wait_until(lambda: world.db.query(approved))
     sent = queue(world, template_name="parcel", template_params=json.dumps(["Ann"]))
     assert outcome(world, sent)["status"] == "sent"
     # What was submitted by a run that did not record so, is found there.
@@ -115,7 +115,7 @@ def test_templates_are_synced_and_submitted(world: MediaWorld) -> None:
     # An application asks.
     (call,) = world.db.query("SELECT call_id::text AS id FROM request_wa_template_sync()")
     told = "SELECT state, result, error FROM wa_provider_calls WHERE id = %s"
-    wait_until(lambda: world.db.query(told, call["id"])[0]["state"] != "pending", 30)
+    wait_until(lambda: world.db.query(told, call["id"])[0]["state"] != "pending")
     assert world.db.query(told, call["id"])[0]["result"] == {"waba_id": WABA, "templates": 6}
 
 
@@ -136,6 +136,6 @@ def test_errors_end_a_message_or_are_waited_for(world: MediaWorld) -> None:
     world.simulator.post("faults", mode="edge_error", status=403, next=1)
     queued = queue(world, text_body="Hi")
     paused = "SELECT pause_scope AS scope FROM wa_phone_numbers"
-    wait_until(lambda: world.db.query(paused) == [{"scope": "token"}], 30)
+    wait_until(lambda: world.db.query(paused) == [{"scope": "token"}])
     world.db.query("SELECT resume_wa_number(%s)", NUMBER)
     assert outcome(world, queued)["status"] == "sent"

@@ -132,7 +132,7 @@ def test_a_name_that_whoever_asks_chose_is_told_in_part(api: ApiServer) -> None:
 @pytest.mark.parametrize("key", ["", "wa_live_nobody_has_this"])
 def test_without_a_key_no_large_body_is_awaited(api: ApiServer, head: bytes, key: str) -> None:
     host, port = api.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=15) as client:
+    with socket.create_connection((host, int(port)), timeout=120) as client:
         client.sendall(
             f"POST {BASE}/messages/batch HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
             "content-type: application/json\r\n".encode()
@@ -155,7 +155,7 @@ def test_who_is_answered_before_the_end_of_a_body_may_go_on(api: ApiServer) -> N
     body = b"[" + b"null, " * 50_000 + b"null]"
     post = f"POST {BASE}/messages/batch HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
     get = f"GET {BASE}/templates HTTP/1.1\r\nhost: x\r\napikey: {api.key}\r\n\r\n"
-    with socket.create_connection((host, int(port)), timeout=30) as client:
+    with socket.create_connection((host, int(port)), timeout=120) as client:
         client.sendall(post.encode() + body[:100])
         assert response(client) == 401
         client.sendall(body[100:] + get.encode())
@@ -198,7 +198,7 @@ def test_slow_requests_of_one_organization_leave_room_for_others(
     with ThreadPoolExecutor(12) as pool:
         asked = [pool.submit(cancel, message) for message in ids]
         # Long before the time-out of the others, who have all connections that they may have.
-        with httpx.Client(base_url=api.url, timeout=30, headers={"apikey": other}) as client:
+        with httpx.Client(base_url=api.url, timeout=120, headers={"apikey": other}) as client:
             for _ in range(3):
                 assert client.get(f"{BASE}/templates").status_code == 200
         assert not any(one.done() for one in asked)

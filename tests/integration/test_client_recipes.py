@@ -94,7 +94,7 @@ def test_orders_and_their_messages_stay_together(
         env=environment(world, shop),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["KeyError", "PolicyError", "WA101"]

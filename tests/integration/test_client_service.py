@@ -54,7 +54,7 @@ def run(script: str, db: Database, directory: Path, **env: str) -> subprocess.Co
         env=environment(db, None, **env),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
 
 

@@ -81,5 +81,5 @@ def test_messages_go_on_and_none_goes_twice(db: Database, clock: Clock, simulato
                     "INSERT INTO wa_outbound_queue (phone, template_name) VALUES (%s, 'hello_world')",
                     f"+1555{1000000 + sent}",
                 )
-            wait_until(lambda sent=sent: db.query(ACCEPTED)[0]["count"] == sent, 30)
+            wait_until(lambda sent=sent: db.query(ACCEPTED)[0]["count"] == sent)
     assert accepted(simulator)["accepted"] == sent

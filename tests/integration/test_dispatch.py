@@ -172,13 +172,13 @@ def test_a_crash_of_the_server_loses_nothing(
         server.stop("immediate")
         process.logged("notifications interrupted, polling meanwhile")
         server.start()
-        wait_until(lambda: states(database) == {"sent": 20}, 40)
+        wait_until(lambda: states(database) == {"sent": 20})
         queue_more = (
             "INSERT INTO wa_outbound_queue (phone, template_name) VALUES ('+15559876543', 'hello_world')"
         )
         simulator.post("settings", answer_delay_ms=0)
         database.query(queue_more)
-        wait_until(lambda: states(database) == {"sent": 21}, 40)
+        wait_until(lambda: states(database) == {"sent": 21})
         process.signal()
         assert process.wait() == 0
     assert accepted(simulator)["duplicates"] == {}

@@ -168,7 +168,7 @@ def test_what_was_planted_is_nowhere(
         db.query("SELECT roll_up_wa_analytics()")
         assert figures(db) == before
         assert "words of another" in dumped(db)
-        wait_until(lambda: not db.query("SELECT 1 FROM wa_media_garbage"), 60)
+        wait_until(lambda: not db.query("SELECT 1 FROM wa_media_garbage"))
         assert not [path for path in files.rglob("*") if path.is_file()]
         if bucket:
             assert bucket.keys() == []

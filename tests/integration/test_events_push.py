@@ -209,7 +209,7 @@ def test_two_processes_push_everything_once_and_in_order(
         happen(db, contacts=40, each=15)
         for _ in range(2):
             push("--only", "events")
-        wait_until(lambda: deliveries(db, subscription.id) == {"delivered": 600}, 60)
+        wait_until(lambda: deliveries(db, subscription.id) == {"delivered": 600})
         assert max(Counter(sink.ids()).values()) == 1
         for contact in range(1, 41):
             assert sink.texts(contact) == [str(n) for n in range(1, 16)]
@@ -231,12 +231,12 @@ def test_a_killed_dispatcher_loses_nothing_and_doubles_only_what_was_under_way(
         subscription = subscribe(db, sink.url)
         happen(db, contacts=60, each=5)
         process = push()
-        wait_until(lambda: len(sink.got) >= 105, 60)
+        wait_until(lambda: len(sink.got) >= 105)
         process.process.kill()
         # With it goes its companion, once what it has under way has ended.
         go_on.set()
         process.wait()
-        wait_until(lambda: not sessions(db), 60)
+        wait_until(lambda: not sessions(db))
         before = deliveries(db, subscription.id)
         assert sum(before.values()) >= 105
 
@@ -325,7 +325,7 @@ def test_slow_receivers_delay_nobody_else(db: Database, push: Callable[..., WaPr
         fair = subscribe(db, quick.url)
         happen(db, contacts=30, each=4)
         push("--only", "events")
-        wait_until(lambda: deliveries(db, fair.id) == {"delivered": 120}, 60)
+        wait_until(lambda: deliveries(db, fair.id) == {"delivered": 120})
         assert not any(deliveries(db, one.id).get("delivered") for one in hostile)
 
 

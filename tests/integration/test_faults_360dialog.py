@@ -92,7 +92,7 @@ def run(simulator: SimulatorProcess, database: Database, port: int) -> None:
         database.server.restart("immediate")
         chaos.kill_each(chance.sample([*commands], 3))
         producer.finish()
-        wait_until(lambda: simulator.get("stats")["accepted"] > MESSAGES // 2, 60)
+        wait_until(lambda: simulator.get("stats")["accepted"] > MESSAGES // 2)
         hits = simulator.get("faults")["hits"]
         simulator.client.delete("/_simulator/faults").raise_for_status()
         assert wait_until(lambda: is_settled(simulator, database), 120)

@@ -190,7 +190,7 @@ def test_many_that_are_let_go_at_once_go_in_batches_and_stop_nobody(world: Datab
             assert world.query("SELECT work FROM wa_faults") == []
             heartbeat.commit()
             assert world.query(waits) == [{"n": left}]
-        wait_until(lambda: claim() == 2500, 60)
+        wait_until(lambda: claim() == 2500)
     assert len(set(claimed)) == 2500
 
 
@@ -229,7 +229,7 @@ def test_what_waits_for_the_hour_goes_when_it_comes_each_once(db: Database, tmp_
             made.execute("DELETE FROM wa_quiet_hours")
             made.execute("DELETE FROM wa_wait_rechecks")
             made.execute("UPDATE wa_queue_due SET due_at = clock_timestamp()")
-        wait_until(lambda: len(journal(simulator)) >= 1000, 60)
+        wait_until(lambda: len(journal(simulator)) >= 1000)
         sent = "SELECT count(*) AS n FROM wa_messages WHERE status = 'sent'"
         wait_until(lambda: db.query(sent)[0]["n"] == 1000)
         callbacks = [entry["callback"] for entry in journal(simulator)]

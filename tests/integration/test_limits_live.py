@@ -175,7 +175,7 @@ def test_a_large_backlog_of_one_organization_delays_no_other(
             " SELECT '+1555' || (2000000 + g), 'hello_world' FROM generate_series(1, %s) g", (BACKLOG,)
         )  # fmt: skip
         with dispatchers(db, simulator, 2):
-            wait_until(lambda: accepted(simulator) > 500, 60)
+            wait_until(lambda: accepted(simulator) > 500)
             for number in others:
                 connection.execute(
                     "SELECT set_config('wa.organization_id', organization_id::text, false)"

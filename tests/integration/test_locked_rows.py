@@ -123,7 +123,7 @@ def test_an_open_cancel_of_a_row_in_a_hold_stops_no_claim(world: Database, sessi
     claim_until(world, 100, [9])
     canceller = session()
     canceller.execute("UPDATE wa_outbound_queue SET status = 'cancelled' WHERE id = %s", (ids["other"],))
-    with world.connect(options="-c lock_timeout=5s") as claimer:
+    with world.connect(options="-c lock_timeout=60s") as claimer:
         claimer.execute("UPDATE wa_portfolios SET tier_limit = 100")
         assert column(claimer, "SELECT queue_id FROM world.claim()") == [ids["id"]]
     canceller.rollback()

@@ -149,7 +149,7 @@ def test_who_asks_again_for_an_upload_holds_no_upload_up(media: Database) -> Non
     (claim,) = media.query("SELECT organization_id, upload_id, attempt FROM claim_wa_media_uploads()")
     renew = "SELECT renew_wa_media_uploads(ARRAY[%s], ARRAY[%s], ARRAY[%s])"
     end = 'SELECT complete_wa_media_upload(%s, %s, %s, 200, \'{"id": "M9"}\', NULL)'
-    with media.connect(autocommit=False) as app, media.connect(options="-c lock_timeout=5s") as worker:
+    with media.connect(autocommit=False) as app, media.connect(options="-c lock_timeout=60s") as worker:
         assert app.execute(ask, (made["id"],)).fetchone() == ("pending",)
         worker.execute(renew, tuple(claim.values()))
         assert worker.execute(end, tuple(claim.values())).fetchone() == ("uploaded",)
@@ -165,7 +165,7 @@ def test_a_locked_upload_keeps_no_other_from_being_held(media: Database) -> None
         "SELECT organization_id, upload_id, attempt FROM claim_wa_media_uploads() ORDER BY upload_id"
     )
     held = [[claim[name] for claim in claims] for name in claims[0]]
-    with media.connect(autocommit=False) as admin, media.connect(options="-c lock_timeout=5s") as worker:
+    with media.connect(autocommit=False) as admin, media.connect(options="-c lock_timeout=60s") as worker:
         admin.execute("SELECT FROM wa_media_uploads WHERE id = %s FOR UPDATE", (claims[0]["upload_id"],))
         worker.execute("SELECT renew_wa_media_uploads(%s, %s, %s, interval '1 hour')", held)
     renewed = media.query(

@@ -27,7 +27,7 @@ class Served:
         self.process = WaProcess("serve", "--port", "0", *more, database=database, user=user, **env)
         line = self.process.logged("serving")
         self.base = f"http://{line['host']}:{line['port']}"
-        self.http = httpx.Client(base_url=self.base, timeout=30)
+        self.http = httpx.Client(base_url=self.base, timeout=120)
         self.media_id = self.keep(CONTENT, "application/x-own", 'Größe; "1"\r\n/../x.bin')
 
     def keep(self, content: bytes, mime_type: str, filename: str | None = None) -> str:
@@ -167,7 +167,7 @@ def test_of_fifty_who_ask_at_once_for_a_single_use_one_succeeds(served: Served) 
     path = served.link()
 
     async def ask_all() -> Counter[tuple[int, bytes]]:
-        async with httpx.AsyncClient(base_url=served.base, timeout=60) as client:
+        async with httpx.AsyncClient(base_url=served.base, timeout=120) as client:
             answers = await asyncio.gather(*(client.get(path) for _ in range(50)))
         return Counter((answer.status_code, answer.content) for answer in answers)
 
@@ -257,7 +257,7 @@ def test_locked_links_leave_connections_to_others(served: Served) -> None:
     locked = [served.link() for _ in range(100)]
     with (
         served.db.connect(autocommit=False) as app,
-        httpx.Client(base_url=served.base, timeout=60, limits=httpx.Limits(max_connections=100)) as client,
+        httpx.Client(base_url=served.base, timeout=120, limits=httpx.Limits(max_connections=100)) as client,
         ThreadPoolExecutor(100) as pool,
     ):
         app.execute("SELECT FROM wa_media_signatures FOR UPDATE")

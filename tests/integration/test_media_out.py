@@ -99,7 +99,7 @@ def test_a_large_file_goes_from_any_store(
         with MediaWorld(db, tmp_path, make_role, **env) as world:
             world.store_in(store, bucket.location if bucket else str(tmp_path / "files"))
             keep(world, path, "--number", "default", **env)
-            wait_until(lambda: uploads(world)[0]["status"] == "uploaded", 60)
+            wait_until(lambda: uploads(world)[0]["status"] == "uploaded")
             there = world.simulator.client.get(f"/v25.0/{uploads(world)[0]['provider_media_id']}").json()
             assert there["sha256"] == digest(content)
             assert peak_mib(world.dispatch) < 150

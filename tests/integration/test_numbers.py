@@ -150,7 +150,7 @@ def test_360dialog_knows_a_number_by_its_key(world: MediaWorld) -> None:
     # The header vouches for the number: its webhooks come in.
     world.simulator.post("customer", phone=PHONE, text="By 360dialog", number=D360)
     text = "SELECT 1 FROM wa_messages WHERE content_text = 'By 360dialog'"
-    assert wait_until(lambda: world.db.query(text), 30)
+    assert wait_until(lambda: world.db.query(text))
     assert said(numbers(world, "block", D360, PHONE)) == "blocked: 1"
     assert HEADER.split(": ")[1] not in everything(world)
     assert "console" in numbers(world, "register", D360, stdin=PIN).stderr

@@ -72,7 +72,7 @@ def calls(db: Database) -> list[dict[str, Any]]:
 
 def ended(db: Database) -> list[dict[str, Any]]:
     """The calls once none is pending."""
-    wait_until(lambda: all(call["state"] != "pending" for call in calls(db)), 60)
+    wait_until(lambda: all(call["state"] != "pending" for call in calls(db)))
     return calls(db)
 
 
@@ -85,7 +85,7 @@ def test_a_conversation_is_marked_as_read_here_and_there(world: MediaWorld, api:
     assert (read.status_code, read.json()["marked"]) == (200, 2)
     assert api.client.get(f"{BASE}/conversations", params={"unread": True}).json()["conversations"] == []
     call = f"{BASE}/provider-calls/{read.json()['call_id']}"
-    wait_until(lambda: api.client.get(call).json()["state"] == "done", 30)
+    wait_until(lambda: api.client.get(call).json()["state"] == "done")
     reads = world.simulator.get("journal", format="reads")["reads"]
     assert [(one["number"], one["wamid"], one["typing"]) for one in reads] == [(NUMBER, last, True)]
     # Again, without a body: nothing is new.
@@ -119,7 +119,7 @@ def test_one_tenant_whose_calls_hang_delays_nobody(world: MediaWorld) -> None:
         )
         owner.commit()
         hang = "SELECT count(*) AS n FROM wa_provider_calls WHERE leased_until > clock_timestamp()"
-        wait_until(lambda: world.db.query(hang)[0]["n"] == 4, 30)
+        wait_until(lambda: world.db.query(hang)[0]["n"] == 4)
         owner.execute(
             "SELECT set_config('wa.organization_id', organization_id::text, false) FROM wa_phone_numbers"
             " WHERE phone_number_id = %s",
@@ -128,8 +128,8 @@ def test_one_tenant_whose_calls_hang_delays_nobody(world: MediaWorld) -> None:
         owner.execute("SELECT mark_wa_read(%s)", (PHONE,))
         owner.execute("INSERT INTO wa_outbound_queue (phone, text_body) VALUES (%s, 'Hi')", (PHONE,))
         owner.commit()
-    wait_until(lambda: world.simulator.get("journal", format="reads", number=NUMBER)["total"] == 1, 10)
-    wait_until(lambda: world.simulator.get("journal", number=NUMBER)["total"] == 1, 10)
+    wait_until(lambda: world.simulator.get("journal", format="reads", number=NUMBER)["total"] == 1)
+    wait_until(lambda: world.simulator.get("journal", number=NUMBER)["total"] == 1)
     assert world.db.query(hang)[0]["n"] == 4
 
 
@@ -137,7 +137,7 @@ def test_what_was_under_way_when_the_process_died_is_made_again(world: MediaWorl
     last = writes(world)
     world.simulator.post("faults", mode="hang_before", number=NUMBER, seconds=60, next=1)
     world.db.query("SELECT mark_wa_read(%s)", PHONE)
-    wait_until(lambda: [call["attempts"] for call in calls(world.db)] == [1], 30)
+    wait_until(lambda: [call["attempts"] for call in calls(world.db)] == [1])
     for pid in companions(world.dispatch):
         os.kill(pid, signal.SIGKILL)
     # As if the minute of its lease were over.
@@ -156,7 +156,7 @@ def test_templates_are_fetched_and_submitted_where_an_application_asks(
     assert asked.status_code == 202
     [call] = asked.json()["calls"]
     assert asked.headers["location"] == f"{BASE}/provider-calls/{call['id']}"
-    wait_until(lambda: api.client.get(asked.headers["location"]).json()["state"] == "done", 30)
+    wait_until(lambda: api.client.get(asked.headers["location"]).json()["state"] == "done")
     shown = api.client.get(asked.headers["location"]).json()
     assert shown["result"] == {"waba_id": WABA, "templates": 2}
     names = [one["name"] for one in api.client.get(f"{BASE}/templates").json()["templates"]]
@@ -173,7 +173,7 @@ def test_templates_are_fetched_and_submitted_where_an_application_asks(
     }  # fmt: skip
     assert api.client.post(f"{BASE}/templates", json=draft).status_code == 201
     asked = api.client.post(f"{BASE}/templates/submit", json={"name": "parcel", "language": "en"})
-    wait_until(lambda: api.client.get(asked.headers["location"]).json()["state"] == "done", 30)
+    wait_until(lambda: api.client.get(asked.headers["location"]).json()["state"] == "done")
     [one] = api.client.get(asked.headers["location"]).json()["result"]["templates"]
     assert (one["name"], one["outcome"], one["status"]) == ("parcel", "submitted", "PENDING")
     at_meta = {t["name"] for t in world.simulator.get("templates")["templates"] if t["waba_id"] == WABA}

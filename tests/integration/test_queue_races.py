@@ -289,13 +289,13 @@ def test_producers_notify_only_while_nobody_is_awake(
         dispatcher.execute("LISTEN wa_queue")
         assert column(dispatcher, "SELECT sleep_wa_dispatcher()") == [True]
         queue_one(world)
-        assert [n.channel for n in dispatcher.notifies(timeout=5, stop_after=1)] == ["wa_queue"]
+        assert [n.channel for n in dispatcher.notifies(timeout=60, stop_after=1)] == ["wa_queue"]
         dispatcher.execute("SELECT wake_wa_dispatcher()")
         queue_one(world)
         assert column(dispatcher, "SELECT sleep_wa_dispatcher()") == [True]
         # Anything sent while awake would come before this one.
         world.query("NOTIFY wa_queue, 'marker'")
-        assert [n.payload for n in dispatcher.notifies(timeout=5, stop_after=1)] == ["marker"]
+        assert [n.payload for n in dispatcher.notifies(timeout=60, stop_after=1)] == ["marker"]
 
 
 def test_nobody_goes_to_sleep_while_a_producer_has_not_committed(

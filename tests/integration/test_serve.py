@@ -53,7 +53,7 @@ class Serving:
         except AssertionError:
             self.process.kill()
             raise
-        self.client = httpx.Client(base_url=f"http://{line['host']}:{line['port']}", timeout=30)
+        self.client = httpx.Client(base_url=f"http://{line['host']}:{line['port']}", timeout=120)
 
     def post(self, body: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
         return self.client.post(PATH, content=body, headers=signature(body) if headers is None else headers)
@@ -239,7 +239,7 @@ def test_without_the_database_the_provider_is_told_to_repeat(
     assert serving.client.get("/healthz").status_code == 503
     server.start()
     # A request that comes while the server recovers is told to repeat too.
-    wait_until(lambda: serving.post(message("wamid.1")).status_code == 200, 40)
+    wait_until(lambda: serving.post(message("wamid.1")).status_code == 200)
     wait_until(lambda: database.query("SELECT 1 FROM wa_messages WHERE wa_message_id = 'wamid.1'"))
     assert serving.stop() == 0
 

@@ -81,7 +81,7 @@ class Serving:
         store(db, "webhook_header", "X-Other: that-of-somebody-else-0123", None, other)
         store(db, "platform_secret", PLATFORM, None, home)
         self.home = home
-        self.client = httpx.Client(timeout=30)
+        self.client = httpx.Client(timeout=120)
         self.process = WaProcess("serve", "--port", "0", database=db, WA_SECRET_KEY=KEY)
         try:
             told = self.process.logged("serving")

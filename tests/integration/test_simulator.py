@@ -257,7 +257,7 @@ def test_what_was_answered_before_a_kill_is_in_the_journal(simulator: SimulatorP
         wait_until(lambda: len(answered) > 200)
         simulator.process.kill()
         for sender in senders:
-            sender.result(timeout=30)
+            sender.result(timeout=120)
     simulator.kill()
     simulator.start()
     summary = simulator.get("journal", format="summary")
@@ -271,7 +271,7 @@ def test_two_simulators_cannot_share_a_state_directory(simulator: SimulatorProce
         [sys.executable, "-m", "pg_whatsapp", "simulate", "--port", "0", "--state-dir", simulator.state_dir],
         env={**os.environ, "PYTHONPATH": str(BIN)},
         capture_output=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert second.returncode == 1

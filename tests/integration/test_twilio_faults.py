@@ -53,7 +53,7 @@ def test_nothing_is_lost_or_doubled(db: Database, tmp_path: Path) -> None:
             world.start(*commands[place])
             world.processes[place] = world.processes.pop()
             # Near the end only what is in doubt is left, until its grace is over.
-            wait_until(lambda done=done: len(world.sent()) > done + 5 or not due(db), 60)
+            wait_until(lambda done=done: len(world.sent()) > done + 5 or not due(db))
         world.simulator.client.delete("/_simulator/faults").raise_for_status()
         wait_until(lambda: not left(db) and not world.simulator.get("stats")["webhooks"]["pending"], 150)
         wait_until(lambda: not db.query("SELECT 1 FROM wa_webhook_logs WHERE status = 'pending'"))

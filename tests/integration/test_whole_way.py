@@ -113,10 +113,10 @@ def all_goes_on(db: Database, simulator: SimulatorProcess, make_role: Callable[.
             return int(db.query(count, direction)[0]["count"])
 
         wait_until(lambda: arrived("outbound") == 2 * len(CUSTOMERS), 120)
-        wait_until(lambda: arrived("inbound") == len(CUSTOMERS), 60)
+        wait_until(lambda: arrived("inbound") == len(CUSTOMERS))
         waiting = "SELECT 1 FROM wa_job_health WHERE last_started_at IS NULL AND next_run_at IS NOT NULL"
-        wait_until(lambda: not db.query(waiting), 60)
-        wait_until(lambda: not db.query(UNSETTLED), 60)
+        wait_until(lambda: not db.query(waiting))
+        wait_until(lambda: not db.query(UNSETTLED))
         admin("doctor")
         assert [line for process in processes for line in complaints(process)] == []
         for process in processes:

@@ -152,7 +152,7 @@ def test_a_promoted_standby_sends_nothing(
     with Business(source, provider) as business:
         base_backup(source.server, elsewhere, "-R")
         business.hold_some()
-        wait_until(lambda: standby.query(HELD, HOLDER), 60)
+        wait_until(lambda: standby.query(HELD, HOLDER))
         early = wa("dispatch", "--drain", database=standby, **settings(other_provider))
         assert early.returncode == 1
         assert "standby" in early.stderr

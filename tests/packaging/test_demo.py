@@ -90,7 +90,7 @@ def test_a_kill_ends_all_of_it() -> None:
         play_until(demo, "The shop queues templates")
         demo.kill()
         demo.communicate(timeout=120)
-    assert wait_until(lambda: nothing_runs(tag), 60)
+    assert wait_until(lambda: nothing_runs(tag))
 
 
 def test_a_failure_is_told_with_the_logs() -> None:

@@ -71,7 +71,7 @@ def test_the_first_message_and_all_that_the_guide_sends_arrive(
                 return database.execute(LEFT).fetchall()
 
             try:
-                wait_until(lambda: not left(), 60)
+                wait_until(lambda: not left())
             except AssertionError:
                 pytest.fail("\n".join(map(str, left())))
             count = b"SELECT count(*) FROM wa_messages WHERE reference LIKE 'order-104%' AND state = 'read'"
