@@ -341,3 +341,16 @@ class Chaos:
             self._fleet.wait_until_up(name)
             self.let_pass(20, 120)
             self._fleet.kill(name)
+
+
+def is_settled(simulator: SimulatorProcess, database: Database) -> bool:
+    """Nothing is queued, in flight or unknown, and every webhook has been taken and processed."""
+    rows = tolerant(
+        database,
+        "SELECT (SELECT count(*) FROM wa_queue_due) + (SELECT count(*) FROM wa_queue_inflight)"
+        " + (SELECT count(*) FROM wa_webhook_logs WHERE status = 'pending')"
+        " + (SELECT count(*) FROM wa_late_results)"
+        " + (SELECT count(*) FROM wa_webhook_errors WHERE sqlstate = '55P03' AND resolved_at IS NULL)"
+        " + (SELECT count(*) FROM wa_message_statuses WHERE message_id IS NULL) AS open",
+    )
+    return rows == [{"open": 0}] and simulator.get("stats")["webhooks"]["pending"] == 0

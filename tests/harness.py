@@ -75,6 +75,23 @@ class Database:
             cursor = connection.cursor(row_factory=dict_row).execute(statement.encode(), args or None)
             return cursor.fetchall() if cursor.description else []
 
+    def faults(self) -> list[dict[str, Any]]:
+        """What failed inside, but for locks: is_waiting() tells of these."""
+        return self.query(
+            "SELECT sqlstate, error FROM wa_faults WHERE sqlstate <> '55P03' UNION ALL"
+            " SELECT sqlstate, error FROM wa_webhook_errors WHERE sqlstate <> '55P03'"
+        )
+
+    def is_waiting(self) -> bool:
+        """Whether something met a lock and is still to be done: on a loaded machine a transaction may keep its
+        locks for longer than others wait for them."""
+        return bool(
+            self.query(
+                "SELECT 1 FROM wa_late_results UNION ALL"
+                " SELECT 1 FROM wa_webhook_errors WHERE sqlstate = '55P03' AND resolved_at IS NULL"
+            )
+        )
+
     def install(self) -> None:
         """Create the extension in self.schema and migrate; names script and line if one of ours fails."""
         with self.connect() as connection:

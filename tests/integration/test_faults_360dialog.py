@@ -18,11 +18,11 @@ from faults import (
     Fleet,
     Producer,
     draw_balance,
+    is_settled,
     let_customers_write,
     let_it_fail,
     make_messages,
     prepare,
-    tolerant,
     wrong_states,
 )
 from harness import Database, Server, free_port
@@ -102,15 +102,4 @@ def run(simulator: SimulatorProcess, database: Database, port: int) -> None:
     assert len(balance.rows) == MESSAGES
     assert balance.lost == balance.doubled == balance.unfinished == balance.disagreeing == []
     assert wrong_states(database, balance) == []
-    assert database.query("SELECT 1 FROM wa_webhook_errors") == []
-
-
-def is_settled(simulator: SimulatorProcess, database: Database) -> bool:
-    """Nothing is queued, in flight or unknown, and every webhook has been taken and processed."""
-    rows = tolerant(
-        database,
-        "SELECT (SELECT count(*) FROM wa_queue_due) + (SELECT count(*) FROM wa_queue_inflight)"
-        " + (SELECT count(*) FROM wa_webhook_logs WHERE status = 'pending')"
-        " + (SELECT count(*) FROM wa_message_statuses WHERE message_id IS NULL) AS open",
-    )
-    return rows == [{"open": 0}] and simulator.get("stats")["webhooks"]["pending"] == 0
+    assert database.faults() == []

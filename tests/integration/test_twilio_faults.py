@@ -70,7 +70,7 @@ def test_nothing_is_lost_or_doubled(db: Database, tmp_path: Path) -> None:
     assert {ended[one] for one in untold} <= {"outcome_unknown"}
     assert len(untold) <= given_up
     assert {one for one, how in ended.items() if how == "sent"} <= set(accepted)
-    assert db.query("SELECT 1 FROM wa_webhook_errors") == []
+    assert db.faults() == []
 
 
 def left(db: Database) -> list[dict[str, Any]]:
