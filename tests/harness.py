@@ -83,8 +83,10 @@ class Database:
         )
 
     def is_waiting(self) -> bool:
-        """Whether something met a lock and is still to be done: on a loaded machine a transaction may keep its
-        locks for longer than others wait for them."""
+        """Whether something met a lock and is still to be done.
+
+        On a loaded machine a transaction may keep its locks for longer than others wait for them.
+        """
         return bool(
             self.query(
                 "SELECT 1 FROM wa_late_results UNION ALL"
