@@ -271,9 +271,10 @@ RETURN (
     FROM regexp_match(p_form ->> 'MediaUrl0', '/Messages/([A-Za-z0-9]+)/Media/([A-Za-z0-9]+)$') m (parts)
     CROSS JOIN LATERAL (
         SELECT CASE
-            WHEN p_form ->> 'ButtonText' IS NOT NULL OR p_form ->> 'ButtonPayload' IS NOT NULL THEN 'button'
-            WHEN p_form ->> 'ListId' IS NOT NULL THEN 'interactive'
-            WHEN p_form ->> 'Latitude' IS NOT NULL THEN 'location'
+            -- Some fields come empty with every message.
+            WHEN concat(p_form ->> 'ButtonText', p_form ->> 'ButtonPayload') <> '' THEN 'button'
+            WHEN p_form ->> 'ListId' <> '' THEN 'interactive'
+            WHEN p_form ->> 'Latitude' <> '' THEN 'location'
             WHEN m.parts IS NOT NULL THEN CASE
                 WHEN p_form ->> 'MediaContentType0' = 'image/webp' THEN 'sticker'
                 WHEN p_form ->> 'MediaContentType0' ~ '^(image|video|audio)/'

@@ -128,26 +128,26 @@ BEGIN
     read AS (
         SELECT c.class,
             (SELECT count(*) FROM free f WHERE f.class = c.class) AS found,
-            (SELECT count(*) FROM chosen k WHERE k.class = c.class AND k.hold_id IS NULL) AS taken
+            (SELECT count(*) FROM chosen k WHERE k.class = c.class AND k.hold_id IS NULL) AS taken,
+            CASE WHEN _wa_is_metered_class(c.class) THEN least(p_limit, p_metered_limit) ELSE p_limit END
+                AS most
         FROM generate_series(1, _wa_last_class()) c (class)
     ),
     advanced AS (
         SELECT r.*, coalesce(a.due_at, p_cursor_due[r.class]) AS due_at,
             coalesce(a.queue_id, p_cursor_id[r.class]) AS queue_id,
-            r.found > r.taken OR r.found >= p_limit
-                OR (_wa_is_metered_class(r.class) AND p_metered_limit < p_limit) AS has_more
+            r.found > r.taken OR r.found >= r.most AS has_more
         FROM read r
         LEFT JOIN LATERAL (
             (SELECT d.due_at, d.queue_id FROM chosen d
             WHERE d.class = r.class AND d.hold_id IS NULL AND NOT (
-                p_is_skipping AND r.found = r.taken AND r.found < p_limit
+                p_is_skipping AND r.found = r.taken AND r.found < r.most
             )
             ORDER BY d.due_at DESC, d.queue_id DESC LIMIT 1)
             UNION ALL
             -- The line was read to its end, and what was passed over need not be read again.
             (SELECT d.due_at, d.queue_id FROM wa_queue_due d
-            WHERE p_is_skipping AND r.found = r.taken AND r.found < p_limit
-                AND NOT (_wa_is_metered_class(r.class) AND p_metered_limit < p_limit)
+            WHERE p_is_skipping AND r.found = r.taken AND r.found < r.most
                 AND d.organization_id = p_org AND d.number_id = p_number_id AND d.class = r.class
                 AND d.hold_id IS NULL AND d.due_at <= p_now
                 AND (d.due_at, d.queue_id) > (p_cursor_due[r.class], p_cursor_id[r.class])

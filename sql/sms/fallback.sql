@@ -86,7 +86,7 @@ RETURN CASE
     WHEN p_state = 'failed'
         AND NOT _wa_allows_sms(p_provider, (p_message).status, (p_message).error_code, p_code)
         THEN 'failed_otherwise'
-    WHEN (p_message).scheduled_at + _wa_sms_span() <= p_now THEN 'too_late'
+    WHEN least((p_message).expires_at, (p_message).scheduled_at + _wa_sms_span()) <= p_now THEN 'too_late'
     WHEN p_phone IS NULL THEN 'no_phone_number'
     WHEN p_number IS NULL THEN 'no_sms_number'
 END;
@@ -132,12 +132,14 @@ AS $$
         INSERT INTO wa_outbound_queue (
             organization_id, phone, type, text_body, template_name, template_language, content,
             phone_number_id,
-            priority, expires_at, idempotency_key, reference, metadata, customer_id, on_refusal
+            priority, expires_at, idempotency_key, reference, metadata, customer_id, on_refusal, on_unknown
         )
         SELECT l.org, l.phone, 'text', (l.message).sms_fallback_text, (l.message).template_name,
             (l.message).template_language, '{}', l.phone_number_id, (l.message).priority,
-            (l.message).scheduled_at + _wa_sms_span(), 'sms:' || l.id, (l.message).reference,
-            (l.message).metadata || jsonb_build_object('sms_of', l.id), (l.message).customer_id, 'record'
+            least((l.message).expires_at, (l.message).scheduled_at + _wa_sms_span()), 'sms:' || l.id,
+            (l.message).reference, (l.message).metadata || jsonb_build_object('sms_of', l.id),
+            -- At most one, whatever the organization wants of messages whose answer was lost.
+            (l.message).customer_id, 'record', 'fail'
         FROM looked l
         WHERE l.reason IS NULL
         RETURNING id, organization_id, metadata ->> 'sms_of' AS sms_of

@@ -62,6 +62,21 @@ def test_more_rows_than_a_claim_reads_are_locked_before_those_whose_cause_has_go
     claim_until(world, 10, [1, 2, *range(101, 301), *range(401, 431)])
 
 
+def test_what_commits_late_is_found_while_less_than_the_minute_is_left(
+    world: Database, session: Session
+) -> None:
+    world.query("UPDATE wa_organizations SET rate_limit_per_minute = 30")
+    first, second = session(), session()
+    first.execute("SELECT world.queue(1)")
+    second.execute("SELECT world.queue(2)")
+    world.query("SELECT world.queue(3)")
+    claim_until(world, 100, [3])
+    second.commit()
+    claim_until(world, 100, [2, 3])
+    first.commit()
+    claim_until(world, 100, [1, 2, 3])
+
+
 def test_the_places_of_a_limit_go_to_those_behind_locked_ones(world: Database, session: Session) -> None:
     world.query("UPDATE wa_portfolios SET tier_limit = 1")
     world.query("SELECT count(world.queue(n)) FROM generate_series(1, 9) n")

@@ -145,6 +145,27 @@ def test_an_unknown_outcome_is_no_failure(world: TwilioWorld) -> None:
     assert world.db.query("SELECT 1 FROM wa_sms_fallbacks") == []
 
 
+def test_what_is_worth_nothing_any_more_goes_no_other_way_either(world: TwilioWorld) -> None:
+    queue_id = offer(world)
+    # As if it had been queued so: what is sent cannot be changed.
+    with world.db.connect(options="-c session_replication_role=replica") as clock:
+        clock.execute("UPDATE wa_outbound_queue SET expires_at = clock_timestamp()")
+    tell(world, queue_id, "undelivered", 63024)
+    assert wait_until(lambda: fallback(world, queue_id))["reason"] == "too_late"
+    assert texts(world) == []
+
+
+def test_an_sms_whose_answer_is_lost_goes_no_second_time(world: TwilioWorld) -> None:
+    world.db.query(
+        "UPDATE wa_organizations SET on_unknown = 'retry', unknown_grace = '0', unknown_grace_silent = '0'"
+    )
+    queue_id = offer(world)
+    world.simulator.post("faults", mode="cut_after", number=SMS_NUMBER)
+    tell(world, queue_id, "undelivered", 63024)
+    assert sms(world, queue_id)["error_code"] == "outcome_unknown"
+    assert len(texts(world)) == 1
+
+
 def test_an_authentication_that_is_late_goes_as_sms(world: TwilioWorld) -> None:
     world.db.query("UPDATE wa_organizations SET sms_authentication_after = '10 minutes'")
     values = {"template_name": "code", "template_params": '["123"]', "sms_fallback_text": "Code 123"}

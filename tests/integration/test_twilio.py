@@ -177,6 +177,7 @@ def test_what_customers_send(world: TwilioWorld) -> None:
         world.say(fields={"ButtonText": "Yes", "ButtonPayload": "yes-1", "MessageType": "button"}),
         world.say(fields={"ListId": "row-1", "ListTitle": "First"}),
         world.say(fields={"Latitude": "37.4", "Longitude": "-122.1", "Label": "Office"}),
+        world.say("as it is", fields={"ButtonText": "", "ListId": "", "Latitude": ""}),
         world.say("Look", media_type="image/jpeg", media_base64=base64.b64encode(JPEG).decode()),
         world.say("about that", fields={"OriginalRepliedMessageSid": "SM" + "1" * 32}),
         world.say(sender="whatsapp:US.13491208655302741918", text="by user id", fields={"WaId": ""}),
@@ -187,18 +188,19 @@ def test_what_customers_send(world: TwilioWorld) -> None:
         " WHERE wa_message_id = ANY (%s) ORDER BY id"
     )
     sids = [told["sid"] for told in said]
-    rows = wait_until(lambda: (found := world.db.query(query, sids)) and len(found) == 6 and found)
+    rows = wait_until(lambda: (found := world.db.query(query, sids)) and len(found) == 7 and found)
     assert [(row["message_type"], row["content_text"]) for row in rows] == [
         ("button", "Yes"),
         ("interactive", "First"),
         ("location", "Office"),
+        ("text", "as it is"),
         ("image", "Look"),
         ("text", "about that"),
         ("text", "by user id"),
     ]
-    assert rows[4]["reply_to"] == "SM" + "1" * 32
-    assert (rows[5]["phone_e164"], rows[5]["user_id"]) == (None, "US.13491208655302741918")
-    assert {row["phone_e164"] for row in rows[:5]} == {CUSTOMER}
+    assert rows[5]["reply_to"] == "SM" + "1" * 32
+    assert (rows[6]["phone_e164"], rows[6]["user_id"]) == (None, "US.13491208655302741918")
+    assert {row["phone_e164"] for row in rows[:6]} == {CUSTOMER}
     [profile] = world.db.query("SELECT profile_name FROM wa_contacts WHERE phone_e164 = %s", CUSTOMER)
     assert profile["profile_name"] == "Customer"
     # The file is fetched with the account's name and token, which go nowhere else.
@@ -226,6 +228,9 @@ def test_a_signature_is_of_this_very_address_and_body(world: TwilioWorld) -> Non
         assert world.post(fields, signature=signature) == 401, why
     assert world.post(fields | {"Body": "x"}, signature=right) == 401
     assert world.post(fields, signature=right, query="?callback=q") == 401
+    # Read no further than what Twilio could have sent.
+    for large in ({str(n): "" for n in range(2000)}, {"Body": "x" * 300_000}):
+        assert world.post(large, signature=signed(PUBLIC + PATH, large)) == 401
     assert world.db.query("SELECT count(*) AS n FROM wa_webhook_logs")[0]["n"] == before
     assert world.post(fields, signature=right) == 200
     # With the usual port, with a query, and as the address calls itself where no proxy is.
