@@ -134,6 +134,8 @@ DECLARE
     v_org uuid := _wa_caller_organization();
     v_file wa_archive_files;
 BEGIN
+    -- A copy knows the files of its original, and would take one that it finds half written for given up.
+    PERFORM _wa_require_installation();
     location := _wa_require_archive(v_org, p_kind);
     PERFORM FROM wa_organizations o WHERE o.id = v_org FOR NO KEY UPDATE;
     SELECT f.* INTO v_file FROM wa_archive_files f
@@ -166,8 +168,8 @@ $$;
 
 COMMENT ON FUNCTION begin_wa_archive_file(text, boolean) IS
 'Names the next file of the archive of the caller''s organization, and one that was given up half written, '
-'which is to be removed first. Raises WA074 where there is no archive, WA075 while another process writes. '
-'For bin/wa archive.';
+'which is to be removed first. Raises WA074 where there is no archive, WA075 while another process writes, '
+'WA401 in a copy. For bin/wa archive.';
 
 -- The last note of what was passed by may be of a file that came to nothing. What has been read is named by
 -- the file that is being written, and goes when that is kept.

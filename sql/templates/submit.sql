@@ -153,13 +153,15 @@ RETURNS TABLE (
 )
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
+    -- A copy must not hand in what the original hands in.
+    SELECT _wa_require_installation();
     SELECT * FROM _wa_template_submissions(_wa_caller_organization(), p_waba_id, p_names)
 $$;
 
 COMMENT ON FUNCTION get_wa_template_submissions(text, text[]) IS
 'The templates of an account that can go to Meta''s review, with the request for each: drafts that were '
 'never submitted; or by name, then also those to be created again or edited (Meta takes edits of rejected, '
-'approved and paused ones). One with a problem is not to be sent.';
+'approved and paused ones). One with a problem is not to be sent. Raises WA401 in a copy.';
 
 CREATE OR REPLACE FUNCTION _wa_record_template_submission(
     p_org uuid, p_template_id uuid, p_waba_id text, p_http_status integer, p_answer jsonb

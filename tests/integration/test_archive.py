@@ -60,6 +60,7 @@ def store(tmp_path: Path) -> Path:
 def old(db: Database, store: Path) -> Database:
     """A database in which there is something to take, once it is in the archive."""
     with db.connect() as owner:
+        owner.execute("SELECT adopt_wa_database()")
         owner.execute(PLANT.encode())
         owner.execute("SELECT set_config('x.location', %s, false)", (str(store),))
         owner.execute("UPDATE wa_organizations SET archive_location = current_setting('x.location')")
@@ -177,6 +178,20 @@ def test_a_killed_archive_lets_nothing_go_and_doubles_nothing(old: Database, sto
     assert left(old) == [1, 0, 0]
     wa("archive", "restore", database=old)
     assert [len(restored(old, table)) for table in LIVE] == [PEOPLE, PEOPLE, PEOPLE]
+
+
+def test_a_copy_takes_no_file_of_its_original(old: Database, store: Path) -> None:
+    """Copied while a file was being written, which the original has finished since."""
+    old.query("SELECT * FROM begin_wa_archive_file('messages')")
+    [file] = old.query("SELECT name FROM wa_archive_files")
+    finished = store / f"{file['name']}.jsonl.gz"
+    finished.parent.mkdir()
+    finished.write_bytes(b"the original's")
+    old.query("UPDATE wa_installations SET database_oid = 1")
+    refused = wa("archive", "run", "--take-over", database=old)
+    assert refused.returncode == 1
+    assert "this database is not the one that was sending" in refused.stderr
+    assert set(store.rglob("*.*")) == {finished}
 
 
 def test_whoever_is_erased_while_a_file_is_written_is_not_in_it(old: Database, store: Path) -> None:

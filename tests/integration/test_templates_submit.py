@@ -31,6 +31,7 @@ def simulator(tmp_path: Path) -> Iterator[SimulatorProcess]:
 
 @pytest.fixture
 def settings(db: Database, simulator: SimulatorProcess) -> dict[str, str]:
+    db.query("SELECT adopt_wa_database()")
     db.query("SELECT register_wa_phone_number(%s, '+15550783881', %s)", NUMBER, WABA)
     return {"WHATSAPP_API_BASE_URL": simulator.url, "WHATSAPP_ACCESS_TOKEN": TOKEN}
 

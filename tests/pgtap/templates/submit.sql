@@ -1,7 +1,8 @@
 -- Tests sql/templates/submit.sql.
 -- Requests to Meta's review, and what its answers mean.
 BEGIN;
-SELECT plan(28);
+SELECT plan(29);
+SELECT adopt_wa_database();
 SELECT register_wa_phone_number('100', '+1 555 123 4567', '200');
 SELECT register_wa_phone_number('101', '+1 555 123 4568', '201');
 
@@ -153,5 +154,7 @@ SELECT results_eq($$ SELECT category, previous_category FROM wa_templates WHERE 
 SELECT set_eq($$ SELECT has_function_privilege(r, 'get_wa_template_submissions(text, text[])', 'EXECUTE')
     FROM unnest(ARRAY['wa_dispatcher', 'wa_receiver', 'wa_analyst']) r $$, ARRAY[false],
     'only who may write templates may submit them');
+UPDATE wa_installations SET timeline_id = 99;
+SELECT throws_ok($$ SELECT get_wa_template_submissions('200') $$, 'WA401', NULL, 'a copy hands in nothing');
 SELECT * FROM finish();
 ROLLBACK;
