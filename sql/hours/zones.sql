@@ -3,7 +3,7 @@
 -- and three hours to both sides of it. A zone that the server has no more is none.
 
 CREATE OR REPLACE FUNCTION refresh_wa_phone_zones() RETURNS integer
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_changed integer;

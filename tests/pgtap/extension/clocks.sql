@@ -1,6 +1,6 @@
 -- Tests sql/extension/hours.sql.
 BEGIN;
-SELECT plan(34);
+SELECT plan(36);
 
 -- 21:00 to 08:00 every day, by the clocks of the zones given.
 CREATE FUNCTION pg_temp.allowed(
@@ -81,6 +81,12 @@ SELECT ok(z.zones @> '{Asia/Kamchatka,Europe/Moscow}', 'a country of many zones'
     WHERE z.prefix = '+7';
 SELECT ok(z.zones @> '{Europe/Madrid,Atlantic/Canary}', 'a region stands for its country')
 FROM _wa_phone_zones() z WHERE z.prefix = 'ES';
+SELECT is(array_agg(z.prefix ORDER BY z.prefix), '{+34822,+617,+749,+77}',
+    'areas of fixed lines are told apart, and so are countries that share a code')
+FROM _wa_phone_zones() z WHERE z.prefix IN ('+34822', '+617', '+749', '+77');
+SELECT is_empty($$ SELECT z.prefix FROM _wa_phone_zones() z
+    WHERE z.prefix IN ('+346', '+347', '+474', '+5939', '+614', '+642', '+79', '+9768') $$,
+    'of mobiles none: they are carried about their country');
 SELECT ok('+1212' = ANY (_wa_zone_prefixes('+12125550123', NULL)) AND 'US' = ANY (_wa_zone_prefixes(NULL,
     'US.1349')),
     'both are found by how a number or user id begins');

@@ -1,6 +1,6 @@
 -- Tests sql/hours/zones.sql, sql/hours/waits.sql, sql/hours/rules.sql, sql/contacts/time_zones.sql.
 BEGIN;
-SELECT plan(70);
+SELECT plan(72);
 \ir ../world.psql
 UPDATE wa_organizations SET rate_limit_per_minute = NULL, time_zone = 'UTC';
 
@@ -135,6 +135,8 @@ SELECT ok((p).allowed_from > clock_timestamp() + interval '4 hours 58 minutes', 
 FROM preview_wa_quiet_hours('+870773111632') p;
 SELECT ok((p).zones @> '{Europe/Madrid,Atlantic/Canary}', 'a user id tells the region')
     FROM preview_wa_quiet_hours('ES.1349') p;
+SELECT ok((p).zones @> '{Europe/Madrid,Atlantic/Canary}', 'a mobile does not tell where in its country it is')
+FROM preview_wa_quiet_hours('+34600000001') p;
 SELECT is((p).is_quiet, true, 'SMS rests from 21 to 8 in any case')
 FROM preview_wa_quiet_hours('+34600000001', '2026-06-01 21:00 Europe/Madrid', p_channel => 'sms') p;
 SELECT is((p).is_quiet, false, 'and not in between')
@@ -142,6 +144,9 @@ FROM preview_wa_quiet_hours('+34600000001', '2026-06-01 20:30 Europe/Madrid', p_
 SELECT throws_ok($$ SELECT preview_wa_quiet_hours('+34600000001', p_purpose => 'fun') $$, '22023', NULL,
     'no such purpose');
 SELECT is(refresh_wa_phone_zones(), 0, 'what the library knows is there, and no news');
+SET LOCAL ROLE wa_admin;
+SELECT is(refresh_wa_phone_zones(), 0, 'as an administrator is told, too');
+RESET ROLE;
 DELETE FROM wa_quiet_hours;
 SELECT world.maintain();
 SELECT world.claimed();
