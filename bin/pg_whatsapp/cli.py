@@ -22,6 +22,7 @@ from pg_whatsapp.cli_tools import echo_table as _echo_table
 from pg_whatsapp.cli_tools import for_organization as _for_organization
 from pg_whatsapp.cli_tools import run as _run
 from pg_whatsapp.cli_tools import settings as _settings
+from pg_whatsapp.cli_tools import writing
 from pg_whatsapp.errors import WaError, from_database
 
 if TYPE_CHECKING:
@@ -301,16 +302,19 @@ def erasures() -> None:
 
 
 @erasures.command("export")
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 def export_erasures(file: Path) -> None:
-    """Write who was erased, of all organizations, to FILE, which only its owner may read.
+    """Write who was erased, of all organizations, to FILE, which only its owner may read; - is standard output.
 
     Beside each backup: `wa adopt --erasures FILE` erases them again in what is restored. No number stands in
     it, but the keys of the hashes do: keep it as safe as a backup.
     """
     from pg_whatsapp.erasures import export
 
-    click.echo(f"{_run(export(_settings(), file))} hashes")
+    target = None if str(file) == "-" else file
+    with writing("who was erased"):
+        count = _run(export(_settings(), target))
+    click.echo(f"{count} hashes", err=target is None)
 
 
 @wa.command()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pg_whatsapp.cli_tools import echo_table, for_organization, run, settings
+from pg_whatsapp.cli_tools import echo_table, for_organization, run, settings, writing
 from pg_whatsapp.errors import WaError
 
 
@@ -37,13 +37,10 @@ def write_anchor(file: Path | None, organization: str | None) -> None:
     if file is None:
         click.echo(line, nl=False)
         return
-    try:
-        with file.open("ab") as kept:
-            kept.write(line)
-            kept.flush()
-            os.fsync(kept.fileno())
-    except OSError as error:
-        raise WaError(f"the anchor could not be written: {error.strerror}") from None
+    with writing("the anchor"), file.open("ab") as kept:
+        kept.write(line)
+        kept.flush()
+        os.fsync(kept.fileno())
 
 
 @audit.command("public-key")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pg_whatsapp.cli_tools import for_organization, run, settings
+from pg_whatsapp.cli_tools import for_organization, run, settings, writing
 
 FAILED = 1
 
@@ -50,5 +50,6 @@ def export_command(file: Path, organization: str | None) -> None:
     from pg_whatsapp import opt_outs
 
     target = None if str(file) == "-" else file
-    count = run(opt_outs.export_file(settings(), target, organization))
+    with writing("the opt-outs"):
+        count = run(opt_outs.export_file(settings(), target, organization))
     click.echo(f"{count} opt-outs", err=True)

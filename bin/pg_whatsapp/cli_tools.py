@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from pg_whatsapp.errors import WaError
 
 if TYPE_CHECKING:
     from pg_whatsapp.config import Settings
@@ -18,6 +21,15 @@ for_organization = click.option(
     metavar="ID|NAME",
     help="Which, for a role that may work for several; also by WA_ORGANIZATION.",
 )
+
+
+@contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Says of a file that could not be written why. Raises WaError."""
+    try:
+        yield
+    except OSError as error:
+        raise WaError(f"{what} could not be written: {error.strerror}") from None
 
 
 def settings() -> Settings:

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from pg_whatsapp.config import Settings
 
 
-async def export(settings: Settings, path: Path) -> int:
+async def export(settings: Settings, path: Path | None) -> int:
     """Write the hashes of all erased persons, and their keys, to a file that only its owner may read.
 
-    Replaces what is there once all is written. Returns how many hashes.
+    Replaces what is there once all is written; without a path, to standard output. Returns how many hashes.
     """
 
     async def work(connection: db.Connection) -> list[dict[str, Any]]:
@@ -25,7 +25,10 @@ async def export(settings: Settings, path: Path) -> int:
         return [row[0] for row in rows]
 
     organizations = await db.once(settings.conninfo, "erasures", work)
-    _write(path, json.dumps(organizations))
+    if path is None:
+        print(json.dumps(organizations), flush=True)
+    else:
+        _write(path, json.dumps(organizations))
     return sum(len(one["identities"]) for one in organizations)
 
 

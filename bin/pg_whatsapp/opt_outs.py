@@ -37,31 +37,47 @@ class Imported:
         )
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """The lines of a file with their numbers, as the columns that we know; raises WaError."""
+def _shown(text: str) -> str:
+    """What bytes that are no UTF-8 were read as can be written nowhere."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _problem(names: list[str], row: list[str]) -> str | None:
+    """What is wrong with a line before anybody asks what its values mean."""
+    if any(value.strip() for value in row[len(names) :]):
+        return "it has more values than the first line names columns"
+    if any(_shown(value) != value for value in row):
+        return "it is not UTF-8: save the file as that"
+    return None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, str], str | None]]:
+    """The lines of a file: number, values by the columns that we know, what is wrong. Raises WaError."""
     # What is not UTF-8 spoils its line, not the file; Excel writes a mark before the first one.
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         head = file.readline()
         separator = ";" if ";" in head and "," not in head else ","
         names = [name.strip().lower() for name in next(csv.reader([head], delimiter=separator), [])]
         names = [_ALSO_CALLED.get(name.replace(" ", "_"), name) for name in names]
+        may_have = f"It may have: {', '.join(COLUMNS)}."
         if not {"phone", "user_id"} & set(names):
             raise WaError(
-                f"{path.name} does not begin with a line of column names, phone or user_id among them",
-                f"It may have: {', '.join(COLUMNS)}.",
+                f"{path.name} does not begin with a line of column names, phone or user_id among them", may_have
             )
+        # One that is misspelt would be left out, and the opt-out be of another scope.
+        unknown = sorted({_shown(name) for name in names if name and name not in COLUMNS})
+        if unknown:
+            raise WaError(f"{path.name} has columns that mean nothing here: {', '.join(unknown)}", may_have)
         rows = csv.reader(file, delimiter=separator)
         number = 2
         try:
             for row in rows:
                 given = zip(names, row, strict=False)
                 line = {
-                    name: value.replace("\0", "\ufffd")
-                    for name, value in given
-                    if name in COLUMNS and value.strip()
+                    name: value.replace("\0", "\ufffd") for name, value in given if name and value.strip()
                 }
                 if any(value.strip() for value in row):
-                    yield number, line
+                    yield number, line, _problem(names, row)
                 number = rows.line_num + 2
         except csv.Error as error:
             raise WaError(
@@ -82,14 +98,18 @@ async def import_file(
     async def work(connection: db.Connection) -> None:
         all_lines = _lines(path)
         while lines := list(islice(all_lines, LINES_AT_ONCE)):
+            good = [(number, line) for number, line, problem in lines if problem is None]
             cursor = await connection.execute(
                 "SELECT n, outcome, problem FROM import_wa_opt_outs(%s::jsonb)",
-                (json.dumps([line for _, line in lines]),),
+                (json.dumps([line for _, line in good]),),
             )
+            bad = [(number, problem) for number, _, problem in lines if problem is not None]
+            done.outcomes["refused"] += len(bad)
             for n, outcome, problem in await cursor.fetchall():
                 done.outcomes[outcome] += 1
                 if problem is not None:
-                    done.bad_lines.append((lines[n - 1][0], problem))
+                    bad.append((good[n - 1][0], problem))
+            done.bad_lines += sorted(bad)
             if done.outcomes.total() % (20 * LINES_AT_ONCE) == 0:
                 tell(f"{done.outcomes.total()} lines: {done.summary}")
 

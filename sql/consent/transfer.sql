@@ -33,12 +33,17 @@ AS $$
         WHEN r.at IS NOT NULL AND _wa_read_time(r.at) IS NULL
             THEN 'opt_out_date is no date such as 2026-01-31 or 2026-01-31T12:00:00Z'
         WHEN _wa_read_time(r.at) > clock_timestamp() + interval '1 day' THEN 'opt_out_date lies in the future'
+        -- One that is misspelt would be left out, and the opt-out be of another scope.
+        WHEN r.others <> '{}' THEN format('it has something that means nothing here: %s', left((
+            SELECT string_agg(k.key, ', ') FROM jsonb_object_keys(r.others) k (key)), 100))
     END
     FROM (
         SELECT nullif(btrim(p_row ->> 'phone'), '') AS phone,
             nullif(btrim(p_row ->> 'user_id'), '') AS user_id,
             lower(nullif(btrim(p_row ->> 'scope'), '')) AS scope,
-            nullif(btrim(p_row ->> 'opt_out_date'), '') AS at
+            nullif(btrim(p_row ->> 'opt_out_date'), '') AS at,
+            CASE WHEN jsonb_typeof(p_row) = 'object' THEN p_row - ARRAY[
+                'phone', 'user_id', 'scope', 'reason', 'source', 'opt_out_date'] ELSE '{}' END AS others
     ) r
 $$;
 

@@ -175,10 +175,21 @@ BEGIN
         reason := 'no_dispatcher';
         explanation := 'no dispatcher is running';
         hint := 'Start bin/wa dispatch.';
+    ELSIF NOT EXISTS (
+        SELECT FROM wa_secrets s
+        JOIN wa_phone_numbers n ON n.organization_id = v_org.id AND n.id = v_due.number_id
+        WHERE s.organization_id = v_org.id AND s.name = 'access_token' AND s.is_active
+            AND coalesce(s.phone_number_id, n.phone_number_id) = n.phone_number_id
+    ) THEN
+        -- What is in the environment of a dispatcher is not known here.
+        reason := 'waiting';
+        explanation := 'due; no access token is stored for the business number, so it waits unless the '
+            'environment of bin/wa dispatch has one';
+        hint := 'bin/wa secrets set access_token --number ID; bin/wa doctor says whether it is good.';
     ELSE
         reason := 'waiting';
         explanation := 'due; its turn comes with the number''s throughput';
-        hint := 'SELECT * FROM wa_queue_health;';
+        hint := 'SELECT * FROM wa_queue_health; bin/wa doctor says whether the number''s access token is good.';
     END IF;
 END
 $$;

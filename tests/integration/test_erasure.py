@@ -260,6 +260,10 @@ def test_a_restored_backup_forgets_again(
     assert (done.returncode, done.stdout) == (0, "1 hashes\n"), done.stderr
     assert exported.stat().st_mode & 0o777 == 0o600
     assert found(exported.read_text()) == []
+    piped = wa("erasures", "export", "-", database=db)
+    assert (piped.stdout, piped.stderr) == (exported.read_text() + "\n", "1 hashes\n")
+    nowhere = wa("erasures", "export", str(tmp_path / "none" / "x"), database=db)
+    assert nowhere.stderr == "wa: who was erased could not be written: No such file or directory\n"
 
     restored = make_database(bare=True)
     subprocess.run(

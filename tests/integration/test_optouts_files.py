@@ -77,6 +77,31 @@ def test_a_file_without_names_of_columns_is_refused(db: Database, tmp_path: Path
     assert scopes(db) == []
 
 
+def test_nothing_of_a_file_is_left_out_unsaid(db: Database, tmp_path: Path) -> None:
+    """A misspelt scope would be another scope's opt-out, and letters of another encoding nobody's words."""
+    file = tmp_path / "bad.csv"
+    file.write_text("phone,scop\n+16505550101,all\n")
+    refused = wa("optouts", "import", str(file), database=db)
+    assert refused.returncode == 1
+    assert "columns that mean nothing here: scop\n" in refused.stderr
+    assert scopes(db) == []
+    file.write_bytes(
+        b"phone,scope,reason\n+16505550101,all,m\xfcde\n+16505550102,,ok\n+16505550103,all,asked,all\nno,,\n"
+    )
+    told = wa("optouts", "import", str(file), database=db)
+    assert told.returncode == 1
+    assert "1 added, 0 known, 0 superseded, 3 refused" in told.stdout
+    lines = told.stderr.splitlines()
+    assert lines[:2] == [
+        "line 2: it is not UTF-8: save the file as that",
+        "line 4: it has more values than the first line names columns",
+    ]
+    assert lines[2].startswith("line 5: not a phone number")
+    assert scopes(db) == [("+16505550102", "marketing")]
+    nowhere = wa("optouts", "export", str(tmp_path / "none" / "out.csv"), database=db)
+    assert nowhere.stderr == "wa: the opt-outs could not be written: No such file or directory\n"
+
+
 def test_a_restored_backup_revives_no_consent(db: Database, tmp_path: Path) -> None:
     """What adopt is told is in force before anything may be sent, and cancels what the backup had queued."""
     db.query("SELECT register_wa_phone_number(%s, '15550783881', '102290129340398')", NUMBER)

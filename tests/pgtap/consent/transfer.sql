@@ -1,6 +1,6 @@
 -- Tests sql/consent/transfer.sql.
 BEGIN;
-SELECT plan(18);
+SELECT plan(19);
 \ir ../world.psql
 
 SELECT results_eq(
@@ -41,6 +41,8 @@ SELECT is((SELECT outcome FROM import_wa_opt_outs(
     '[{"phone": "+5491140000003", "opt_out_date": "2026-02-01", "source": "crm"}]')), 'added',
     'START after it lifted no opt-out that somebody else had set');
 
+SELECT is((SELECT problem FROM import_wa_opt_outs('[{"phone": "+5491140000001", "scop": "all"}]')),
+    'it has something that means nothing here: scop', 'a misspelt scope is no opt-out of another one');
 SELECT throws_ok($$ SELECT * FROM import_wa_opt_outs('{}') $$, '22023', NULL, 'an array');
 SELECT is((SELECT meta - 'source' FROM audit_log WHERE event = 'opt_outs_imported' ORDER BY id LIMIT 1),
     '{"added": 3, "known": 1, "refused": 9}'::jsonb, 'audited by its counts');

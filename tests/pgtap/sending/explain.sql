@@ -1,6 +1,6 @@
 -- Tests sql/sending/explain.sql, sql/queue/policy.sql.
 BEGIN;
-SELECT plan(27);
+SELECT plan(29);
 \ir ../world.psql
 SELECT world.wrote(n) FROM generate_series(1, 3) n;
 
@@ -99,6 +99,11 @@ SELECT world.accept_all() FROM world.claim();
 SELECT world.later('10 minutes');
 SELECT world.queue(10);
 SELECT is(world.reason(id), 'waiting', 'due') FROM wa_outbound_queue WHERE reference = '10';
+SELECT matches(e.explanation, 'no access token is stored', 'which a missing token may be the reason of')
+FROM wa_outbound_queue q, explain_wa_message(q.id) e WHERE q.reference = '10';
+SELECT set_wa_secret('access_token', NULL, decode(repeat('00', 40), 'hex'), 'key', 'print') \g /dev/null
+SELECT is(e.explanation, 'due; its turn comes with the number''s throughput', 'or not')
+FROM wa_outbound_queue q, explain_wa_message(q.id) e WHERE q.reference = '10';
 SELECT stop_wa_dispatcher('00000000-0000-0000-0000-000000000001');
 SELECT results_eq($$ SELECT e.status, e.reason, e.hint FROM wa_outbound_queue q, explain_wa_message(q.id) e
     WHERE q.reference = '10' $$,
