@@ -29,12 +29,12 @@ BEGIN
         SELECT FROM jsonb_each(p_keep) k
         WHERE k.key <> 'consent' OR coalesce(k.value ->> 'reason', '') = ''
             OR coalesce(k.value ->> 'until', '') !~ '^\d{4}-\d\d-\d\d$'
-            -- A day that no calendar has is none.
-            OR _wa_read_time(k.value ->> 'until') IS NULL
+            -- A day that no calendar has is none; after one that is over it would go with the next run.
+            OR coalesce(_wa_read_time(k.value ->> 'until'), '-infinity') < current_date
     ) THEN
         RAISE EXCEPTION USING ERRCODE = 'WA072',
             MESSAGE = 'what is to be kept is not said as it has to be',
-            DETAIL = 'consent may be kept, with a reason and the last day.',
+            DETAIL = 'consent may be kept, with a reason and the last day, which is not over.',
             HINT = 'p_keep => ''{"consent": {"reason": "proof, § 7a UWG", "until": "2031-12-31"}}''';
     END IF;
 END

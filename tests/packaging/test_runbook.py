@@ -127,6 +127,17 @@ def busy(make_server: Callable[..., Server]) -> Database:
     return database
 
 
+def test_no_block_both_reads_and_changes() -> None:
+    """Who pastes one to look must not end a colleague's stop with it."""
+    change = re.compile(
+        r"^(UPDATE|SELECT( \w+ FROM)? (trigger|resolve|set|cancel|replay|resume|retry|unschedule)_wa_)", re.M
+    )
+    for block in blocks(MANUAL):
+        lines = [line for line in block.text.splitlines() if re.match(r"\w", line)]
+        changes = [line for line in lines if change.match(line)]
+        assert not changes or lines == changes, block.text
+
+
 def test_every_query_finds_what_there_is_without_reading_all(busy: Database) -> None:
     found = statements()
     assert {statement.role for statement in found} >= {"operator", "postgres"}

@@ -6,7 +6,7 @@
 BEGIN;
 \ir ../world.psql
 \ir ../customers.psql
-SELECT plan(78);
+SELECT plan(79);
 
 -- Customer 1 is to be erased, customer 2 stays; both are in one webhook body.
 SELECT world.told_all(jsonb_build_array(
@@ -178,8 +178,8 @@ SELECT is(pg_temp.stored(world.wa_id(9)), '', 'has none of them any more');
 
 -- One that cannot be erased stops no other; nor does what was said of it.
 SELECT throws_ok(format($f$ SELECT erase_wa_contact(world.customer(2), 'x', '{"consent": {"reason": "x", "until": %s}}') $f$,
-    to_jsonb(u)), 'WA072', NULL, u || ' is no day')
-FROM unnest('{2031-02-31,0000-01-01,2031-13-01,infinity,tomorrow}'::text[]) u;
+    to_jsonb(u)), 'WA072', NULL, u || ' is no day until which anything could be kept')
+FROM unnest('{2024-12-31,2031-02-31,0000-01-01,2031-13-01,infinity,tomorrow}'::text[]) u;
 SELECT throws_ok($$ SELECT opt_in_wa_contact(world.customer(2), 'all', 'form', '"yes"') $$, '22023', NULL,
     'a proof is an object');
 INSERT INTO wa_opt_ins (contact_id, scope, source, proof) SELECT world.contact(world.customer(n)), 'all', 'before', p
