@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 from psycopg import sql
+from psycopg.errors import InsufficientPrivilege
 
 from pg_whatsapp import archive_files, db, log
 from pg_whatsapp.archive_files import ArchiveError, Row
@@ -278,7 +279,14 @@ async def restore(
     async def work(connection: db.Connection) -> Restored:
         restored = Restored({})
         stores = Stores()
-        await connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
+        try:
+            await connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
+        except InsufficientPrivilege as error:
+            raise WaError(
+                f"the schema {schema} cannot be made: {error.diag.message_primary}",
+                f"As the owner of the database: GRANT CREATE ON DATABASE {connection.info.dbname}"
+                f" TO {connection.info.user};",
+            ) from error
         async for file in _files(connection, wanted):
             await Archive(connection, stores).restore(file, schema, restored)
         return restored

@@ -194,6 +194,18 @@ def test_a_copy_takes_no_file_of_its_original(old: Database, store: Path) -> Non
     assert set(store.rglob("*.*")) == {finished}
 
 
+def test_who_may_not_make_a_schema_is_told_what_lacks(old: Database, make_role: Callable[..., str]) -> None:
+    assert wa("archive", "run", database=old).returncode == 0
+    officer = make_role("wa_admin")
+    refused = wa("archive", "restore", database=old, user=officer)
+    assert refused.returncode == 1
+    lacking = f"GRANT CREATE ON DATABASE {old.name} TO {officer};"
+    assert lacking in refused.stderr
+    old.query(lacking)
+    assert wa("archive", "restore", database=old, user=officer).returncode == 0
+    assert len(old.query("SELECT * FROM wa_archive.wa_messages", user=officer)) == PEOPLE
+
+
 def test_whoever_is_erased_while_a_file_is_written_is_not_in_it(old: Database, store: Path) -> None:
     """The rows were read before, the file was written: it does not count, and the next one has nothing."""
 
