@@ -268,6 +268,13 @@ COMMENT ON FUNCTION check_wa_audit_log(integer) IS
 'Verifies at most so many places of the audit logs'' chains, going on where the last run stopped; '
 'get_wa_audit_health() tells what it found. The job "audit_check" calls it.';
 
+CREATE OR REPLACE FUNCTION _wa_audit_finding(p_position bigint, p_audit_id bigint, p_problem text)
+RETURNS jsonb
+LANGUAGE sql IMMUTABLE
+RETURN jsonb_build_object('position', p_position, 'audit_id', p_audit_id, 'problem', p_problem);
+
+COMMENT ON FUNCTION _wa_audit_finding(bigint, bigint, text) IS 'Internal: a finding as it is acknowledged.';
+
 CREATE OR REPLACE FUNCTION _wa_check_audit(p_org uuid, p_limit integer) RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -295,7 +302,8 @@ BEGIN
         SELECT * FROM _wa_verify_audit(p_org, v_head.checked_position, p_limit)
         UNION ALL
         SELECT * FROM _wa_verify_audit_rest(p_org) WHERE coalesce(v_last, 0) = v_head.position
-    ) f;
+    ) f
+    WHERE NOT v_head.acknowledged @> jsonb_build_array(_wa_audit_finding(f.position, f.audit_id, f.problem));
     v_found := CASE WHEN v_head.checked_position > v_head.checkpoint_position THEN v_head.found ELSE 0 END
         + v_problems;
     v_is_through := coalesce(v_last, v_head.position) >= v_head.position;
@@ -303,7 +311,9 @@ BEGIN
     UPDATE wa_audit_heads h SET
         found = v_found,
         problems = CASE WHEN v_is_through THEN v_found ELSE greatest(h.problems, v_found) END,
-        problem = CASE WHEN v_is_through AND v_found = 0 THEN NULL ELSE coalesce(v_problem, h.problem) END,
+        problem = CASE WHEN v_is_through AND v_found = 0
+            THEN nullif(jsonb_array_length(h.acknowledged), 0) || ' acknowledged'
+            ELSE coalesce(v_problem, h.problem) END,
         checked_position = CASE WHEN v_is_through THEN h.checkpoint_position ELSE v_last END,
         checked_at = CASE WHEN v_is_through THEN clock_timestamp() ELSE h.checked_at END
     WHERE h.organization_id = p_org;
@@ -313,6 +323,50 @@ $$;
 
 COMMENT ON FUNCTION _wa_check_audit(uuid, integer) IS
 'Internal: verifies the next places of an organization''s chain and notes what it found.';
+
+-- The row is sealed first: it may be what closes a gap at the end, and so changes what is found.
+CREATE OR REPLACE FUNCTION acknowledge_wa_audit_problems(p_reason text) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_orgs uuid[];
+    v_found record;
+    v_acknowledged integer := 0;
+BEGIN
+    IF coalesce(btrim(p_reason), '') = '' THEN
+        RAISE EXCEPTION USING ERRCODE = '22023',
+            MESSAGE = 'an acknowledgement needs a reason',
+            DETAIL = 'It stands in the audit log.',
+            HINT = 'For example the number of the case in which the finding was looked into.';
+    END IF;
+    v_orgs := ARRAY(SELECT DISTINCT v.organization_id FROM verify_wa_audit_log() v);
+    PERFORM _wa_audit(v.organization_id, 'audit_problems_acknowledged', 'wa_audit_heads',
+        v.organization_id::text, jsonb_build_object('reason', p_reason, 'problems', jsonb_agg(
+            _wa_audit_finding(v.position, v.audit_id, v.problem))))
+    FROM verify_wa_audit_log() v
+    GROUP BY v.organization_id;
+    PERFORM seal_wa_audit_log();
+    FOR v_found IN
+        SELECT v.organization_id, count(*)::integer AS rows,
+            jsonb_agg(_wa_audit_finding(v.position, v.audit_id, v.problem)) AS problems
+        FROM verify_wa_audit_log() v
+        WHERE v.organization_id = ANY (v_orgs)
+        GROUP BY v.organization_id ORDER BY v.organization_id
+    LOOP
+        UPDATE wa_audit_heads h SET
+            acknowledged = v_found.problems, checked_position = h.checkpoint_position
+        WHERE h.organization_id = v_found.organization_id;
+        PERFORM _wa_check_audit(v_found.organization_id, 2147483647);
+        v_acknowledged := v_acknowledged + v_found.rows;
+    END LOOP;
+    RETURN v_acknowledged;
+END
+$$;
+
+COMMENT ON FUNCTION acknowledge_wa_audit_problems(text) IS
+'After what verify_wa_audit_log() names was looked into: the job audit_check, bin/wa doctor and wa_metrics '
+'count it no more, only what is found from then on. Leaves an audit row with all of it and the reason; '
+'verify_wa_audit_log() and bin/wa audit verify go on naming it. Returns how many.';
 
 CREATE OR REPLACE FUNCTION get_wa_audit_health() RETURNS TABLE (
     organization_id uuid, name text, "position" bigint, hash text, sealed_at timestamptz, unsealed bigint,

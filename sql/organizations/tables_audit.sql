@@ -60,6 +60,7 @@ CREATE TABLE wa_audit_heads (
     digest_salt bytea NOT NULL DEFAULT sha256(
         uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())
     ),
+    acknowledged jsonb NOT NULL DEFAULT '[]',
     CONSTRAINT wa_audit_heads_pkey PRIMARY KEY (organization_id),
     CONSTRAINT wa_audit_heads_organization_fkey FOREIGN KEY (organization_id)
     REFERENCES wa_organizations (id) ON DELETE CASCADE
@@ -114,6 +115,8 @@ COMMENT ON COLUMN wa_audit_heads.checked_position IS 'How far the check that is 
 COMMENT ON COLUMN wa_audit_heads.checked_at IS 'When the job audit_check was last through with all of it.';
 COMMENT ON COLUMN wa_audit_heads.problems IS 'How much was wrong then, and since.';
 COMMENT ON COLUMN wa_audit_heads.found IS 'What the check that is under way has found so far.';
+COMMENT ON COLUMN wa_audit_heads.acknowledged IS
+'What acknowledge_wa_audit_problems() was told of: the check does not count it.';
 COMMENT ON TABLE wa_audit_counts IS
 'Internal: what was refused again in the same minute by the same source, until it becomes a row of '
 'audit_log.';

@@ -201,7 +201,7 @@ FROM (
         'organization_id position audit_id salt leaf hash field_salts erased sealed_at'),
     ('wa_audit_heads', 'none', 'keep', 'where a chain ends',
         'organization_id position hash sealed_at checkpoint_position checkpoint_hash checked_position '
-        'checked_at problems problem found digest_salt'),
+        'checked_at problems problem found digest_salt acknowledged'),
     ('wa_audit_unsealed', 'none', 'keep', 'ids', 'organization_id audit_id'),
     ('wa_audit_counts', 'none', 'keep', 'who sent forged webhooks, or named no user; for a minute',
         'organization_id event subject minute further reason'),

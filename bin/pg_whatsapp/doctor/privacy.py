@@ -61,7 +61,8 @@ async def _audit_log(patient: Patient) -> Finding:
         return Finding("audit log", False, text, hint)
     checks = [row[5] for row in rows if row[5] is not None]
     text = f"whole when checked {lasted(max(checks))} ago" if checks else "not checked yet"
-    return Finding("audit log", True, text)
+    acknowledged = next((f", but for {row[2]}" for row in rows if row[2]), "")
+    return Finding("audit log", True, text + acknowledged)
 
 
 async def _archive(patient: Patient) -> Finding:

@@ -1,7 +1,7 @@
 -- Tests sql/organizations/audit_verify.sql.
 -- Only the owner can do any of this.
 BEGIN;
-SELECT plan(34);
+SELECT plan(42);
 
 INSERT INTO audit_log (event, meta) SELECT 'e' || i, jsonb_build_object('i', i) FROM generate_series(1, 20) i;
 SELECT seal_wa_audit_log();
@@ -147,6 +147,21 @@ SELECT check_wa_audit_log(7);
 SELECT is((SELECT problems FROM get_wa_audit_health()), 1, 'until another round is through');
 SELECT check_wa_audit_log();
 SELECT is((SELECT problems FROM get_wa_audit_health()), 0, 'and found nothing');
+
+-- what was looked into is counted no more, and still named
+SELECT throws_ok($$ SELECT acknowledge_wa_audit_problems(' ') $$, '22023', NULL, 'not without a reason');
+SELECT is(acknowledge_wa_audit_problems('nothing'), 0, 'nothing to acknowledge');
+DELETE FROM audit_log WHERE event = 'e4';
+SELECT check_wa_audit_log();
+SELECT is((SELECT problems FROM get_wa_audit_health()), 1, 'a removed row is counted');
+SELECT is(acknowledge_wa_audit_problems('case 7'), 1, 'until it is acknowledged');
+SELECT results_eq('SELECT problems, problem FROM get_wa_audit_health()', $$ VALUES (0, '1 acknowledged') $$, 'by then');
+SELECT is(pg_temp.wrong(), 'removed 4', 'who looks for it finds it');
+SELECT is((SELECT meta ->> 'reason' FROM audit_log WHERE event = 'audit_problems_acknowledged'), 'case 7',
+    'and who acknowledged it, and why');
+DELETE FROM audit_log WHERE event = 'e5';
+SELECT check_wa_audit_log();
+SELECT is((SELECT problems FROM get_wa_audit_health()), 1, 'another one counts');
 
 SELECT * FROM finish();
 ROLLBACK;
