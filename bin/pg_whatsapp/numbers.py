@@ -19,6 +19,7 @@ from pg_whatsapp.stored_secrets import set_secret
 _logger = log.get("numbers")
 POLL_S = 0.2
 _WHY = "docs/numbers.md says what the codes mean; wa_provider_calls has the whole answer."
+_WHERE = "bin/wa dispatch makes the call: see its environment and its log; wa_provider_calls has the row."
 
 
 async def register_from_environment(settings: Settings) -> None:
@@ -44,9 +45,9 @@ async def register_from_environment(settings: Settings) -> None:
                 _logger.info("number registered", phone_number_id=number)
     except psycopg.errors.InsufficientPrivilege:
         _logger.info(
-            "not allowed to register the number of the environment",
+            "this role registers no numbers, that of the environment is left as it is",
             phone_number_id=number,
-            hint="A wa_admin calls register_wa_phone_number().",
+            hint="Where it is not registered yet, a wa_admin calls register_wa_phone_number().",
         )
     except psycopg.Error as error:
         _logger.warning(
@@ -96,6 +97,18 @@ async def work_on_profile(
     return {name: value for name, value in profile.items() if name != "messaging_product"}
 
 
+def _not_yet(call: tuple[Any, ...]) -> WaError:
+    """Why a call is not done, as far as its row says."""
+    _, error, _, _, next_attempt_at = call
+    if error is None:
+        hint = "bin/wa dispatch does it: does one run? wa_provider_calls tells what comes of it."
+        return WaError("asked for, but not done yet", hint)
+    return WaError(
+        f"asked for, but not done yet; the last try failed: {error}",
+        f"It is tried again, next at {next_attempt_at}; wa_provider_calls tells what comes of it.",
+    )
+
+
 async def ask(
     settings: Settings,
     statement: LiteralString,
@@ -113,21 +126,21 @@ async def ask(
         until = monotonic() + wait_s
         while True:
             found = await connection.execute(
-                "SELECT c.state, c.error, c.result FROM unnest(%s::uuid[]) WITH ORDINALITY u (id, n)"
+                "SELECT c.state, c.error, c.result, c.http_status, c.next_attempt_at::text"
+                " FROM unnest(%s::uuid[]) WITH ORDINALITY u (id, n)"
                 " JOIN wa_provider_calls c ON c.id = u.id ORDER BY u.n",
                 (ids,),
             )
             calls = await found.fetchall()
-            for state, error, _ in calls:
+            for state, error, _, http_status, _ in calls:
+                if state == "failed" and http_status is None:
+                    raise WaError(f"not done, the provider has answered nothing: {error}", _WHERE)
                 if state == "failed":
                     raise WaError(f"the provider did not do it: {error}", _WHY)
-            if all(state == "done" for state, _, _ in calls):
-                return [result for _, _, result in calls]
+            if all(call[0] == "done" for call in calls):
+                return [call[2] for call in calls]
             if monotonic() >= until:
-                raise WaError(
-                    "asked for, but not done yet",
-                    "bin/wa dispatch does it: does one run? wa_provider_calls tells what comes of it.",
-                )
+                raise _not_yet(next(call for call in calls if call[0] != "done"))
             await asyncio.sleep(POLL_S)
 
     return await db.once(settings.conninfo, "numbers", work, organization=organization)

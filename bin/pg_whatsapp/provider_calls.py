@@ -134,7 +134,7 @@ class ProviderCaller(LeasedWorker[ProviderCall]):
                 if secret is None:
                     raise errors.ConfigError(f"no {name} is stored for the business number")
             elif self._box is None:
-                raise errors.ConfigError("there is no master key to open what is stored")
+                raise errors.ConfigError("bin/wa dispatch has no master key to open what is stored")
             else:
                 await self._box.learn([key_id])
                 secret = self._box.open(call.organization, name, sealed_for, bytes(ciphertext), key_id)

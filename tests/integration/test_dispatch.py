@@ -315,7 +315,7 @@ def test_a_role_that_may_not_register_only_says_so(
     env = settings | {"WHATSAPP_PHONE_NUMBER_ID": NUMBER, "WHATSAPP_BUSINESS_ACCOUNT_ID": WABA}
     done = wa("dispatch", "--drain", database=db, user=make_role("wa_dispatcher"), **env)
     assert done.returncode == 0, done.stderr
-    assert "not allowed to register" in done.stderr
+    assert "this role registers no numbers" in done.stderr
     assert db.query("SELECT 1 FROM wa_phone_numbers") == []
 
 

@@ -15,7 +15,7 @@ import pytest
 from harness import Database
 from media_world import PHONE, WABA, MediaWorld
 from simulated import NUMBER, WebhookReceiver, wait_until
-from wa_process import KEY, wa
+from wa_process import KEY, WaProcess, wa
 
 pytestmark = pytest.mark.slow
 PIN = "493817"
@@ -128,7 +128,15 @@ def test_customers_are_blocked_and_unblocked(world: MediaWorld) -> None:
         world.db.query(f"SELECT {what}(%s, %s)", NUMBER, PHONE)
     pending = "SELECT arguments ->> 'method' AS method FROM wa_provider_calls WHERE state = 'pending'"
     assert world.db.query(pending) == [{"method": "POST"}]
-    assert "not done yet" in numbers(world, "blocked", NUMBER, "--wait", "0").stderr
+    assert "does one run?" in numbers(world, "blocked", NUMBER, "--wait", "0").stderr
+    # What the last try met is said, and who it was that met it.
+    error = "UPDATE wa_provider_calls SET error = 'ConnectError' WHERE kind = 'list_blocked'"
+    world.db.query(f"{error} RETURNING 1")
+    waiting = numbers(world, "blocked", NUMBER, "--wait", "0").stderr
+    assert "not done yet; the last try failed: ConnectError" in waiting
+    with WaProcess("dispatch", database=world.db, WHATSAPP_ACCESS_TOKEN="any", WA_SECRET_KEY=""):
+        keyless = numbers(world, "register", NUMBER, stdin=PIN).stderr
+    assert "answered nothing: bin/wa dispatch has no master key" in keyless
 
 
 def test_360dialog_knows_a_number_by_its_key(world: MediaWorld) -> None:
