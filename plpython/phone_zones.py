@@ -16,7 +16,8 @@ def _is_mobile(phonenumbers: ModuleType, region: str, prefix: str) -> bool:
     told = phonenumbers.PhoneMetadata.metadata_for_region(region, None)
     if told is None or not told.mobile.national_number_pattern:
         return False
-    mobile, fixed = (re.compile(of.national_number_pattern or "(?!)") for of in (told.mobile, told.fixed_line))
+    mobile = re.compile(told.mobile.national_number_pattern)
+    fixed = re.compile(told.fixed_line.national_number_pattern or "(?!)")
     numbers = [
         (prefix + digit + "1234567890")[:length]
         for length in told.mobile.possible_length
@@ -32,11 +33,13 @@ def phone_zones(phonenumbers: ModuleType) -> list[tuple[str, list[str]]]:
     mobile = phonenumbers.PhoneNumberType.MOBILE
     for code, regions in phonenumbers.COUNTRY_CODE_TO_REGION_CODE.items():
         # Of regions that share a code it is the first one's: the others' prefixes tell which of them it is.
-        if str(code) in by_digits and not phonenumbers.is_number_type_geographical(mobile, code):
-            for digits, names in by_digits.items():
-                rest = digits.removeprefix(str(code))
-                if names != by_digits[str(code)] and rest != digits and _is_mobile(phonenumbers, regions[0], rest):
-                    del zones["+" + digits]
+        of_code = by_digits.get(str(code))
+        if of_code is None or phonenumbers.is_number_type_geographical(mobile, code):
+            continue
+        for digits, names in by_digits.items():
+            rest = digits.removeprefix(str(code))
+            if rest not in ("", digits) and names != of_code and _is_mobile(phonenumbers, regions[0], rest):
+                del zones["+" + digits]
     for region in phonenumbers.SUPPORTED_REGIONS:
         of_country = by_digits.get(str(phonenumbers.country_code_for_region(region)))
         if of_country:

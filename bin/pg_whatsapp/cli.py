@@ -304,7 +304,7 @@ def erasures() -> None:
 @erasures.command("export")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 def export_erasures(file: Path) -> None:
-    """Write who was erased, of all organizations, to FILE, which only its owner may read; - is standard output.
+    """Write who was erased, of all organizations, to FILE, for its owner's eyes; - is standard output.
 
     Beside each backup: `wa adopt --erasures FILE` erases them again in what is restored. No number stands in
     it, but the keys of the hashes do: keep it as safe as a backup.

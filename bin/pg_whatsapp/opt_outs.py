@@ -62,7 +62,8 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, str], str | None]]:
         may_have = f"It may have: {', '.join(COLUMNS)}."
         if not {"phone", "user_id"} & set(names):
             raise WaError(
-                f"{path.name} does not begin with a line of column names, phone or user_id among them", may_have
+                f"{path.name} does not begin with a line of column names, phone or user_id among them",
+                may_have,
             )
         # One that is misspelt would be left out, and the opt-out be of another scope.
         unknown = sorted({_shown(name) for name in names if name and name not in COLUMNS})

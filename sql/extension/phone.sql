@@ -212,10 +212,11 @@ COMMENT ON FUNCTION _wa_is_user_id(text) IS
 
 CREATE FUNCTION _wa_mask_phone(p_phone text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN length(p_phone) > 4 THEN '******' || right(p_phone, 2)
+RETURN CASE WHEN length(p_phone) > 5 THEN '******' || right(p_phone, 2)
     WHEN p_phone IS NOT NULL THEN '******' END;
 COMMENT ON FUNCTION _wa_mask_phone(text) IS
-'A telephone number or user id of which only the last two characters can be seen; its length cannot.';
+'A telephone number or user id of which only the last two characters can be seen; its length cannot. Of an '
+'erased one (see _wa_first_digits) nothing.';
 
 -- By no more digits than _wa_country() looks at: the calling code, with +1 the area.
 CREATE FUNCTION _wa_first_digits(p_phone text) RETURNS text

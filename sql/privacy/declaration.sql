@@ -164,9 +164,12 @@ FROM (
     ('wa_media_usages', 'none', 'keep', 'a sum', 'organization_id bytes'),
 
     -- Flows and notifications
-    ('wa_automation_flows', 'phone', 'delete', 'with the row',
-        'organization_id id phone_e164 user_id flow_type current_step status next_action_at '
-        'trigger_data retry_count last_error created_by created_at updated_at ended_at'),
+    ('wa_automation_flows', 'none', 'delete', 'with the row',
+        'organization_id id flow_type current_step status next_action_at retry_count created_by created_at '
+        'updated_at ended_at'),
+    ('wa_automation_flows', 'phone', 'delete', 'with the row', 'phone_e164'),
+    ('wa_automation_flows', 'id', 'delete', 'with the row', 'user_id'),
+    ('wa_automation_flows', 'text', 'delete', 'with the row', 'trigger_data last_error'),
     ('siren_templates', 'none', 'keep', 'the business''s own',
         'organization_id id name channel template_name body_text is_enabled created_at updated_at'),
     ('siren_events', 'none', 'keep', 'that there was one',
@@ -218,7 +221,9 @@ FROM (
         'organization_id id contact_id state step place counts keep reason requested_at requested_by '
         'done_at statistics_at'),
     ('wa_erased_identities', 'phone', 'hash', 'keeps the person opted out, also after a restore',
-        'organization_id hash key_version erasure_id erased_at'),
+        'hash'),
+    ('wa_erased_identities', 'none', 'keep', 'when, and by which key',
+        'organization_id key_version erasure_id erased_at'),
     ('wa_retention_marks', 'none', 'keep', 'how far retention came', 'organization_id kind place moved_at'),
     ('wa_retention_stragglers', 'none', 'keep', 'ids, until they are seen to',
         'organization_id kind queue_id name'),

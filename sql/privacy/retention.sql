@@ -80,6 +80,13 @@ CREATE OR REPLACE FUNCTION _wa_retention_counts(p_org uuid, p_now timestamptz)
 RETURNS TABLE (kind text, keep interval, row_count bigint, oldest_at timestamptz)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 AS $$
+    -- Raw webhooks tell of persons of every organization.
+    WITH held AS MATERIALIZED (
+        SELECT convert_to(w.who, 'UTF8') AS who FROM wa_contact_holds h
+        CROSS JOIN LATERAL _wa_identities_of(h.organization_id, h.contact_id) i
+        CROSS JOIN LATERAL unnest(i.who) w (who)
+        WHERE h.released_at IS NULL
+    )
     SELECT k.*, f.row_count, f.oldest_at
     FROM wa_organizations o
     CROSS JOIN LATERAL (
@@ -111,14 +118,21 @@ AS $$
                 AND NOT _wa_is_held(p_org, m.contact_id)
             UNION ALL
             SELECT s.received_at FROM wa_message_statuses s
+            LEFT JOIN wa_messages m ON m.organization_id = p_org AND m.id = s.message_id
             WHERE k.kind = 'statuses' AND s.organization_id = p_org AND s.received_at < p_now - k.keep
+                AND _wa_is_held(p_org, m.contact_id) IS NOT TRUE
             UNION ALL
             SELECT e.created_at FROM wa_events e
             WHERE k.kind = 'events' AND e.organization_id = p_org AND e.created_at < p_now - k.keep
             UNION ALL
             SELECT q.processed_at FROM wa_outbound_queue q
             WHERE k.kind = 'queue' AND q.organization_id = p_org AND q.processed_at < p_now - k.keep
-                AND q.status IN ('sent', 'failed', 'cancelled')
+                AND q.status IN ('sent', 'failed', 'cancelled') AND NOT EXISTS (
+                    SELECT FROM wa_contact_holds h
+                    LEFT JOIN wa_messages m ON m.organization_id = p_org AND m.queue_id = q.id
+                    WHERE h.organization_id = p_org AND h.released_at IS NULL
+                        AND h.contact_id IN (q.contact_id, m.contact_id)
+                )
             UNION ALL
             SELECT d.ended_at FROM wa_event_deliveries d
             WHERE k.kind = 'deliveries' AND d.organization_id = p_org AND d.ended_at < p_now - k.keep
@@ -128,6 +142,7 @@ AS $$
             UNION ALL
             SELECT l.received_at FROM wa_webhook_logs l
             WHERE k.kind = 'webhooks' AND l.received_at < p_now - k.keep AND l.status <> 'pending'
+                AND NOT EXISTS (SELECT FROM held h WHERE position(h.who IN l.body) > 0)
         ) x
     ) f (row_count, oldest_at)
     WHERE o.id = p_org

@@ -1,6 +1,6 @@
 -- Tests sql/extension/phone.sql, sql/extension/renumbering.sql.
 BEGIN;
-SELECT plan(47);
+SELECT plan(48);
 
 SELECT is(normalize_phone_e164('15551234567'), '+15551234567', 'digits with a country code need no plus');
 SELECT is(normalize_phone_e164('+1 (555) 123-4567'), '+15551234567', 'blanks, brackets and dashes go');
@@ -118,6 +118,7 @@ SELECT ok(NOT _wa_is_user_id('us.1') AND NOT _wa_is_user_id('US.') AND NOT _wa_i
     AND NOT _wa_is_user_id(NULL), 'anything else is none');
 SELECT is(_wa_mask_phone('+15551234567'), '******67', 'a mask shows two digits');
 SELECT is(_wa_mask_phone('123'), '******', 'and nothing of what is too short');
+SELECT is(_wa_mask_phone(_wa_first_digits('+16505550101')), '******', 'nor of what is left of an erased one');
 SELECT is(_wa_mask_phone(NULL), NULL, 'nothing is masked as nothing');
 
 SELECT * FROM finish();

@@ -2,7 +2,7 @@
 BEGIN;
 \ir ../world.psql
 \ir ../customers.psql
-SELECT plan(19);
+SELECT plan(21);
 
 SELECT world.told_all(jsonb_build_array(
     world.message(1, NULL, 0, '{"type": "text", "text": {"body": "said by one"}}'),
@@ -48,6 +48,15 @@ SELECT is((SELECT row_count FROM preview_wa_retention() WHERE kind = 'messages')
 SELECT is((SELECT row_count FROM preview_wa_retention(now() + interval '1 year') WHERE kind = 'messages'), 5::bigint,
     'at another time');
 SELECT is(world.texts(), '5 3 1', 'a preview takes nothing');
+CREATE FUNCTION world.would_go() RETURNS text LANGUAGE sql AS $$
+    SELECT string_agg(row_count::text, ' ' ORDER BY kind) FROM preview_wa_retention(now() + interval '1 year')
+    WHERE kind IN ('texts', 'messages', 'statuses', 'queue', 'webhooks')
+$$;
+SELECT is(world.would_go(), '5 3 0 5 1', 'of whom nothing holds, all goes');
+SAVEPOINT unheld;
+SELECT hold_wa_contact(world.customer(1), 'case 8');
+SELECT is(world.would_go(), '2 1 0 2 0', 'of whom a case holds, nothing: nor a webhook that tells of both');
+ROLLBACK TO unheld;
 
 -- After an upgrade.
 UPDATE wa_organizations SET retention_previewed_at = NULL, message_retention = NULL;
