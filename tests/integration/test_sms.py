@@ -423,3 +423,34 @@ def test_no_sms_for_an_sms_nor_for_who_sends_no_templates(world: TwilioWorld) ->
     off = world.queue(template_name="hello", sms_fallback_text="As SMS", on_refusal="record")
     assert world.until(off, status="failed")["error_code"] == "template_unavailable"
     assert world.db.query("SELECT 1 FROM wa_sms_fallbacks") == []
+
+
+@pytest.mark.parametrize("scopes", ["{marketing,utility}", "{all}"])
+def test_stop_by_sms_stays_until_start_by_sms(world: TwilioWorld, scopes: str) -> None:
+    """Twilio holds to it: what it refuses later is no news, and stops no WhatsApp."""
+    world.db.query("UPDATE wa_organizations SET stop_scopes = %s", scopes)
+    out = "SELECT is_wa_opted_out(%s, 'utility') AS said, is_wa_opted_out(%s, 'sms') AS sms"
+
+    def stands(said: bool, by_sms: bool) -> None:
+        wanted = [{"said": said, "sms": by_sms}]
+        wait_until(lambda: world.db.query(out, CUSTOMER, CUSTOMER) == wanted)
+
+    world.say("STOP", sender=CUSTOMER)
+    stands(True, True)
+    world.say("START")
+    stands(False, True)
+    queue_id = offer(world)
+    tell(world, queue_id, "undelivered", 63024)
+    assert sms(world, queue_id)["error_code"] == "opted_out"
+    # A form said otherwise, which Twilio knows nothing of.
+    world.db.query("SELECT opt_in_wa_contact(%s, 'sms', 'form')", CUSTOMER)
+    queue_id = offer(world)
+    tell(world, queue_id, "undelivered", 63024)
+    assert sms(world, queue_id)["error_code"] == "21610"
+    stands(False, True)
+    world.say("START", sender=CUSTOMER)
+    stands(False, False)
+    queue_id = offer(world)
+    tell(world, queue_id, "undelivered", 63024)
+    assert sms(world, queue_id)["status"] == "sent"
+    assert len(texts(world)) == 1
