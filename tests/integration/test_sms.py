@@ -454,3 +454,26 @@ def test_stop_by_sms_stays_until_start_by_sms(world: TwilioWorld, scopes: str) -
     tell(world, queue_id, "undelivered", 63024)
     assert sms(world, queue_id)["status"] == "sent"
     assert len(texts(world)) == 1
+
+
+def test_whatsapps_figures_know_nothing_of_sms(world: TwilioWorld) -> None:
+    queue_id = offer(world)
+    tell(world, queue_id, "undelivered", 63024)
+    direct = world.queue(text_body="Directly", phone_number_id=SMS_NUMBER)
+    world.until(direct, status="sent")
+    for one in (direct, sms(world, queue_id)["sms"]):
+        tell(world, one, "delivered")
+        world.until(one, state="delivered")
+    violations = (
+        "SELECT 1 FROM wa_message_compliance WHERE compliance_status NOT IN ('COMPLIANT', 'NOT_SENT')"
+    )
+    assert world.db.query(violations) == []
+    report = world.db.query(
+        "SELECT topic, item, row_count AS n FROM report_wa_compliance(now() - interval '1 hour')"
+        " WHERE topic IN ('window', 'template_sent')"
+    )
+    assert report == [{"topic": "window", "item": "broken", "n": 0}]
+    # The number may be given up.
+    world.db.query("DELETE FROM wa_phone_numbers WHERE phone_number_id = %s", SMS_NUMBER)
+    assert world.db.query("SELECT * FROM wa_service_allowances") == []
+    assert world.db.query("SELECT * FROM wa_daily_costs") == []
