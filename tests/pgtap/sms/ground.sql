@@ -1,6 +1,6 @@
 -- Tests sql/sms/ground.sql.
 BEGIN;
-SELECT plan(17);
+SELECT plan(20);
 
 INSERT INTO wa_error_rules (provider, code, title, action, allows_sms) VALUES
 ('meta', 990001, 'allows', 'fail', true), ('meta', 990002, 'does not', 'fail', false);
@@ -30,6 +30,17 @@ SELECT is(pg_temp.verdict('cancelled', 'failed', NULL, 990001), 'cancelled', 'wh
 SELECT is(pg_temp.verdict(NULL, NULL), 'too_late', 'nor what is gone');
 SELECT is(_wa_sms_category(current_wa_organization(), gen_random_uuid()), 'UTILITY',
     'an SMS that stands for nothing is utility');
+
+-- how long it is known
+INSERT INTO wa_sms_fallbacks (queue_id, cause, state, due_at, sms_id, created_at, category)
+SELECT gen_random_uuid(), 'failed', s.state, now(), s.id, now() - interval '31 days', 'MARKETING'
+FROM (VALUES ('queued', '00000000-0000-0000-0000-000000000007'::uuid), ('not_sent', NULL)) s (state, id);
+SELECT _wa_send_sms_fallbacks(10, now()) \g /dev/null
+SELECT results_eq('SELECT state FROM wa_sms_fallbacks', ARRAY['queued'], 'what got no SMS is forgotten after thirty days');
+SELECT is(_wa_sms_category(current_wa_organization(), '00000000-0000-0000-0000-000000000007'), 'MARKETING',
+    'an SMS stands for what it did, however old');
+SELECT _wa_forget_sms(current_wa_organization(), ARRAY['00000000-0000-0000-0000-000000000007'::uuid]) \g /dev/null
+SELECT is_empty('SELECT FROM wa_sms_fallbacks', 'until its row is deleted');
 
 SELECT * FROM finish();
 ROLLBACK;
