@@ -230,8 +230,8 @@ def _rule(db: Database, tenant: Tenant) -> None:
         tenant.phone,
     )
     db.query(
-        "INSERT INTO wa_sms_fallbacks (organization_id, queue_id, cause, state, due_at)"
-        " VALUES (%s, gen_random_uuid(), 'failed', 'not_sent', now())",
+        "INSERT INTO wa_sms_fallbacks (organization_id, queue_id, cause, state, due_at, category)"
+        " VALUES (%s, gen_random_uuid(), 'failed', 'not_sent', now(), 'UTILITY')",
         tenant.id,
     )
     db.query(

@@ -115,7 +115,8 @@ SELECT
 FROM wa_messages m
 LEFT JOIN wa_conversation_windows w ON w.organization_id = m.organization_id
     AND w.contact_id = m.contact_id AND w.number_id = m.number_id
-WHERE m.direction = 'outbound' AND m.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
+WHERE m.direction = 'outbound' AND NOT _wa_is_sms(m.template_name, m.template_category)
+    AND m.organization_id = ANY ((SELECT _wa_visible_organizations())::uuid[]);
 
 COMMENT ON VIEW wa_daily_messages IS
 'Messages by day in the organization''s time zone, business number, direction, type, template and status.';
@@ -138,6 +139,7 @@ COMMENT ON COLUMN wa_conversation_metrics.avg_duration_seconds IS
 COMMENT ON VIEW wa_unread_counts IS
 'Conversations with messages that nobody has read or answered, and how many messages, by number.';
 COMMENT ON VIEW wa_message_compliance IS
-'Outbound messages and whether the 24-hour rule was kept, by the window at the time of the claim.';
+'Outbound messages by WhatsApp and whether the 24-hour rule was kept, by the window at the time of the '
+'claim.';
 COMMENT ON COLUMN wa_message_compliance.is_within_24h_now IS
 'The window as it is now, which may have opened or closed since.';

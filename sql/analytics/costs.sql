@@ -34,10 +34,7 @@ FROM (
             f.charged_on, f.charged_at, coalesce(f.charge, 'unknown') AS charge, f.country,
             sum(f.messages)::bigint AS messages, sum(f.delivered)::bigint AS delivered
         FROM _wa_message_figures f
-        LEFT JOIN wa_phone_numbers n
-            ON n.organization_id = f.organization_id AND n.phone_number_id = f.phone_number_id
         WHERE f.is_service AND f.charged_on IS NOT NULL AND _wa_service_is_charged(f.charged_on)
-            AND n.channel IS DISTINCT FROM 'sms'
         GROUP BY f.organization_id, f.phone_number_id, f.charged_on, f.charged_at, f.charge, f.country
     ) s
 ) c;

@@ -142,6 +142,7 @@ CROSS JOIN LATERAL (
     -- advertisement began is free anyway.
     CROSS JOIN LATERAL (
         SELECT m.direction = 'outbound' AND NOT m.is_echo AND m.template_name IS NULL AND m.group_id IS NULL
+            AND NOT _wa_is_sms(m.template_name, m.template_category)
             AND coalesce(lower(m.pricing ->> 'category') = 'service', true)
             AND coalesce(m.pricing ->> 'type' <> 'free_entry_point', true) AS is_service
     ) p

@@ -320,6 +320,19 @@ COMMENT ON FUNCTION _wa_opt_out_of(uuid, bigint, text, text[], uuid, timestamptz
 'Internal: why a contact may not get a template of a category, or (NULL) a free-form message: opted_out, or '
 'no_opt_in where the category is among those that need one; no row when it may.';
 
+-- A word by SMS that we knew of, and that somebody took back otherwise than by SMS: providers hold to it.
+CREATE OR REPLACE FUNCTION _wa_is_old_sms_stop(p_org uuid, p_contact_id bigint) RETURNS boolean
+LANGUAGE sql STABLE
+RETURN coalesce((
+    SELECT o.revoked_source <> 'keyword' FROM wa_opt_outs o
+    WHERE o.organization_id = p_org AND o.contact_id = p_contact_id AND o.scope = 'sms' AND o.is_keyword
+    ORDER BY o.id DESC LIMIT 1
+), false);
+
+COMMENT ON FUNCTION _wa_is_old_sms_stop(uuid, bigint) IS
+'Internal: whether a provider that refuses SMS to a contact on account of STOP tells nothing new: that STOP '
+'is known, and was lifted by a consent to more.';
+
 CREATE OR REPLACE FUNCTION _wa_is_opted_out(p_org uuid, p_contact_id bigint, p_scope text) RETURNS boolean
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 AS $$

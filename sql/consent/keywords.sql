@@ -182,16 +182,22 @@ AS $$
         CASE WHEN r.is_taken_back THEN clock_timestamp() END, CASE WHEN r.is_taken_back THEN 'keyword' END
     FROM unnest(p_words) w
     JOIN wa_contacts c ON c.organization_id = p_org AND c.id = w.contact_id
-    CROSS JOIN unnest(CASE WHEN 'all' = ANY (w.scopes) THEN '{all}' ELSE w.scopes END) s (scope)
+    -- Of SMS beside all of it: each is lifted by itself.
+    CROSS JOIN unnest(w.scopes) s (scope)
     -- The last word counts, also when an earlier one is delivered late.
     CROSS JOIN LATERAL (
         SELECT EXISTS (
             SELECT FROM wa_consent_events e
             WHERE e.organization_id = p_org AND e.contact_id = w.contact_id AND e.event = 'returned'
-                AND e.occurred_at > w.at
+                AND e.occurred_at > w.at AND (s.scope <> 'sms' OR EXISTS (
+                    SELECT FROM wa_messages m
+                    JOIN wa_phone_numbers n ON n.organization_id = p_org AND n.id = m.number_id
+                    WHERE m.organization_id = p_org AND m.wa_message_id = e.wa_message_id
+                        AND n.channel = 'sms'
+                ))
         ) AS is_taken_back
     ) r
-    WHERE w.meaning = 'stop'
+    WHERE w.meaning = 'stop' AND ('all' <> ALL (w.scopes) OR s.scope IN ('all', 'sms'))
     ORDER BY w.contact_id, s.scope, r.is_taken_back, w.at DESC
     ON CONFLICT (organization_id, contact_id, scope, is_keyword) WHERE revoked_at IS NULL
     DO UPDATE SET last_asked_at = excluded.opt_out_date
@@ -207,12 +213,16 @@ AS $$
     WITH lifted AS (
         UPDATE wa_opt_outs o SET revoked_at = clock_timestamp(), revoked_source = 'keyword'
         FROM (
-            SELECT DISTINCT ON (w.contact_id) w.contact_id, w.at, w.proof FROM unnest(p_words) w
+            SELECT DISTINCT ON (w.contact_id, k.is_sms) w.contact_id, k.is_sms, w.at, w.proof
+            FROM unnest(p_words) w
+            CROSS JOIN LATERAL (SELECT 'sms' = ANY (w.scopes) AS is_sms) k
             WHERE w.meaning = 'start'
-            ORDER BY w.contact_id, w.at DESC
+            ORDER BY w.contact_id, k.is_sms, w.at DESC
         ) s
         WHERE o.organization_id = p_org AND o.contact_id = s.contact_id AND o.revoked_at IS NULL
             AND o.is_keyword AND greatest(o.opt_out_date, o.last_asked_at) < s.at
+            -- Carriers and providers, too, refuse SMS until START comes by SMS.
+            AND (s.is_sms OR o.scope <> 'sms')
         RETURNING o.contact_id, o.scope, s.proof, s.at
     )
     INSERT INTO wa_opt_ins (organization_id, contact_id, scope, source, proof, opted_in_at)
@@ -220,7 +230,8 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION _wa_heed_starts(uuid, _wa_said_words[]) IS
-'Internal: lifts what earlier words opted out of, and nothing else; that is an opt-in to those scopes.';
+'Internal: lifts what earlier words opted out of, and nothing else; that is an opt-in to those scopes. What '
+'STOP by SMS stopped of SMS, START by SMS alone lifts.';
 
 CREATE OR REPLACE FUNCTION _wa_heed_confirmations(p_org uuid, p_words _wa_said_words[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT

@@ -79,7 +79,8 @@ BEGIN ATOMIC
         SELECT x.* FROM wa_messages x WHERE x.contact_id = p_contact_id AND x.id >= p_first_id
         ORDER BY x.id DESC OFFSET 0
     ) m
-    WHERE m.organization_id = p_org AND m.direction = 'outbound' AND m.template_name IS NOT NULL
+    WHERE m.organization_id = p_org AND m.direction = 'outbound'
+        AND num_nonnulls(m.template_name, m.template_category) > 0
         AND m.state <> 'failed' AND coalesce(m.claimed_at, m.created_at) > p_since
         AND CASE p_purpose WHEN 'all' THEN _wa_purpose_of(m.template_category) IS NOT NULL
             ELSE _wa_purpose_of(m.template_category) = p_purpose END
@@ -90,20 +91,26 @@ BEGIN ATOMIC
     ) f
     CROSS JOIN LATERAL (
         SELECT _wa_purpose_of(x.category) AS purpose FROM wa_templates x
-        WHERE x.organization_id = p_org AND x.id = f.template_id LIMIT 1
+        WHERE x.organization_id = p_org AND x.id = f.template_id
+        UNION ALL
+        SELECT _wa_purpose_of(_wa_sms_category(p_org, f.queue_id)) FROM wa_phone_numbers x
+        WHERE f.template_id IS NULL AND x.organization_id = p_org AND x.id = f.number_id
+            AND x.channel = 'sms'
+        LIMIT 1
     ) t
     WHERE f.organization_id = p_org
         AND CASE p_purpose WHEN 'all' THEN t.purpose IS NOT NULL ELSE t.purpose = p_purpose END;
 END;
 
 COMMENT ON FUNCTION _wa_sends_of(uuid, bigint, text, bigint, timestamptz) IS
-'Internal: when templates of a purpose went to a contact since a given time, and those on their way.';
+'Internal: when templates, or SMS, of a purpose went to a contact since a given time, and those on their '
+'way.';
 
 -- Where a place is taken by what is on its way and may still fail, or is judged at the same time, it is
 -- looked at again a minute later. A claim asks under the organization's lock.
 CREATE OR REPLACE FUNCTION _wa_waits_of(
-    p_org uuid, p_number_ids bigint[], p_contact_ids bigint[], p_template_ids uuid[], p_channel text,
-    p_now timestamptz, OUT until timestamptz[], OUT reasons text[], OUT are_refused boolean[]
+    p_org uuid, p_queue_ids uuid[], p_number_ids bigint[], p_contact_ids bigint[], p_template_ids uuid[],
+    p_channel text, p_now timestamptz, OUT until timestamptz[], OUT reasons text[], OUT are_refused boolean[]
 )
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off
@@ -128,14 +135,15 @@ BEGIN
         SELECT u.place, u.number_id, u.contact_id, p.purpose,
             row_number() OVER (PARTITION BY u.contact_id ORDER BY u.place) AS nth,
             row_number() OVER (PARTITION BY u.contact_id, p.purpose ORDER BY u.place) AS nth_of_purpose
-        FROM unnest(p_number_ids, p_contact_ids, p_template_ids)
-            WITH ORDINALITY u (number_id, contact_id, template_id, place)
+        FROM unnest(p_queue_ids, p_number_ids, p_contact_ids, p_template_ids)
+            WITH ORDINALITY u (queue_id, number_id, contact_id, template_id, place)
         CROSS JOIN LATERAL (
             SELECT _wa_purpose_of(x.category) AS purpose FROM wa_templates x
             WHERE x.organization_id = p_org AND x.id = u.template_id
-            -- An SMS that stands for no template is no answer within a window.
+            -- No SMS is an answer within a window.
             UNION ALL
-            SELECT 'utility' WHERE p_channel = 'sms' AND u.template_id IS NULL
+            SELECT _wa_purpose_of(CASE WHEN u.template_id IS NULL THEN _wa_sms_category(p_org, u.queue_id) END)
+            WHERE p_channel = 'sms'
             LIMIT 1
         ) p
         WHERE p.purpose IS NOT NULL
@@ -205,7 +213,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION _wa_waits_of(uuid, bigint[], bigint[], uuid[], text, timestamptz) IS
+COMMENT ON FUNCTION _wa_waits_of(uuid, uuid[], bigint[], bigint[], uuid[], text, timestamptz) IS
 'Internal: for each message, in the order given, until when it waits on its contact''s account and for what '
 '(quiet_hours, contact_cap, cool_off), or whether a cap refuses it; NULLs for those, or all, that do not.';
 

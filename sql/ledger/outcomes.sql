@@ -1,5 +1,13 @@
 -- What became of queued messages, as the ledger keeps it.
 
+-- Nothing else has a category and no template; the number may be gone by now.
+CREATE OR REPLACE FUNCTION _wa_is_sms(p_template_name text, p_template_category text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN p_template_name IS NULL AND p_template_category IS NOT NULL;
+
+COMMENT ON FUNCTION _wa_is_sms(text, text) IS
+'Internal: whether a message of the ledger went as SMS: WhatsApp''s rules and prices are not for it.';
+
 CREATE OR REPLACE FUNCTION _wa_record_outcomes(
     p_org uuid, p_queue_ids uuid[], p_number_ids bigint[], p_template_ids uuid[], p_states text[],
     p_within_24h boolean[], p_now timestamptz
@@ -30,7 +38,9 @@ BEGIN
             END,
             CASE WHEN t.id IS NULL
                 THEN coalesce(q.text_body, q.content ->> 'caption', q.content #>> '{body,text}') END,
-            t.name, t.language, t.category,
+            t.name, t.language,
+            CASE WHEN t.id IS NULL AND n.channel = 'sms' THEN _wa_sms_category(p_org, q.id)
+                ELSE t.category END,
             q.status, u.state, u.is_within_24h, q.reply_to,
             CASE WHEN q.error_code ~ '^\d+$' THEN q.error_code::integer END,
             CASE WHEN q.status = 'failed' THEN q.error_code END,
@@ -48,8 +58,7 @@ BEGIN
         ) n ON true
         LEFT JOIN LATERAL (
             SELECT x.id, x.name, x.language, x.category FROM wa_templates x
-            WHERE x.organization_id = p_org AND x.id = u.template_id
-                AND (q.type = 'template' OR n.channel IS DISTINCT FROM 'sms') LIMIT 1
+            WHERE x.organization_id = p_org AND x.id = u.template_id LIMIT 1
         ) t ON true
         -- A row that was retried, or settled late, has its entry already.
         ON CONFLICT (organization_id, queue_id) WHERE queue_id IS NOT NULL DO UPDATE SET

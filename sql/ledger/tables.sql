@@ -137,6 +137,8 @@ COMMENT ON COLUMN wa_messages.state IS
 'Delivery state; only moves forward: queued, accepted, held, sent, failed, delivered, read, played.';
 COMMENT ON COLUMN wa_messages.state_history IS
 'Every state reported, [{"state", "at", "error_code"}], in order of arrival.';
+COMMENT ON COLUMN wa_messages.template_category IS
+'Of a template; of an SMS that names none, which has no template_name, what it stands for, else UTILITY.';
 COMMENT ON COLUMN wa_messages.is_within_24h_at_claim IS
 'Whether the window was open when the message was claimed.';
 COMMENT ON COLUMN wa_messages.is_echo IS 'Sent from the WhatsApp Business app, not from the queue.';

@@ -88,8 +88,9 @@ FROM (
         'A later expires_at lets it wait; wa_contact_caps sets the cap, and whether what is too much waits.'),
     ('WA132', 'policy', 'the provider delivered no marketing to the contact lately: it is left in peace',
         'SELECT * FROM wa_contact_cool_offs; a later expires_at lets the message wait.'),
-    ('WA120', 'policy', 'the contact has not opted in to messages of this category',
-        'opt_in_wa_contact() records consent; wa_organizations.require_opt_in asks for it.'),
+    ('WA120', 'policy', 'the contact has not opted in to messages of this category, or to SMS',
+        'opt_in_wa_contact() records consent; wa_organizations.require_opt_in asks for it, of an SMS '
+        'sms_requires_opt_in, with the scope sms.'),
     ('WA121', 'policy', 'a change of wa_consent_events, which is kept as it was recorded',
         'opt_in_wa_contact() and opt_out_wa_contact() record what is so from now on.'),
 

@@ -49,14 +49,16 @@ BEGIN
         UNION ALL
         SELECT 'template_sent', m.template_category, m.created_at FROM wa_messages m
         WHERE m.organization_id = v_org AND m.direction = 'outbound' AND m.status = 'sent'
-            AND m.template_category IS NOT NULL AND m.created_at >= p_from AND m.created_at < p_to
+            AND m.template_name IS NOT NULL AND m.template_category IS NOT NULL AND m.created_at >= p_from AND m.created_at < p_to
         UNION ALL
         SELECT 'window', CASE
             WHEN m.is_within_24h_at_claim THEN 'kept'
             WHEN NOT m.is_within_24h_at_claim THEN 'broken' ELSE 'not known' END, m.created_at
         FROM wa_messages m
         WHERE m.organization_id = v_org AND m.direction = 'outbound' AND m.status = 'sent'
-            AND NOT m.is_echo AND m.template_name IS NULL AND m.created_at >= p_from AND m.created_at < p_to
+            AND NOT m.is_echo AND m.template_name IS NULL
+            AND NOT _wa_is_sms(m.template_name, m.template_category)
+            AND m.created_at >= p_from AND m.created_at < p_to
     ) f (topic, item, at)
     WHERE f.at >= p_from AND f.at < p_to
     GROUP BY f.topic, f.item
@@ -77,6 +79,7 @@ BEGIN
         SELECT FROM wa_messages m
         WHERE m.organization_id = v_org AND m.direction = 'outbound' AND m.status = 'sent'
             AND NOT m.is_echo AND m.template_name IS NULL AND NOT m.is_within_24h_at_claim
+            AND NOT _wa_is_sms(m.template_name, m.template_category)
             AND m.created_at >= p_from AND m.created_at < p_to
     )
     ORDER BY 1, 2;
@@ -86,4 +89,5 @@ $$;
 COMMENT ON FUNCTION report_wa_compliance(timestamptz, timestamptz) IS
 'What happened to consent, refusals, erasures, holds and policy between two times, by topic and item, with '
 'how many, the first and the last; template categories and what retention has yet to take, as they are now. '
-'window, broken: free-form messages that went out with the window closed; 0 says that there was none.';
+'window, broken: free-form messages by WhatsApp that went out with the window closed; 0 says that there was '
+'none.';

@@ -113,8 +113,8 @@ FROM (
     ('wa_queue_inflight', 'none', 'keep', 'ids and times; it is waited for',
         'organization_id queue_id attempt number_id contact_id class dispatcher_id claimed_at '
         'is_unknown is_within_24h template_id deadline_at'),
-    ('wa_sms_fallbacks', 'none', 'keep', 'ids and times, for thirty days',
-        'organization_id queue_id cause state reason due_at sms_id created_at'),
+    ('wa_sms_fallbacks', 'none', 'keep', 'ids and times, for as long as the SMS',
+        'organization_id queue_id cause state reason due_at sms_id created_at category'),
     ('wa_late_results', 'text', 'delete', 'the provider''s answer names the recipient',
         'organization_id queue_id attempt result sqlstate error tries came_at try_at'),
     ('wa_pair_rates', 'none', 'keep', 'a number that names nobody; for two days',

@@ -9,6 +9,11 @@ LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 BEGIN
+    PERFORM _wa_drop_sms(q.organization_id, array_agg(q.id))
+    FROM (SELECT DISTINCT u.org, u.ref FROM unnest(p_organizations, p_references) u (org, ref)) r
+    JOIN wa_outbound_queue q ON q.organization_id = r.org AND q.reference = r.ref
+        AND q.sms_fallback_text IS NOT NULL
+    GROUP BY q.organization_id;
     RETURN QUERY
     UPDATE wa_outbound_queue q SET status = 'cancelled'
     FROM (SELECT DISTINCT u.org, u.ref FROM unnest(p_organizations, p_references) u (org, ref)) r

@@ -42,7 +42,7 @@ BEGIN
         SELECT q.id FROM party p
         JOIN wa_messages m ON m.organization_id = p_org AND m.contact_id = p.contact_id
         JOIN wa_outbound_queue q ON q.organization_id = p_org AND q.id = m.queue_id
-        WHERE m.status = 'failed' AND q.status = ANY (p_statuses) AND q.status = 'failed'
+        WHERE q.status = ANY (p_statuses) AND (q.status = 'sent' OR m.status = 'failed' AND q.status = 'failed')
             AND (p.former IS NULL OR _wa_phone_key(q.phone) = p.former)
     );
 END
@@ -63,6 +63,11 @@ DECLARE
     v_ids uuid[] := _wa_select_queued(v_org, $1, $2, $3, ARRAY['pending']);
     v_cancelled integer;
 BEGIN
+    IF EXISTS (SELECT FROM wa_sms_fallbacks f WHERE f.organization_id = v_org) THEN
+        v_ids := v_ids || _wa_drop_sms(
+            v_org, v_ids || _wa_select_queued(v_org, $1, $2, $3, ARRAY['sending', 'sent', 'failed'])
+        );
+    END IF;
     UPDATE wa_outbound_queue q SET status = 'cancelled'
     WHERE q.organization_id = v_org AND q.id = ANY (v_ids) AND q.status = 'pending';
     GET DIAGNOSTICS v_cancelled = ROW_COUNT;
@@ -71,8 +76,8 @@ END
 $$;
 
 COMMENT ON FUNCTION cancel_wa_messages(uuid[], text, text) IS
-'Cancels pending messages by ids, by reference or by phone; returns how many. What is being sent already is '
-'not touched.';
+'Cancels pending messages by ids, by reference or by phone, and what would go as SMS in place of others; '
+'returns how many were pending. What is being sent already is not touched.';
 
 CREATE OR REPLACE FUNCTION reschedule_wa_messages(
     scheduled_at timestamptz, ids uuid[] DEFAULT NULL, reference text DEFAULT NULL, phone text DEFAULT NULL
@@ -117,8 +122,21 @@ DECLARE
     v_contact_ids bigint[];
     v_recipients record;
     v_doubtful integer;
+    v_gone uuid[];
     v_error text[];
 BEGIN
+    PERFORM FROM wa_outbound_queue q
+    WHERE q.organization_id = v_org AND q.id = ANY (v_ids)
+    ORDER BY q.id
+    FOR NO KEY UPDATE;
+    -- Never both ways.
+    v_gone := _wa_gone_as_sms(v_org, v_ids);
+    IF v_gone <> '{}' THEN
+        RAISE WARNING USING
+            MESSAGE = format('%s of these messages went as SMS and are not queued again', cardinality(v_gone)),
+            HINT = 'SELECT queue_id, sms_id FROM wa_sms_fallbacks; a new message goes by WhatsApp.';
+        v_ids := ARRAY(SELECT u.id FROM unnest(v_ids) u (id) WHERE u.id <> ALL (v_gone));
+    END IF;
     SELECT count(*) INTO v_doubtful FROM wa_outbound_queue q
     WHERE q.organization_id = v_org AND q.id = ANY (v_ids)
         AND q.error_code IN ('outcome_unknown', 'in_doubt');
@@ -161,7 +179,7 @@ $$;
 
 COMMENT ON FUNCTION retry_wa_messages(uuid[], text, text) IS
 'Queues failed or cancelled messages again, by ids, reference or phone; returns how many. They are judged '
-'anew; those whose outcome was unknown are named in a WARNING.';
+'anew; a WARNING tells how many have an unknown outcome, and how many went as SMS and stay as they are.';
 
 CREATE OR REPLACE FUNCTION _wa_cancel_due(p_org uuid, p_contact_ids bigint[], p_scope text, p_reason text)
 RETURNS integer
@@ -172,8 +190,9 @@ AS $$
         SELECT q.id, d.contact_id FROM wa_queue_due d
         JOIN wa_outbound_queue q ON q.organization_id = p_org AND q.id = d.queue_id AND q.status = 'pending'
         LEFT JOIN wa_templates t ON t.organization_id = p_org AND t.id = d.template_id
+        LEFT JOIN wa_sms_fallbacks f ON f.organization_id = p_org AND f.sms_id = q.id
         WHERE d.organization_id = p_org AND d.contact_id = ANY (p_contact_ids) AND d.class > 0
-            AND (p_scope = 'all' OR coalesce(lower(t.category), 'utility') = p_scope)
+            AND (p_scope = 'all' OR coalesce(lower(t.category), lower(f.category), 'utility') = p_scope)
         ORDER BY q.id
         FOR NO KEY UPDATE OF q
     ),

@@ -297,7 +297,8 @@ BEGIN
     CROSS JOIN LATERAL _wa_resolve_contacts(p_org, n.phones, n.user_ids, 'queue') x;
     WITH checked AS MATERIALIZED (
         SELECT q.id, q.phone, q.priority, q.scheduled_at, q.expires_at, c.contact_id, r.number_id,
-            t.id AS template_id, t.category,
+            t.id AS template_id,
+            _wa_is_metered(t.id, t.category) OR coalesce(s.category <> 'AUTHENTICATION', false) AS is_metered,
             CASE
                 WHEN q.error_code = 'WA011'
                     THEN _wa_time_problem(q.scheduled_at, q.expires_at, q.created_at)
@@ -343,11 +344,10 @@ BEGIN
             SELECT x.channel FROM wa_phone_numbers x
             WHERE x.organization_id = p_org AND x.id = r.number_id LIMIT 1
         ) l ON true
-        -- Of an SMS it says which template it stands for, whose account is another.
         LEFT JOIN LATERAL _wa_template_of(
-            p_org, q.template_name, q.template_language, CASE WHEN q.type = 'template' THEN r.waba_id END,
-            r.default_language, v_now
-        ) t ON q.type = 'template' OR l.channel = 'sms' AND q.template_name IS NOT NULL
+            p_org, q.template_name, q.template_language, r.waba_id, r.default_language, v_now
+        ) t ON q.type = 'template'
+        LEFT JOIN LATERAL _wa_sms_ground(l.channel, p_org, q.id, true) s ON true
         LEFT JOIN LATERAL _wa_opt_out_of(
             p_org, c.contact_id, t.category, r.require_opt_in, q.id, r.last_customer_message_at
         ) e ON true
@@ -366,7 +366,7 @@ BEGIN
         INSERT INTO wa_queue_due (
             organization_id, number_id, class, due_at, queue_id, contact_id, template_id, expires_at
         )
-        SELECT p_org, c.number_id, _wa_queue_class(c.priority, _wa_is_metered(c.template_id, c.category)),
+        SELECT p_org, c.number_id, _wa_queue_class(c.priority, c.is_metered),
             greatest(c.scheduled_at, v_now), c.id, c.contact_id, c.template_id,
             coalesce(c.expires_at, 'infinity')
         FROM decided c WHERE c.bad IS NULL OR c.is_recorded

@@ -55,10 +55,21 @@ BEGIN
             FOR UPDATE SKIP LOCKED
         ) q
         LIMIT p_limit
+    ),
+    deleted AS (
+        DELETE FROM wa_outbound_queue q USING expired e
+        WHERE q.organization_id = e.organization_id AND q.id = e.id
+        RETURNING q.organization_id, q.id
+    ),
+    forgotten AS (
+        SELECT d.n
+        FROM (
+            SELECT d.organization_id, count(*) AS n, array_agg(d.id) AS ids FROM deleted d
+            GROUP BY d.organization_id
+        ) d
+        CROSS JOIN LATERAL _wa_forget_sms(d.organization_id, d.ids)
     )
-    DELETE FROM wa_outbound_queue q USING expired e
-    WHERE q.organization_id = e.organization_id AND q.id = e.id;
-    GET DIAGNOSTICS v_rows = ROW_COUNT;
+    SELECT coalesce(sum(f.n), 0)::integer INTO v_rows FROM forgotten f;
     RETURN v_rows;
 END
 $$;

@@ -155,7 +155,8 @@ COMMENT ON TABLE wa_queue_due IS 'Internal: the rows that wait to be sent, in th
 COMMENT ON COLUMN wa_queue_due.template_id IS
 'The template chosen when the row was queued; NULL for free-form messages.';
 COMMENT ON COLUMN wa_queue_due.hold_reason IS
-'Where due_at was moved on: retry, quiet_hours, contact_cap or cool_off; else the kind of the hold.';
+'Where due_at was moved on: retry, quiet_hours, contact_cap, cool_off or in_reserve; else the kind of the '
+'hold.';
 COMMENT ON COLUMN wa_queue_due.hold_id IS
 'The cause that it waits for: a row of wa_queue_holds, or below zero one of wa_media_uploads; NULL for what '
 'may go when its turn comes.';

@@ -25,14 +25,16 @@ BEGIN
     -- A switch is for marketing. A word that was written to the provider is lifted by START.
     PERFORM _wa_opt_out_contacts(
         p_org, array_agg(e.contact_id),
-        CASE e.action WHEN 'opt_out_word'
-            THEN (SELECT o.stop_scopes || '{sms}'::text[] FROM wa_organizations o WHERE o.id = p_org)
-            ELSE '{marketing}' END,
+        CASE WHEN e.action = 'opt_out' THEN '{marketing}' WHEN k.is_old THEN '{sms}'
+            ELSE (SELECT o.stop_scopes || '{sms}'::text[] FROM wa_organizations o WHERE o.id = p_org) END,
         e.title, 'provider', jsonb_build_object('error_code', e.code), e.action = 'opt_out_word'
     )
     FROM unnest(p_errors) e
+    CROSS JOIN LATERAL (
+        SELECT e.action = 'opt_out_word' AND _wa_is_old_sms_stop(p_org, e.contact_id) AS is_old
+    ) k
     WHERE e.action IN ('opt_out', 'opt_out_word')
-    GROUP BY e.code, e.title, e.action;
+    GROUP BY e.code, e.title, e.action, k.is_old;
 
     PERFORM _wa_cool_off_contacts(p_org, array_agg(e.contact_id), e.code, array_agg(
         coalesce(e.until, e.at + interval '24 hours')

@@ -35,9 +35,7 @@ BEGIN
     ) q
     LEFT JOIN LATERAL (
         SELECT x AS template FROM wa_templates x
-        WHERE x.organization_id = (p_org).id AND x.id = u.template_id
-            -- An SMS is the text; the template is what it stands for.
-            AND (q.type = 'template' OR (p_number).channel = 'whatsapp') LIMIT 1
+        WHERE x.organization_id = (p_org).id AND x.id = u.template_id LIMIT 1
     ) t ON true
     -- Consent was judged for the contact, so it is the contact that the request goes to, whatever became of
     -- the number meanwhile. Nearly always one look at it tells that nothing did.

@@ -10,23 +10,26 @@ RETURN interval '24 hours';
 COMMENT ON FUNCTION _wa_sms_span() IS
 'Internal: how long after it was due a message that WhatsApp did not deliver may go as SMS.';
 
--- Of a row that failed before it was sent, or whose answer said so, the queue tells the code, else the
--- status. An unknown outcome is no failure: it may have arrived.
-CREATE OR REPLACE FUNCTION _wa_allows_sms(p_provider text, p_status text, p_queue_code text, p_code integer)
-RETURNS boolean
+-- Taken when it failed, as what it went as: the template of that name may be another one later, or gone. What
+-- nothing is known of counts as marketing. A text that has a template in reserve is what that template is,
+-- the strictest of the name.
+CREATE OR REPLACE FUNCTION _wa_sms_category_of(
+    p_org uuid, p_type text, p_category text, p_fallback_template text
+) RETURNS text
 LANGUAGE sql STABLE
-RETURN coalesce(CASE
-    WHEN p_status = 'failed' AND p_queue_code !~ '^[0-9]{1,9}$'
-        THEN p_queue_code IN ('window_closed', 'template_unavailable')
-    ELSE (
-        SELECT r.allows_sms FROM _wa_error_rule(
-            p_provider, CASE WHEN p_status = 'failed' THEN p_queue_code::integer ELSE p_code END, NULL
-        ) r
-    )
-END, false);
+RETURN CASE
+    WHEN p_type = 'template' THEN coalesce(p_category, 'MARKETING')
+    WHEN p_fallback_template IS NULL THEN 'UTILITY'
+    ELSE coalesce((
+        SELECT t.category FROM wa_templates t
+        WHERE t.organization_id = p_org AND lower(t.name) = lower(p_fallback_template)
+        ORDER BY t.category = 'MARKETING' DESC LIMIT 1
+    ), 'MARKETING')
+END;
 
-COMMENT ON FUNCTION _wa_allows_sms(text, text, text, integer) IS
-'Internal: whether a message that failed may go as SMS: by the word of the queue, else by wa_error_rules.';
+COMMENT ON FUNCTION _wa_sms_category_of(uuid, text, text, text) IS
+'Internal: the category that an SMS has in place of a message of the ledger: of that type and category, with '
+'that template in reserve.';
 
 CREATE OR REPLACE FUNCTION tg_wa_messages__fall_back() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
@@ -34,6 +37,7 @@ AS $$
 DECLARE
     v_org wa_organizations;
     v_message wa_outbound_queue;
+    v_number wa_phone_numbers;
     v_is_failed boolean := NEW.state = 'failed';
 BEGIN
     SELECT q.* INTO v_message FROM wa_outbound_queue q
@@ -42,20 +46,25 @@ BEGIN
         RETURN NULL;
     END IF;
     SELECT o.* INTO v_org FROM wa_organizations o WHERE o.id = NEW.organization_id;
-    IF NOT v_org.sms_fallback OR NOT v_is_failed AND v_org.sms_authentication_after IS NULL
+    SELECT n.* INTO v_number FROM wa_phone_numbers n
+    WHERE n.organization_id = NEW.organization_id AND n.id = NEW.number_id;
+    -- What was an SMS goes as none; what is queued again is on its way.
+    IF NOT v_org.sms_fallback OR v_number.channel = 'sms' OR v_message.status NOT IN ('sent', 'failed')
+        OR NOT v_is_failed AND v_org.sms_authentication_after IS NULL
         OR v_is_failed AND NOT _wa_allows_sms(
-            coalesce((
-                SELECT n.provider FROM wa_phone_numbers n
-                WHERE n.organization_id = NEW.organization_id AND n.id = NEW.number_id
-            ), 'meta'), v_message.status, v_message.error_code, NEW.error_code
+            coalesce(v_number.provider, 'meta'), v_message.status, v_message.error_code, NEW.error_code,
+            v_org.sends_templates
         )
     THEN
         RETURN NULL;
     END IF;
-    INSERT INTO wa_sms_fallbacks AS f (organization_id, queue_id, cause, due_at)
+    INSERT INTO wa_sms_fallbacks AS f (organization_id, queue_id, cause, due_at, category)
     VALUES (
         NEW.organization_id, NEW.queue_id, CASE WHEN v_is_failed THEN 'failed' ELSE 'late' END,
-        clock_timestamp() + CASE WHEN v_is_failed THEN interval '0' ELSE v_org.sms_authentication_after END
+        clock_timestamp() + CASE WHEN v_is_failed THEN interval '0' ELSE v_org.sms_authentication_after END,
+        _wa_sms_category_of(
+            NEW.organization_id, NEW.message_type, NEW.template_category, v_message.fallback_template_name
+        )
     )
     ON CONFLICT (organization_id, queue_id) DO UPDATE SET cause = excluded.cause, due_at = excluded.due_at
     WHERE f.state = 'waiting' AND excluded.cause = 'failed';
@@ -73,41 +82,30 @@ FOR EACH ROW WHEN (
     AND (NEW.state = 'failed' OR NEW.template_category = 'AUTHENTICATION' AND NEW.state = 'accepted')
 ) EXECUTE FUNCTION tg_wa_messages__fall_back();
 
--- Why a noted message is not to go after all, by what is known now.
-CREATE OR REPLACE FUNCTION _wa_sms_obstacle(
-    p_message wa_outbound_queue, p_state text, p_provider text, p_code integer, p_phone text, p_number text,
-    p_now timestamptz
-) RETURNS text
-LANGUAGE sql STABLE
-RETURN CASE
-    WHEN (p_message).id IS NULL THEN 'too_late'
-    WHEN p_state IN ('delivered', 'read', 'played') THEN 'delivered'
-    WHEN (p_message).status NOT IN ('sent', 'failed') THEN (p_message).status
-    WHEN p_state = 'failed'
-        AND NOT _wa_allows_sms(p_provider, (p_message).status, (p_message).error_code, p_code)
-        THEN 'failed_otherwise'
-    WHEN least((p_message).expires_at, (p_message).scheduled_at + _wa_sms_span()) <= p_now THEN 'too_late'
-    WHEN p_phone IS NULL THEN 'no_phone_number'
-    WHEN p_number IS NULL THEN 'no_sms_number'
-END;
-
-COMMENT ON FUNCTION _wa_sms_obstacle(wa_outbound_queue, text, text, integer, text, text, timestamptz) IS
-'Internal: why a message that was noted for an SMS gets none; NULL when it does.';
-
+-- Noted first, then queued: what judges the SMS looks up what it stands for.
 CREATE OR REPLACE FUNCTION _wa_queue_sms(p_orgs uuid[], p_queue_ids uuid[], p_now timestamptz) RETURNS void
-LANGUAGE sql VOLATILE SET search_path FROM CURRENT
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
+DECLARE
+    v_sms record;
+BEGIN
     WITH looked AS MATERIALIZED (
-        SELECT u.org, u.id, q.message, a.phone, n.phone_number_id,
-            CASE WHEN o.sms_fallback
-                THEN _wa_sms_obstacle(
-                    q.message, m.state, m.provider, m.error_code, a.phone, n.phone_number_id, p_now
-                ) ELSE 'switched_off'
-            END AS reason
+        SELECT u.org, u.id, a.phone, n.phone_number_id, CASE
+            WHEN NOT o.sms_fallback THEN 'switched_off'
+            ELSE coalesce(
+                _wa_sms_verdict(
+                    f.cause, q.status, q.error_code, m.state, m.error_code, m.provider, o.sends_templates
+                ), CASE
+                    WHEN least(q.expires_at, q.scheduled_at + _wa_sms_span()) <= p_now THEN 'too_late'
+                    WHEN a.phone IS NULL THEN 'no_phone_number'
+                    WHEN n.phone_number_id IS NULL THEN 'no_sms_number'
+                END
+            ) END AS reason
         FROM unnest(p_orgs, p_queue_ids) u (org, id)
         JOIN wa_organizations o ON o.id = u.org
+        JOIN wa_sms_fallbacks f ON f.organization_id = u.org AND f.queue_id = u.id
         LEFT JOIN LATERAL (
-            SELECT x AS message FROM wa_outbound_queue x
+            SELECT x.* FROM wa_outbound_queue x
             WHERE x.organization_id = u.org AND x.id = u.id LIMIT 1
         ) q ON true
         LEFT JOIN LATERAL (
@@ -123,32 +121,38 @@ AS $$
         ) n ON true
         -- Who it is for may have another number by now, or none.
         LEFT JOIN LATERAL (
-            SELECT x.phone FROM _wa_address_of(u.org, (q.message).contact_id, (q.message).phone) x (phone)
+            SELECT x.phone FROM _wa_address_of(u.org, q.contact_id, q.phone) x (phone)
             WHERE left(x.phone, 1) = '+'
         ) a ON true
     ),
-    queued AS (
-        -- content, though empty, has the row looked at with care: what it stands for is in template_name.
-        INSERT INTO wa_outbound_queue (
-            organization_id, phone, type, text_body, template_name, template_language, content,
-            phone_number_id,
-            priority, expires_at, idempotency_key, reference, metadata, customer_id, on_refusal, on_unknown
-        )
-        SELECT l.org, l.phone, 'text', (l.message).sms_fallback_text, (l.message).template_name,
-            (l.message).template_language, '{}', l.phone_number_id, (l.message).priority,
-            least((l.message).expires_at, (l.message).scheduled_at + _wa_sms_span()), 'sms:' || l.id,
-            (l.message).reference, (l.message).metadata || jsonb_build_object('sms_of', l.id),
-            -- At most one, whatever the organization wants of messages whose answer was lost.
-            (l.message).customer_id, 'record', 'fail'
+    decided AS (
+        UPDATE wa_sms_fallbacks f SET
+            state = CASE WHEN l.reason IS NULL THEN 'queued' ELSE 'not_sent' END, reason = l.reason,
+            sms_id = CASE WHEN l.reason IS NULL THEN _wa_uuid7(clock_timestamp()) END
         FROM looked l
-        WHERE l.reason IS NULL
-        RETURNING id, organization_id, metadata ->> 'sms_of' AS sms_of
+        WHERE f.organization_id = l.org AND f.queue_id = l.id
+        RETURNING f.organization_id, f.queue_id, f.sms_id, l.phone, l.phone_number_id
     )
-    UPDATE wa_sms_fallbacks f SET
-        state = CASE WHEN q.id IS NULL THEN 'not_sent' ELSE 'queued' END, reason = l.reason, sms_id = q.id
-    FROM looked l
-    LEFT JOIN queued q ON q.organization_id = l.org AND q.sms_of = l.id::text
-    WHERE f.organization_id = l.org AND f.queue_id = l.id
+    SELECT array_agg(d.organization_id) AS orgs, array_agg(d.queue_id) AS queue_ids,
+        array_agg(d.sms_id) AS ids, array_agg(d.phone) AS phones,
+        array_agg(d.phone_number_id) AS phone_number_ids
+    INTO v_sms
+    FROM decided d WHERE d.sms_id IS NOT NULL;
+    -- content, though empty, has the row looked at with care.
+    INSERT INTO wa_outbound_queue (
+        organization_id, id, phone, type, text_body, content, phone_number_id, priority, expires_at,
+        reference, metadata, customer_id, on_refusal, on_unknown
+    )
+    SELECT u.org, u.id, u.phone, 'text', q.sms_fallback_text, '{}', u.phone_number_id, q.priority,
+        least(q.expires_at, q.scheduled_at + _wa_sms_span()), q.reference,
+        CASE WHEN jsonb_typeof(q.metadata) = 'object' THEN q.metadata ELSE '{}' END
+            || jsonb_build_object('sms_of', q.id),
+        -- At most one, whatever the organization wants of messages whose answer was lost.
+        q.customer_id, 'record', 'fail'
+    FROM unnest(v_sms.orgs, v_sms.queue_ids, v_sms.ids, v_sms.phones, v_sms.phone_number_ids)
+        u (org, queue_id, id, phone, phone_number_id)
+    JOIN wa_outbound_queue q ON q.organization_id = u.org AND q.id = u.queue_id;
+END
 $$;
 
 COMMENT ON FUNCTION _wa_queue_sms(uuid[], uuid[], timestamptz) IS
@@ -203,7 +207,7 @@ BEGIN
     DELETE FROM wa_sms_fallbacks f
     USING (
         SELECT x.organization_id, x.queue_id FROM wa_sms_fallbacks x
-        WHERE x.created_at < p_now - interval '30 days'
+        WHERE x.created_at < p_now - interval '30 days' AND x.sms_id IS NULL
         ORDER BY x.created_at LIMIT 100 FOR UPDATE SKIP LOCKED
     ) o
     WHERE f.organization_id = o.organization_id AND f.queue_id = o.queue_id;
@@ -212,4 +216,5 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_send_sms_fallbacks(integer, timestamptz) IS
-'Internal: queues the SMS that are due, so many at most; returns how many were looked at. Forgets old ones.';
+'Internal: queues the SMS that are due, so many at most; returns how many were looked at. Forgets those of '
+'long ago that got none.';

@@ -1,6 +1,6 @@
 """SMS through Twilio where WhatsApp cannot deliver: one message, one SMS, never against an opt-out.
 
-Tests sql/sms/fallback.sql.
+Tests sql/sms/fallback.sql, sql/sms/ground.sql.
 """
 
 from __future__ import annotations
@@ -238,3 +238,242 @@ def test_a_row_for_the_sms_number_is_an_sms(world: TwilioWorld) -> None:
     # It makes no conversation: what names no number goes by WhatsApp as before.
     other = offer(world)
     assert world.sent()[world.row(other)["wa_message_id"]]["From"] == NUMBER
+
+
+def held(world: TwilioWorld, queue_id: str) -> str:
+    """The SMS of the message, once it is queued; `pause()` keeps it there."""
+    found = wait_until(lambda: (row := fallback(world, queue_id)) and row["sms"])
+    return str(found)
+
+
+def pause(world: TwilioWorld) -> None:
+    """No SMS goes until `resume()`."""
+    world.db.query(
+        "UPDATE wa_phone_numbers SET pause_scope = 'number', pause_reason = 'test', paused_at = now()"
+        " WHERE phone_number_id = %s",
+        SMS_NUMBER,
+    )
+
+
+def resume(world: TwilioWorld) -> None:
+    world.db.query("SELECT resume_wa_number(%s)", SMS_NUMBER)
+
+
+def test_an_sms_is_of_the_category_of_what_went(world: TwilioWorld) -> None:
+    """Another template of the name, or none any more, makes no utility of an offer."""
+    world.db.query(
+        "INSERT INTO wa_templates (name, language, category, status, body_text, waba_id, created_at)"
+        " VALUES ('offer', 'en', 'UTILITY', 'APPROVED', 'Offer', '102290129340398', '2020-01-01')"
+    )
+    phones = [f"+1650555{2100 + n}" for n in range(4)]
+    for phone in phones:
+        agree(world, phone)
+    reserve = world.queue(
+        phone=phones[0], text_body="Great!", fallback_template_name="offer", sms_fallback_text="Great"
+    )
+    ids = [reserve, *(offer(world, phone, template_name="offer") for phone in phones[1:])]
+    world.until(reserve, status="sent")
+    for phone in phones:
+        world.db.query("SELECT opt_out_wa_contact(%s, 'marketing')", phone)
+    for queue_id in ids[:2]:
+        tell(world, queue_id, "undelivered", 63024)
+        assert sms(world, queue_id)["error_code"] == "opted_out"
+    world.db.query(
+        "INSERT INTO wa_templates"
+        " (name, language, category, status, body_text, waba_id, provider_template_id)"
+        " VALUES ('offer', 'es', 'UTILITY', 'APPROVED', 'Oferta', %s, %s)",
+        ACCOUNT, HELLO,
+    )  # fmt: skip
+    world.db.query("UPDATE wa_templates SET status = 'PAUSED' WHERE name = 'offer' AND language = 'en'")
+    tell(world, ids[2], "undelivered", 63041)
+    assert sms(world, ids[2])["error_code"] == "opted_out"
+    world.db.query("DELETE FROM wa_templates WHERE name = 'offer' AND category = 'MARKETING'")
+    tell(world, ids[3], "undelivered", 63024)
+    assert sms(world, ids[3])["error_code"] == "opted_out"
+    assert texts(world) == []
+
+
+def test_an_opt_out_takes_what_waits_as_sms(world: TwilioWorld) -> None:
+    pause(world)
+    queue_id = offer(world, template_name="offer")
+    tell(world, queue_id, "undelivered", 63024)
+    sms_id = held(world, queue_id)
+    world.db.query("SELECT opt_out_wa_contact(%s, 'marketing')", CUSTOMER)
+    assert world.row(sms_id)["status"] == "cancelled"
+
+
+def test_an_sms_takes_a_place_under_a_cap(world: TwilioWorld) -> None:
+    world.db.query("INSERT INTO wa_contact_caps (purpose, messages, days) VALUES ('marketing', 1, 7)")
+    first = offer(world, template_name="offer")
+    tell(world, first, "undelivered", 63024)
+    assert sms(world, first)["status"] == "sent"
+    second = world.queue(template_name="offer", sms_fallback_text="Again", on_refusal="record")
+    assert world.until(second, status="failed")["error_code"] == "contact_cap"
+    assert len(texts(world)) == 1
+
+
+def test_what_whatsapp_tells_while_its_sms_waits_counts(world: TwilioWorld) -> None:
+    world.db.query("UPDATE wa_organizations SET sms_authentication_after = '5 seconds'")
+    pause(world)
+    values = {"template_name": "code", "template_params": '["9"]', "sms_fallback_text": "Code 9"}
+    arrived, blocked = offer(world, **values), offer(world, **values)
+    failed = offer(world)
+    tell(world, failed, "undelivered", 63024)
+    for queue_id in (arrived, blocked, failed):
+        held(world, queue_id)
+    for status in ("delivered", "read"):
+        tell(world, arrived, status)
+        tell(world, failed, status)
+    tell(world, blocked, "undelivered", 63014)
+    world.until(blocked, state="failed")
+    world.until(arrived, state="read")
+    world.until(failed, state="read")
+    resume(world)
+    assert sms(world, arrived)["error_code"] == "delivered"
+    assert sms(world, failed)["error_code"] == "delivered"
+    assert sms(world, blocked)["error_code"] == "failed_otherwise"
+    assert texts(world) == []
+
+
+def test_what_went_as_sms_is_not_queued_again(world: TwilioWorld) -> None:
+    world.simulator.post("faults", mode="error", code=63003, next=1)
+    queue_id = world.queue(template_name="hello", sms_fallback_text="As SMS")
+    assert sms(world, queue_id)["status"] == "sent"
+    told: list[str | None] = []
+    with world.db.connect() as connection:
+        connection.add_notice_handler(lambda notice: told.append(notice.message_primary))
+        row = connection.execute("SELECT retry_wa_messages(ARRAY[%s::uuid])", (queue_id,)).fetchone()
+    assert row == (0,)
+    assert told == ["1 of these messages went as SMS and are not queued again"]
+    assert world.row(queue_id)["status"] == "failed"
+    # Told to have failed, it went no way at all.
+    tell(world, sms(world, queue_id)["sms"], "undelivered", 30005)
+    world.until(sms(world, queue_id)["sms"], state="failed")
+    assert world.db.query("SELECT retry_wa_messages(ARRAY[%s::uuid]) AS n", queue_id) == [{"n": 1}]
+    world.until(queue_id, status="sent")
+
+
+def test_what_is_queued_again_goes_one_way_only(world: TwilioWorld) -> None:
+    pause(world)
+    world.simulator.post("faults", mode="error", code=63003, next=2)
+    ids = [world.queue(template_name="hello", sms_fallback_text=f"SMS {n}") for n in (0, 1)]
+    waiting = [held(world, queue_id) for queue_id in ids]
+    # No claim takes the SMS while it is decided.
+    with world.db.connect(autocommit=False) as connection:
+        connection.execute("SELECT retry_wa_messages(%s::uuid[])", (ids,))
+        free = "SELECT 1 FROM wa_outbound_queue WHERE id = ANY (%s::uuid[]) FOR NO KEY UPDATE SKIP LOCKED"
+        assert world.db.query(free, waiting) == []
+    resume(world)
+    for queue_id in ids:
+        world.until(queue_id, status="sent")
+    due = "SELECT hold_reason FROM wa_queue_due WHERE queue_id = ANY (%s::uuid[])"
+    wait_until(lambda: world.db.query(due, waiting) == [{"hold_reason": "in_reserve"}] * 2)
+    [why] = world.db.query("SELECT reason FROM explain_wa_message(%s::uuid)", waiting[0])
+    assert why == {"reason": "in_reserve"}
+    tell(world, ids[0], "delivered")
+    tell(world, ids[1], "undelivered", 63024)
+    world.until(ids[0], state="delivered")
+    world.until(ids[1], state="failed")
+    # As if the minute had passed.
+    world.db.query("SELECT reschedule_wa_messages(now(), ids => %s::uuid[])", waiting)
+    assert sms(world, ids[0])["error_code"] == "delivered"
+    assert sms(world, ids[1])["status"] == "sent"
+    assert [one["Body"] for one in texts(world)] == ["SMS 1"]
+
+
+def test_who_cancels_a_message_cancels_its_sms(world: TwilioWorld) -> None:
+    world.db.query("UPDATE wa_organizations SET sms_authentication_after = '10 minutes'")
+    pause(world)
+    queue_id = offer(world)
+    tell(world, queue_id, "undelivered", 63024)
+    sms_id = held(world, queue_id)
+    cancel = "SELECT cancel_wa_messages(ARRAY[%s::uuid]) AS n"
+    assert world.db.query(cancel, queue_id) == [{"n": 1}]
+    assert world.row(sms_id)["status"] == "cancelled"
+    # What is only noted, too, however it is meant.
+    for meant in ("ids => ARRAY[%s::uuid]", "reference => %s", "phone => %s"):
+        code = offer(
+            world, template_name="code", template_params='["9"]', sms_fallback_text="9", reference=meant
+        )
+        value = {"i": code, "r": meant, "p": CUSTOMER}[meant[0]]
+        world.db.query(f"SELECT cancel_wa_messages({meant})", value)
+        assert (fallback(world, code) or {}).get("reason") == "cancelled"
+    resume(world)
+    after = world.queue(text_body="Directly", phone_number_id=SMS_NUMBER)
+    world.until(after, status="sent")
+    assert [one["Body"] for one in texts(world)] == ["Directly"]
+
+
+def test_whatever_a_message_brings_along_its_sms_goes(world: TwilioWorld) -> None:
+    ids = [offer(world, metadata=metadata) for metadata in ("[]", '"x"', "null", '{"role": "bot"}')]
+    world.queue(text_body="Mine", phone_number_id=SMS_NUMBER, idempotency_key=f"sms:{ids[0]}")
+    for queue_id in ids:
+        tell(world, queue_id, "undelivered", 63024)
+        assert sms(world, queue_id)["status"] == "sent"
+    found = world.db.query("SELECT metadata FROM wa_outbound_queue WHERE metadata ? 'sms_of' ORDER BY id")
+    assert {"metadata": {"role": "bot", "sms_of": ids[3]}} in found
+    assert world.db.query("SELECT error FROM wa_faults") == []
+
+
+def test_no_sms_for_an_sms_nor_for_who_sends_no_templates(world: TwilioWorld) -> None:
+    world.simulator.post("faults", mode="error", code=21408, next=1)
+    direct = world.queue(text_body="Directly", phone_number_id=SMS_NUMBER, sms_fallback_text="Again")
+    world.until(direct, status="failed")
+    world.db.query("UPDATE wa_organizations SET sends_templates = false")
+    off = world.queue(template_name="hello", sms_fallback_text="As SMS", on_refusal="record")
+    assert world.until(off, status="failed")["error_code"] == "template_unavailable"
+    assert world.db.query("SELECT 1 FROM wa_sms_fallbacks") == []
+
+
+@pytest.mark.parametrize("scopes", ["{marketing,utility}", "{all}"])
+def test_stop_by_sms_stays_until_start_by_sms(world: TwilioWorld, scopes: str) -> None:
+    """Twilio holds to it: what it refuses later is no news, and stops no WhatsApp."""
+    world.db.query("UPDATE wa_organizations SET stop_scopes = %s", scopes)
+    out = "SELECT is_wa_opted_out(%s, 'utility') AS said, is_wa_opted_out(%s, 'sms') AS sms"
+
+    def stands(said: bool, by_sms: bool) -> None:
+        wanted = [{"said": said, "sms": by_sms}]
+        wait_until(lambda: world.db.query(out, CUSTOMER, CUSTOMER) == wanted)
+
+    world.say("STOP", sender=CUSTOMER)
+    stands(True, True)
+    world.say("START")
+    stands(False, True)
+    queue_id = offer(world)
+    tell(world, queue_id, "undelivered", 63024)
+    assert sms(world, queue_id)["error_code"] == "opted_out"
+    # A form said otherwise, which Twilio knows nothing of.
+    world.db.query("SELECT opt_in_wa_contact(%s, 'sms', 'form')", CUSTOMER)
+    queue_id = offer(world)
+    tell(world, queue_id, "undelivered", 63024)
+    assert sms(world, queue_id)["error_code"] == "21610"
+    stands(False, True)
+    world.say("START", sender=CUSTOMER)
+    stands(False, False)
+    queue_id = offer(world)
+    tell(world, queue_id, "undelivered", 63024)
+    assert sms(world, queue_id)["status"] == "sent"
+    assert len(texts(world)) == 1
+
+
+def test_whatsapps_figures_know_nothing_of_sms(world: TwilioWorld) -> None:
+    queue_id = offer(world)
+    tell(world, queue_id, "undelivered", 63024)
+    direct = world.queue(text_body="Directly", phone_number_id=SMS_NUMBER)
+    world.until(direct, status="sent")
+    for one in (direct, sms(world, queue_id)["sms"]):
+        tell(world, one, "delivered")
+        world.until(one, state="delivered")
+    violations = (
+        "SELECT 1 FROM wa_message_compliance WHERE compliance_status NOT IN ('COMPLIANT', 'NOT_SENT')"
+    )
+    assert world.db.query(violations) == []
+    report = world.db.query(
+        "SELECT topic, item, row_count AS n FROM report_wa_compliance(now() - interval '1 hour')"
+        " WHERE topic IN ('window', 'template_sent')"
+    )
+    assert report == [{"topic": "window", "item": "broken", "n": 0}]
+    # The number may be given up.
+    world.db.query("DELETE FROM wa_phone_numbers WHERE phone_number_id = %s", SMS_NUMBER)
+    assert world.db.query("SELECT * FROM wa_service_allowances") == []
+    assert world.db.query("SELECT * FROM wa_daily_costs") == []
