@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPResponse
+from itertools import product
 from pathlib import Path
 
 import httpx
@@ -69,11 +70,10 @@ TEXTS = [
 ]
 
 
-@pytest.mark.parametrize("text", ["\\ud83d", "\\uDE00 alone", "\\u0000"])
-def test_a_text_that_no_database_holds_is_refused_with_its_place(api: ApiServer, text: str) -> None:
-    for path, body, place in TEXTS:
+def test_a_text_that_no_database_holds_is_refused_with_its_place(api: ApiServer) -> None:
+    for text, (path, body, place) in product(("\\ud83d", "\\uDE00 alone", "\\u0000"), TEXTS):
         answer = api.client.post(f"{BASE}/{path}", content=body % text, headers=IN_JSON)
-        assert refused(answer, 422).startswith(f"{place}: a text holds")
+        assert refused(answer, 422).startswith(f"{place}: a text holds"), text
     raw = b'{"phone": "+15551234567", "message": "\xed\xa0\xbd"}'
     assert refused(api.client.post(f"{BASE}/send", content=raw, headers=IN_JSON), 422).startswith("message:")
     # A pair is a letter like any other.
@@ -82,17 +82,16 @@ def test_a_text_that_no_database_holds_is_refused_with_its_place(api: ApiServer,
     assert api.db.query("SELECT count(*) AS n FROM wa_outbound_queue") == [{"n": 1}]
 
 
-@pytest.mark.parametrize(
-    ("number", "status"),
-    [("1e400", 422), ("-1e400", 422), ("NaN", 400), ("Infinity", 400), ("9" * 5000, 400), ("1e308", 200)],
-)
-def test_a_number_is_kept_or_refused_and_never_becomes_null(api: ApiServer, number: str, status: int) -> None:
-    one = f'{{"phone": "+15551234567", "template_name": "hello", "metadata": {{"a": {number}}}}}'
-    for path, body in (("send", one), ("messages/batch", f"[{one}]")):
-        answer = api.client.post(f"{BASE}/{path}", content=body, headers=IN_JSON)
-        assert answer.status_code == status, answer.text
+def test_a_number_is_kept_or_refused_and_never_becomes_null(api: ApiServer) -> None:
+    for number, status in (
+        ("1e400", 422), ("-1e400", 422), ("NaN", 400), ("Infinity", 400), ("9" * 5000, 400), ("1e308", 200),
+    ):  # fmt: skip
+        one = f'{{"phone": "+15551234567", "template_name": "hello", "metadata": {{"a": {number}}}}}'
+        for path, body in (("send", one), ("messages/batch", f"[{one}]")):
+            answer = api.client.post(f"{BASE}/{path}", content=body, headers=IN_JSON)
+            assert answer.status_code == status, answer.text
     rows = api.db.query("SELECT metadata FROM wa_outbound_queue")
-    assert [float(row["metadata"]["a"]) for row in rows] == ([float(number)] * 2 if status == 200 else [])
+    assert [float(row["metadata"]["a"]) for row in rows] == [1e308] * 2
 
 
 def test_what_is_nested_without_end_or_holds_too_much_is_refused(api: ApiServer) -> None:
@@ -109,11 +108,10 @@ def test_what_is_nested_without_end_or_holds_too_much_is_refused(api: ApiServer)
     assert "values" in refused(answer, 413)
 
 
-@pytest.mark.parametrize("time", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00"])
-def test_a_time_has_a_year_that_every_program_reads(api: ApiServer, time: str) -> None:
-    assert "scheduled_at" in refused(
-        api.client.post(f"{BASE}/send", json=HELLO | {"scheduled_at": time}), 422
-    )
+def test_a_time_has_a_year_that_every_program_reads(api: ApiServer) -> None:
+    for time in ("9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00"):
+        answer = api.client.post(f"{BASE}/send", json=HELLO | {"scheduled_at": time})
+        assert "scheduled_at" in refused(answer, 422)
 
 
 def test_a_name_that_whoever_asks_chose_is_told_in_part(api: ApiServer) -> None:
@@ -122,24 +120,16 @@ def test_a_name_that_whoever_asks_chose_is_told_in_part(api: ApiServer) -> None:
     assert len(answer.content) < 2000
 
 
-@pytest.mark.parametrize(
-    "head",
-    [
-        b"content-length: 16000000\r\n",
-        b"transfer-encoding: chunked\r\n",
-    ],
-)
-@pytest.mark.parametrize("key", ["", "wa_live_nobody_has_this"])
-def test_without_a_key_no_large_body_is_awaited(api: ApiServer, head: bytes, key: str) -> None:
+def test_without_a_key_no_large_body_is_awaited(api: ApiServer) -> None:
     host, port = api.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=120) as client:
-        client.sendall(
-            f"POST {BASE}/messages/batch HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
-            "content-type: application/json\r\n".encode()
-            + head
-            + b"\r\n"
-        )
-        assert client.recv(4096).startswith(b"HTTP/1.1 401 ")
+    heads = ("content-length: 16000000\r\n", "transfer-encoding: chunked\r\n")
+    for key, head in product(("", "wa_live_nobody_has_this"), heads):
+        with socket.create_connection((host, int(port)), timeout=120) as client:
+            client.sendall(
+                f"POST {BASE}/messages/batch HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
+                f"content-type: application/json\r\n{head}\r\n".encode()
+            )
+            assert response(client) == 401
 
 
 def response(client: socket.socket) -> int:
@@ -242,10 +232,17 @@ def test_a_token_for_another_kind_of_key_is_a_wrong_token(serve_api: Serve, tmp_
     ]
     (tmp_path / "keys.json").write_text(json.dumps({"keys": keys}))
     api = serve_api(WA_JWT_JWKS_FILE=str(tmp_path / "keys.json"))
-    for kid in ("rsa", "ec", "none", None, 7, ["rsa"]):
-        for algorithm in ("none", "HS256", "RS256", "PS256", "ES256", "EdDSA", None, ["RS256"]):
-            with api.client_of(token_of({"alg": algorithm, "kid": kid})) as client:
-                assert client.get(f"{BASE}/templates").status_code in (401, 429)
+    kids = ("rsa", "ec", "none", None, 7, ["rsa"])
+    algorithms = ("none", "HS256", "RS256", "PS256", "ES256", "EdDSA", None, ["RS256"])
+
+    def status_of(header: dict[str, object]) -> int:
+        with api.client_of(token_of(header)) as client:
+            return client.get(f"{BASE}/templates").status_code
+
+    # All at once: wrong ones wait their turn, some are told to come later.
+    with ThreadPoolExecutor(len(kids) * len(algorithms)) as pool:
+        wrong = [{"alg": algorithm, "kid": kid} for kid, algorithm in product(kids, algorithms)]
+        assert {*pool.map(status_of, wrong)} <= {401, 429}
     good = {"sub": "a", "exp": 4102444800, "role": api.role}
     for claims, status in (
         ({}, 200),
