@@ -135,8 +135,8 @@ COMMENT ON FUNCTION _wa_lock_template_sync(text) IS
 'Internal: one at a time of what stores fetched templates of an account, until the end of the transaction.';
 
 -- Some providers have several contents of one name and language. An approved one keeps the row, of several
--- the first that a fetch brings. One that is gone is MISSING at the end of the fetch, and another takes its place
--- in the next.
+-- the first that a fetch brings. One that is gone is MISSING at the end of the fetch, and another takes its
+-- place in the next.
 CREATE OR REPLACE FUNCTION _wa_has_better_template(
     p_org uuid, p_waba_id text, p_id uuid, p_provider_id text, p_status text
 ) RETURNS boolean
