@@ -265,7 +265,8 @@ DECLARE
             ) ELSE ARRAY[w.scope] END,
             CASE WHEN m.message_type IN ('button', 'interactive') THEN 'button' ELSE 'keyword' END,
             jsonb_strip_nulls(jsonb_build_object(
-                'text', coalesce(CASE WHEN p.word IS NOT NULL THEN m.content_text END, w.said), 'language', w.language, 'wa_message_id', m.wa_message_id
+                'text', coalesce(CASE WHEN p.word IS NOT NULL THEN m.content_text END, w.said),
+                'language', w.language, 'wa_message_id', m.wa_message_id
             )),
             gen_random_uuid(), m.phone_e164
         )::_wa_said_words
