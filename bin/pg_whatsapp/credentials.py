@@ -75,7 +75,7 @@ class Credentials:
                 "SELECT DISTINCT organization_id::text, sealed_for, ciphertext, key_id, secret_id::text"
                 " FROM get_wa_credentials()"
             )
-            if self._settings.access_token is not None and self._of_environment is None:
+            if self._of_environment is None:
                 [[self._of_environment]] = await link.fetch("SELECT get_wa_environment_organization()::text")
                 self._endpoints.clear()
         except psycopg.Error as error:
@@ -120,6 +120,10 @@ class Credentials:
         found = self._find(organization, number, provider)
         return None if found is None else found.value
 
+    def is_of_environment(self, organization: str) -> bool:
+        """Whether the secrets of the environment are an organization's."""
+        return organization == self._of_environment
+
     def _find(self, organization: str, number: str, provider: str) -> _Token | None:
         from_environment = self._settings.access_token
         token = self._tokens.get((organization, number)) or self._tokens.get((organization, None))
@@ -127,7 +131,8 @@ class Credentials:
         if (
             token is None
             and from_environment is not None
-            and (organization, provider) == (self._of_environment, self._settings.provider)
+            and self.is_of_environment(organization)
+            and provider == self._settings.provider
         ):
             token = _Token(from_environment.get_secret_value(), None)
         return token
