@@ -37,7 +37,7 @@ BEGIN
     END IF;
     -- Both go into the paths of requests.
     IF EXISTS (
-        SELECT FROM unnest(ARRAY[p_phone_number_id, p_waba_id]) i (id) WHERE i.id ~ '[/?#%\\[:space:]]|^[.]+$'
+        SELECT FROM unnest(ARRAY[p_phone_number_id, p_waba_id]) i (id) WHERE i.id ~ E'[/?#%\\\\[:space:]]|^[.]+$'
     ) THEN
         RAISE EXCEPTION USING ERRCODE = '22023',
             MESSAGE = 'phone_number_id and waba_id are no ids',
