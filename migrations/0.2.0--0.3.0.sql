@@ -1010,7 +1010,7 @@ COMMENT ON COLUMN wa_provider_calls.path IS
 'Where the body is posted to; NULL for what takes several requests, by what stands in arguments.';
 COMMENT ON COLUMN wa_provider_calls.arguments IS
 'What a kind takes: the method where it is not POST, the names of the sealed secrets that go into the body, '
-'whether the answer is kept, how often it is made at most.';
+'and their ids when it was asked for, whether the answer is kept, how often it is made at most.';
 COMMENT ON COLUMN wa_provider_calls.passing_body IS
 'Goes into the body until passing_until: a typing indicator is of no use later.';
 COMMENT ON COLUMN wa_provider_calls.next_attempt_at IS

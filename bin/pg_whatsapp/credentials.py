@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import httpx
 import psycopg
@@ -20,10 +21,15 @@ _logger = log.get("credentials")
 class Endpoint:
     """Where the requests of one number go and what identifies us there."""
 
-    __slots__ = ("base_url", "encode", "headers", "prefix", "urls")
+    __slots__ = ("base_url", "encode", "headers", "prefix", "secret_id", "urls")
 
     def __init__(
-        self, base_url: str, prefix: str, headers: httpx.Headers, encode: Callable[[str], bytes]
+        self,
+        base_url: str,
+        prefix: str,
+        headers: httpx.Headers,
+        encode: Callable[[str], bytes],
+        secret_id: str | None,
     ) -> None:
         #: The provider's API, without version.
         self.base_url = base_url
@@ -31,6 +37,8 @@ class Endpoint:
         self.headers = headers
         #: The bytes to post of a request's JSON.
         self.encode = encode
+        #: Which stored token it is; None for that of the environment.
+        self.secret_id = secret_id
         self.urls: dict[str, httpx.URL] = {}
 
     def url(self, path: str) -> httpx.URL:
@@ -41,13 +49,22 @@ class Endpoint:
         return url
 
 
+class _Token(NamedTuple):
+    value: str
+    secret_id: str | None
+
+
 class Credentials:
-    """Tokens by number: the number's own, else its organization's, else WHATSAPP_ACCESS_TOKEN."""
+    """Tokens by number: the number's own, else its organization's, else WHATSAPP_ACCESS_TOKEN.
+
+    That of the environment is the default organization's: whoever registers a number must not send on it.
+    """
 
     def __init__(self, settings: Settings, box: SecretBox | None) -> None:
         self._settings = settings
         self._box = box
-        self._tokens: dict[tuple[str, str | None], str] = {}
+        self._tokens: dict[tuple[str, str | None], _Token] = {}
+        self._of_environment: str | None = None
         self._endpoints: dict[tuple[str, str, str], Endpoint | None] = {}
         self._complained: set[str] = set()
 
@@ -58,16 +75,19 @@ class Credentials:
                 "SELECT DISTINCT organization_id::text, sealed_for, ciphertext, key_id, secret_id::text"
                 " FROM get_wa_credentials()"
             )
+            if self._of_environment is None:
+                [[self._of_environment]] = await link.fetch("SELECT get_wa_environment_organization()::text")
+                self._endpoints.clear()
         except psycopg.Error as error:
             _logger.warning("stored tokens not read", **log.describe(error))
             return
         if self._box is not None:
             await self._box.learn(row[3] for row in rows)
-        tokens: dict[tuple[str, str | None], str] = {}
+        tokens: dict[tuple[str, str | None], _Token] = {}
         for organization, number, ciphertext, key_id, secret_id in rows:
             token = self._open(organization, number, bytes(ciphertext), key_id, secret_id)
             if token is not None:
-                tokens[organization, number] = token
+                tokens[organization, number] = _Token(token, secret_id)
         if tokens != self._tokens:
             self._tokens = tokens
             self._endpoints.clear()
@@ -97,15 +117,28 @@ class Credentials:
 
     def token(self, organization: str, number: str, provider: str) -> str | None:
         """The token of a number; None where there is none."""
+        found = self._find(organization, number, provider)
+        return None if found is None else found.value
+
+    def is_of_environment(self, organization: str) -> bool:
+        """Whether the secrets of the environment are an organization's."""
+        return organization == self._of_environment
+
+    def _find(self, organization: str, number: str, provider: str) -> _Token | None:
         from_environment = self._settings.access_token
         token = self._tokens.get((organization, number)) or self._tokens.get((organization, None))
         # The token of the environment was meant for the provider of the environment.
-        if token is None and from_environment is not None and provider == self._settings.provider:
-            token = from_environment.get_secret_value()
+        if (
+            token is None
+            and from_environment is not None
+            and self.is_of_environment(organization)
+            and provider == self._settings.provider
+        ):
+            token = _Token(from_environment.get_secret_value(), None)
         return token
 
     def _make(self, organization: str, number: str, provider: str) -> Endpoint | None:
-        token = self.token(organization, number, provider)
+        token = self._find(organization, number, provider)
         kind = PROVIDERS.get(provider)
         if kind is None:
             self._complain(provider, "this release cannot send through the provider", provider=provider)
@@ -118,14 +151,15 @@ class Credentials:
                 hint="bin/wa secrets set access_token --number ID",
             )
             return None
-        if not (token.isascii() and token.isprintable()):
+        if not (token.value.isascii() and token.value.isprintable()):
             self._complain(
                 number, "the access token has characters that no header can hold", phone_number_id=number
             )
             return None
         base_url = self._settings.base_url(provider)
         prefix = kind.prefix(base_url, self._settings.api_version)
-        return Endpoint(base_url, prefix, httpx.Headers(kind.headers(token)), kind.encode)
+        headers = httpx.Headers(kind.headers(token.value))
+        return Endpoint(base_url, prefix, headers, kind.encode, token.secret_id)
 
     def _complain(self, about: str, message: str, **facts: object) -> None:
         if about not in self._complained:

@@ -130,7 +130,9 @@ class ProviderCaller(LeasedWorker[ProviderCall]):
         rows = await self._link.fetch(_SECRETS, call.organization, call.call_id, call.attempt)
         for name, place, form, ciphertext, key_id, sealed_for in rows:
             if ciphertext is None:
-                secret = self._settings.secret(name)
+                # The default organization's: another one would have it told to a URL of its own.
+                is_ours = self._credentials.is_of_environment(call.organization)
+                secret = self._settings.secret(name) if is_ours else None
                 if secret is None:
                     raise errors.ConfigError(f"no {name} is stored for the business number")
             elif self._box is None:

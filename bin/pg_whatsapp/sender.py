@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from heapq import heappop, heappush
 from time import monotonic
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import httpx
 
 from pg_whatsapp.credentials import Credentials
 from pg_whatsapp.transport import NOT_STARTED, Outcome, Reply, post
+
+_NOTHING: Mapping[str, str | None] = MappingProxyType({})
 
 
 class Claim(NamedTuple):
@@ -210,14 +213,17 @@ class Sender:
         )
         self.in_flight -= 1
         self._flying.discard(claim.queue_id)
-        self._finish(claim, reply)
-        return reply.outcome is Outcome.ANSWERED and 200 <= (reply.status or 0) < 300
+        is_accepted = reply.outcome is Outcome.ANSWERED and 200 <= (reply.status or 0) < 300
+        # A refusal may be of a token that was replaced a moment ago.
+        used = {} if is_accepted else {"number": claim.number, "secret_id": endpoint.secret_id}
+        self._finish(claim, reply, used)
+        return is_accepted
 
     def _hand_back(self, claim: Claim) -> bool:
         self._finish(claim, NOT_STARTED)
         return False
 
-    def _finish(self, claim: Claim, reply: Reply) -> None:
+    def _finish(self, claim: Claim, reply: Reply, used: Mapping[str, str | None] = _NOTHING) -> None:
         self.finished += 1
         self.outcomes[_kind_of(reply)] += 1
         self._record(
@@ -231,6 +237,7 @@ class Sender:
                 "retry_after": reply.retry_after,
                 "error": reply.error,
                 "provider": claim.provider,
+                **used,
             }
         )
         if not self._room.is_set() and self.free(0) >= self._room_needed:

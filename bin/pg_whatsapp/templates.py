@@ -64,11 +64,19 @@ async def sync(
     """
 
     async def work(connection: db.Connection) -> dict[str, int]:
-        counts = {}
+        counts: dict[str, int] = {}
+        failures: list[ProviderError] = []
         for account in await _accounts(connection, settings, box, only):
             await _act_for(connection, account)
             books = SessionBooks(connection, account.waba_id)
-            counts[account.waba_id] = await sync_account(books, settings, http, account)
+            try:
+                counts[account.waba_id] = await sync_account(books, settings, http, account)
+            except ProviderError as error:
+                # The accounts behind it are others'.
+                failures.append(error)
+                _logger.error(str(error), waba_id=account.waba_id, hint=error.hint)
+        if failures:
+            raise failures[0]
         return counts
 
     return await db.once(settings.conninfo, "templates", work, organization=organization)
@@ -225,7 +233,9 @@ async def _accounts(
         accounts[organization, waba_id] = Account(organization, waba_id, token, provider)
     if settings.access_token is not None and settings.provider in able:
         numbers = await connection.execute(
-            "SELECT DISTINCT organization_id::text, waba_id FROM wa_phone_numbers WHERE provider = %s",
+            # It is the default organization's, as Credentials has it.
+            "SELECT DISTINCT n.organization_id::text, n.waba_id FROM wa_phone_numbers n"
+            " JOIN wa_organizations o ON o.id = n.organization_id AND o.is_default WHERE n.provider = %s",
             (settings.provider,),
         )
         for organization, waba_id in await numbers.fetchall():
@@ -310,7 +320,7 @@ async def _fetch(
     path, query = templates.listing(account.waba_id, after, name)
     status, answer, problem = await _call(http, account, _url(settings, account, path, **query))
     if status == 200:
-        return templates.page(answer, after)
+        return _of_account(templates.page(answer, after), account)
     if after is not None and answer.get("error", {}).get("code") == BAD_CURSOR:
         raise _BadCursorError
     raise ProviderError(
@@ -319,6 +329,18 @@ async def _fetch(
         status,
         answer,
     )
+
+
+def _of_account(page: TemplatePage, account: Account) -> TemplatePage:
+    """The page; raises ProviderError where the token read another account's."""
+    strange = {one["account"] for one in page.templates if one.get("account")} - {account.waba_id}
+    if strange:
+        raise ProviderError(
+            f"the token of account {account.waba_id} reads the templates of {', '.join(sorted(strange))}",
+            "Store a token of the account itself: bin/wa secrets set access_token --number ID",
+            403,
+        )
+    return page
 
 
 async def _call(

@@ -276,21 +276,26 @@ DECLARE
             ) ELSE ARRAY[w.scope] END,
             CASE WHEN m.message_type IN ('button', 'interactive') THEN 'button' ELSE 'keyword' END,
             jsonb_strip_nulls(jsonb_build_object(
-                'text', w.said, 'language', w.language, 'wa_message_id', m.wa_message_id
+                'text', coalesce(CASE WHEN p.word IS NOT NULL THEN m.content_text END, w.said),
+                'language', w.language, 'wa_message_id', m.wa_message_id
             )),
             gen_random_uuid(), m.phone_e164
         )::_wa_said_words
         FROM _wa_messages_of(p_org, p_message_ids) m
+        -- What the provider itself heeds (STOP, START), by words that only it was told of.
+        CROSS JOIN LATERAL (SELECT m.metadata ->> 'opt_out_type' AS word) p
         CROSS JOIN LATERAL _wa_said_word(
             p_org, CASE
+                WHEN p.word IS NOT NULL THEN 'text'
                 WHEN m.message_type IN ('text', 'button', 'interactive') THEN m.message_type
                 -- What was changed into a word says it, too.
                 WHEN m.content #>> '{message,type}' = 'text' THEN 'text'
                 ELSE 'caption'
-            END, m.content_text, m.content, m.contact_id, m.reply_to
+            END, coalesce(p.word, m.content_text), m.content, m.contact_id, m.reply_to
         ) w
-        WHERE m.message_type IN ('text', 'button', 'interactive', 'edit', 'image', 'video', 'document')
-            AND m.group_id IS NULL
+        WHERE m.group_id IS NULL AND (p.word IS NOT NULL OR m.message_type IN (
+            'text', 'button', 'interactive', 'edit', 'image', 'video', 'audio', 'document', 'sticker'
+        ))
     );
 BEGIN
     IF cardinality(v_words) = 0 THEN

@@ -35,6 +35,16 @@ BEGIN
             DETAIL = format('Given: phone_number_id %L, waba_id %L.', p_phone_number_id, p_waba_id),
             HINT = 'Both are shown in the WhatsApp manager under API setup.';
     END IF;
+    -- Both go into the paths of requests.
+    IF EXISTS (
+        SELECT FROM unnest(ARRAY[p_phone_number_id, p_waba_id]) i (id) WHERE i.id ~ E'[/?#%\\\\[:space:]]|^[.]+$'
+    ) THEN
+        RAISE EXCEPTION USING ERRCODE = '22023',
+            MESSAGE = 'phone_number_id and waba_id are no ids',
+            DETAIL = format('Given: phone_number_id %L, waba_id %L.', left(p_phone_number_id, 100),
+                left(p_waba_id, 100)),
+            HINT = 'They have no blanks and nothing that means something in a URL, as / ? # and % do.';
+    END IF;
     IF NOT EXISTS (SELECT FROM wa_providers p WHERE p.name = p_provider) THEN
         RAISE EXCEPTION USING ERRCODE = '0A000',
             MESSAGE = format('provider "%s" is not supported by this release', p_provider),

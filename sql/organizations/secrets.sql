@@ -95,6 +95,30 @@ COMMENT ON FUNCTION get_wa_credentials() IS
 'of each organization, with the numbers that it serves. A number''s own goes before its organization''s. '
 'sealed_for is the number that is bound into the ciphertext, NULL for all.';
 
+CREATE OR REPLACE FUNCTION get_wa_environment_organization() RETURNS uuid
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+    SELECT o.id FROM wa_organizations o WHERE o.is_default
+$$;
+
+COMMENT ON FUNCTION get_wa_environment_organization() IS
+'For the dispatcher: whose numbers the access token of its environment is for, the default organization.';
+
+-- Processes read tokens again every few seconds, so what was stored just now may not have been used yet.
+CREATE OR REPLACE FUNCTION _wa_has_newer_token(p_org uuid, p_phone_number_id text, p_used_id uuid)
+RETURNS boolean
+LANGUAGE sql STABLE
+RETURN EXISTS (
+    SELECT FROM wa_secrets s
+    WHERE s.organization_id = p_org AND s.name = 'access_token' AND s.is_active
+        AND (s.phone_number_id = p_phone_number_id OR s.phone_number_id IS NULL)
+        AND s.id IS DISTINCT FROM p_used_id AND s.created_at > clock_timestamp() - interval '1 minute'
+);
+
+COMMENT ON FUNCTION _wa_has_newer_token(uuid, text, uuid) IS
+'Internal: whether within the last minute another token was stored for a business number than the one that '
+'was used (NULL: that of the environment).';
+
 CREATE OR REPLACE FUNCTION get_wa_webhook_secrets() RETURNS TABLE (
     organization_id uuid, name text, ciphertext bytea, key_id text, phone_number_id text, secret_id uuid
 )

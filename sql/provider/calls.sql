@@ -13,6 +13,15 @@ DECLARE
     v_now timestamptz := clock_timestamp();
     v_id uuid;
 BEGIN
+    -- The secrets of a call are not in its row: which they are tells whether it is another call.
+    IF p_arguments ? 'secrets' THEN
+        p_arguments := p_arguments || jsonb_build_object('secret_ids', (
+            SELECT jsonb_agg(s.id ORDER BY s.id) FROM wa_secrets s
+            WHERE s.organization_id = p_org AND s.is_active
+                AND (s.phone_number_id = p_phone_number_id OR s.phone_number_id IS NULL)
+                AND p_arguments -> 'secrets' @> jsonb_build_array(jsonb_build_object('name', s.name))
+        ));
+    END IF;
     -- Who comes second waits for the first one's commit at the unique index, and finds its row. What it
     -- changes of a call that is under way has to be called anew: the lease is taken away, so that the answer to
     -- the call before ends nothing. A row that waits after failures goes on waiting, however often it is asked
@@ -148,7 +157,7 @@ COMMENT ON FUNCTION renew_wa_provider_calls(uuid[], uuid[], integer[], interval)
 
 CREATE OR REPLACE FUNCTION _wa_call_wait(
     p_outcome text, p_status integer, p_answer jsonb, p_attempt integer, p_retry_after double precision,
-    p_random double precision
+    p_random double precision, p_provider text
 ) RETURNS interval
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
@@ -164,7 +173,7 @@ BEGIN
     ELSIF p_outcome = 'answered' THEN
         SELECT r.action, r.wait INTO v_action, v_wait
         FROM _wa_answer_error(p_answer) e
-        CROSS JOIN LATERAL _wa_error_rule('meta', e.code, e.subcode) r;
+        CROSS JOIN LATERAL _wa_error_rule(p_provider, e.code, e.subcode) r;
         IF NOT coalesce(
             v_action IN ('retry', 'wait_number', 'wait_account', 'wait_recipient'),
             p_status = 429 OR p_status >= 500 OR p_answer #>> '{error,is_transient}' IS NOT DISTINCT FROM 'true'
@@ -181,7 +190,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION _wa_call_wait(text, integer, jsonb, integer, double precision, double precision) IS
+COMMENT ON FUNCTION _wa_call_wait(text, integer, jsonb, integer, double precision, double precision, text) IS
 'Internal: how long a call that was not done waits for its next try; NULL: trying again does not help.';
 
 CREATE OR REPLACE FUNCTION _wa_record_call(p_result jsonb, p_now timestamptz) RETURNS text
@@ -212,7 +221,10 @@ BEGIN
     SELECT e.code, e.error INTO v_error FROM _wa_answer_error(p_result -> 'answer') e;
     v_wait := _wa_call_wait(
         p_result ->> 'outcome', v_status, p_result -> 'answer', v_call.attempts,
-        (p_result ->> 'retry_after')::double precision, random()
+        (p_result ->> 'retry_after')::double precision, random(), (
+            SELECT n.provider FROM wa_phone_numbers n
+            WHERE n.organization_id = v_call.organization_id AND n.phone_number_id = v_call.phone_number_id
+        )
     );
     IF p_now + v_wait >= v_call.give_up_at THEN
         v_wait := NULL;

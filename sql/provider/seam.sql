@@ -201,7 +201,8 @@ AS $$
                 WHEN p_http_status IN (401, 403) THEN 'pause_token'
                 WHEN p_http_status = 429 THEN 'wait_number'
                 WHEN p_http_status = 408 THEN 'unknown'
-                WHEN p_http_status >= 500 AND p_code IS NULL THEN 'unknown'
+                -- Of a code that is not known it is known of the Cloud API alone that nothing was accepted.
+                WHEN p_http_status >= 500 AND (p_code IS NULL OR _wa_is_translated(p_provider)) THEN 'unknown'
                 WHEN p_http_status >= 500 THEN 'retry'
                 ELSE 'fail'
             END,
@@ -216,4 +217,5 @@ $$;
 COMMENT ON FUNCTION classify_wa_error(integer, integer, integer, text) IS
 'The rule for an error code and subcode of a provider: that of wa_error_rules, its own or else that of the '
 'provider whose errors it has (wa_providers.errors_of), else one by HTTP status. '
-'A 5xx answer without an error code leaves the outcome unknown.';
+'A 5xx answer without an error code leaves the outcome unknown; that of a provider whose requests are not '
+'the Cloud API''s also with one.';

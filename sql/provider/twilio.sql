@@ -260,6 +260,7 @@ RETURN (
                 'id', concat_ws(':', m.parts[1], m.parts[2]), 'mime_type', p_form ->> 'MediaContentType0',
                 'caption', nullif(p_form ->> 'Body', ''))
         END,
+        'opt_out_type', nullif(p_form ->> 'OptOutType', ''),
         'context', CASE WHEN p_form ->> 'OriginalRepliedMessageSid' IS NOT NULL
             THEN jsonb_build_object('id', p_form ->> 'OriginalRepliedMessageSid') END,
         'referral', CASE WHEN p_form ->> 'ReferralSourceId' IS NOT NULL THEN jsonb_build_object(
@@ -289,6 +290,24 @@ RETURN (
 
 COMMENT ON FUNCTION _wa_twilio_message(jsonb) IS
 'Internal: a customer''s message as the Cloud API tells it, of the fields of Twilio''s webhook.';
+
+-- One of several files is a message, as at Meta: the first is the one that Twilio knows, and has the words.
+CREATE OR REPLACE FUNCTION _wa_twilio_messages(p_form jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN jsonb_build_array(_wa_twilio_message(p_form)) || coalesce((
+    SELECT jsonb_agg(
+        _wa_twilio_message(jsonb_build_object(
+            'MessageSid', concat_ws(':', coalesce(p_form ->> 'MessageSid', p_form ->> 'SmsMessageSid'), n),
+            'WaId', p_form -> 'WaId', 'From', p_form -> 'From', 'MediaUrl0', p_form -> ('MediaUrl' || n),
+            'MediaContentType0', p_form -> ('MediaContentType' || n)
+        )) ORDER BY n
+    )
+    FROM generate_series(1, 9) n
+    WHERE p_form ->> ('MediaUrl' || n) <> ''
+), '[]');
+
+COMMENT ON FUNCTION _wa_twilio_messages(jsonb) IS
+'Internal: what a customer sent as the Cloud API tells it, a message for each file, of Twilio''s webhook.';
 
 -- A status names our side as From, a message as To; where it went through a messaging service that is
 -- registered as the number, as that.
@@ -326,7 +345,7 @@ BEGIN
                 ) || CASE WHEN v_is_status
                     THEN jsonb_build_object('statuses', jsonb_build_array(_wa_twilio_status(v_form)))
                     ELSE jsonb_build_object(
-                        'messages', jsonb_build_array(_wa_twilio_message(v_form)),
+                        'messages', _wa_twilio_messages(v_form),
                         'contacts', jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
                             'wa_id', nullif(v_form ->> 'WaId', ''),
                             'profile', jsonb_strip_nulls(jsonb_build_object('name', v_form ->> 'ProfileName'))

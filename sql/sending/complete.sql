@@ -206,6 +206,11 @@ BEGIN
             verdict := v_rule.action;
             max_retries := v_rule.max_retries;
             wait := v_rule.wait;
+            IF verdict = 'pause_token' AND p_result ? 'number' AND _wa_has_newer_token(
+                (p_result ->> 'org')::uuid, p_result ->> 'number', (p_result ->> 'secret_id')::uuid
+            ) THEN
+                verdict := 'retry';
+            END IF;
             error := coalesce(error, 'HTTP status ' || v_status);
     END CASE;
     IF (p_result ->> 'retry_after')::double precision > 0 THEN

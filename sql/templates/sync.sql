@@ -5,7 +5,9 @@ LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_organizations uuid[] := ARRAY(
-        SELECT DISTINCT n.organization_id FROM wa_phone_numbers n WHERE n.waba_id = p_waba_id ORDER BY 1
+        SELECT DISTINCT n.organization_id FROM wa_phone_numbers n
+        WHERE n.waba_id = p_waba_id AND n.organization_id = ANY (_wa_chosen_organizations())
+        ORDER BY 1
     );
 BEGIN
     IF v_organizations = '{}' THEN
@@ -16,8 +18,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_sync_organizations(text) IS
-'Internal: the visible organizations with a number of the account; the current one while no number is '
-'registered.';
+'Internal: the organization that was chosen, or all visible ones with a number of the account; the current '
+'one while no number is registered. What one token reads is not to be written to another organization.';
 
 CREATE OR REPLACE FUNCTION _wa_template_category(p_category text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -126,11 +128,34 @@ CREATE OR REPLACE FUNCTION _wa_lock_template_sync(p_waba_id text) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
     SELECT _wa_lock(format('templates %s %s', v.id, p_waba_id))
-    FROM (SELECT u.id FROM unnest(_wa_visible_organizations()) u (id) ORDER BY u.id) v
+    FROM (SELECT u.id FROM unnest(_wa_chosen_organizations()) u (id) ORDER BY u.id) v
 $$;
 
 COMMENT ON FUNCTION _wa_lock_template_sync(text) IS
 'Internal: one at a time of what stores fetched templates of an account, until the end of the transaction.';
+
+-- Some providers have several contents of one name and language. An approved one keeps the row, of several
+-- the first that a fetch brings. One that is gone is MISSING at the end of the fetch, and another takes its
+-- place in the next.
+CREATE OR REPLACE FUNCTION _wa_has_better_template(
+    p_org uuid, p_waba_id text, p_id uuid, p_provider_id text, p_status text
+) RETURNS boolean
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+AS $$
+    SELECT EXISTS (
+        SELECT FROM wa_templates t
+        WHERE t.organization_id = p_org AND t.id = p_id AND t.status = 'APPROVED'
+            AND t.provider_template_id <> p_provider_id
+            AND (p_status <> 'APPROVED' OR t.synced_at >= (
+                SELECT s.started_at FROM wa_template_syncs s
+                WHERE s.organization_id = p_org AND s.waba_id = p_waba_id AND s.finished_at IS NULL
+            ))
+    )
+$$;
+
+COMMENT ON FUNCTION _wa_has_better_template(uuid, text, uuid, text, text) IS
+'Internal: whether our row is that of another content of the provider with the same name and language, '
+'which is to keep it.';
 
 -- Two fetches at once would both find a template missing and both insert it: the caller has the lock.
 CREATE OR REPLACE FUNCTION _wa_store_templates(p_orgs uuid[], p_waba_id text, p_templates jsonb)
@@ -155,13 +180,16 @@ BEGIN
                 e.value ->> 'previous_category' AS previous_category,
                 e.value ->> 'correct_category' AS correct_category
             FROM jsonb_array_elements(p_templates) e
-            WHERE e.value ?& ARRAY['name', 'language', 'status', 'category']
+            -- What has no name yet, as a draft at the provider, cannot be sent.
+            WHERE e.value ->> 'name' <> '' AND e.value ->> 'language' <> ''
+                AND e.value ->> 'status' IS NOT NULL AND e.value ->> 'category' IS NOT NULL
         LOOP
             v_stored := v_stored + 1;
             -- Looked up first: in the UPDATE it could be asked for every row of the table.
             v_id := _wa_find_provider_template(
                 v_org, p_waba_id, v_row.provider_id, v_row.name, v_row.language
             );
+            CONTINUE WHEN _wa_has_better_template(v_org, p_waba_id, v_id, v_row.provider_id, v_row.status);
             UPDATE wa_templates t SET
                 waba_id = p_waba_id, provider_template_id = v_row.provider_id, language = v_row.language,
                 status = v_row.status, category = v_row.category,

@@ -185,7 +185,7 @@ class Sink:
         return float(self.call("GET", "arrivals")["arrivals"][0]["time"])
 
 
-def dispatcher(database: Database, sink: Sink, *options: str) -> WaProcess:
+def dispatcher(database: Database, sink: Sink, *options: str, **env: str) -> WaProcess:
     """A dispatcher as in production: its own role, defaults everywhere."""
     return WaProcess(
         "dispatch",
@@ -194,6 +194,7 @@ def dispatcher(database: Database, sink: Sink, *options: str) -> WaProcess:
         user="bench_dispatcher",
         WHATSAPP_API_BASE_URL=sink.url,
         WHATSAPP_ACCESS_TOKEN="bench-token",
+        **env,
     )
 
 

@@ -173,14 +173,15 @@ def hostile(bench: Bench) -> Iterator[Line]:
     with bench.ground.database() as database, ExitStack() as stack:
         database.query(SECOND_TENANT)
         keyed = {"WA_SECRET_KEY": KEY}
-        done = wa(
-            "secrets", "set", "app_secret", "--organization", "hostile",
-            database=database, stdin=neighbour.SECRET, **keyed,
-        )  # fmt: skip
-        if done.returncode:
-            raise RuntimeError(done.stderr)
+        for name in ("app_secret", "access_token"):
+            done = wa(
+                "secrets", "set", name, "--organization", "hostile",
+                database=database, stdin=neighbour.SECRET, **keyed,
+            )  # fmt: skip
+            if done.returncode:
+                raise RuntimeError(done.stderr)
         settle(database)
-        stack.enter_context(dispatcher(database, sink)).logged("dispatching")
+        stack.enter_context(dispatcher(database, sink, **keyed)).logged("dispatching")
         receiver = stack.enter_context(
             WaProcess(
                 "serve", "--port", "0", database=database, user="bench_receiver",

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from faults import journal
 from harness import Database
+from pg_whatsapp.secrets import SecretBox
 from simulated import SimulatorProcess, wait_until
-from wa_process import WaProcess
+from wa_process import KEY, WaProcess
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +60,9 @@ def queue(database: Database, number: str, count: int, recipients: int, first: i
 @contextmanager
 def dispatchers(database: Database, simulator: SimulatorProcess, count: int) -> Iterator[None]:
     """So many dispatchers, at work."""
-    settings = {"WHATSAPP_API_BASE_URL": simulator.url, "WHATSAPP_ACCESS_TOKEN": TOKEN}
+    settings = {
+        "WHATSAPP_API_BASE_URL": simulator.url, "WHATSAPP_ACCESS_TOKEN": TOKEN, "WA_SECRET_KEY": KEY
+    }  # fmt: skip
     with ExitStack() as stack:
         made = [
             stack.enter_context(WaProcess("dispatch", database=database, **settings)) for _ in range(count)
@@ -155,10 +158,17 @@ def test_a_large_backlog_of_one_organization_delays_no_other(
     register(db, simulator, {"111": "7001"})
     db.query("UPDATE wa_phone_numbers SET throughput = 1000")
     others = [str(number) for number in range(201, 211)]
+    box = SecretBox([bytes.fromhex(KEY)])
     with db.connect() as connection:
         for number in others:
-            connection.execute(
+            [(organization,)] = connection.execute(
                 "SELECT set_config('wa.organization_id', create_wa_organization(%s)::text, false)", (number,)
+            ).fetchall()
+            # The token of the environment is the default organization's.
+            sealed = box.seal(organization, "access_token", None, TOKEN)
+            connection.execute(
+                "SELECT set_wa_secret('access_token', NULL, %s, %s, %s)",
+                (sealed.ciphertext, sealed.key_id, sealed.fingerprint),
             )
             connection.execute(
                 "SELECT register_wa_phone_number(%s, %s, %s)", (number, f"+1555078{number}", f"8{number}")

@@ -91,6 +91,22 @@ def test_webhooks_come_where_they_are_told_to(world: MediaWorld) -> None:
     assert "cannot be sent to that URL" in numbers(world, "subscribe", NUMBER, "--url", "ftp://x").stderr
 
 
+def test_the_environments_verify_token_is_told_for_its_own_organization_only(world: MediaWorld) -> None:
+    other = world.db.query("SELECT create_wa_organization('other')::text AS id")[0]["id"]
+    stored = wa(
+        "secrets", "set", "access_token", "--organization", "other",
+        database=world.db, stdin="a-token-of-its-own", WA_SECRET_KEY=KEY,
+    )  # fmt: skip
+    assert stored.returncode == 0, stored.stderr
+    with world.db.connect() as connection:
+        connection.execute("SELECT set_config('wa.organization_id', %s, false)", (other,))
+        connection.execute("SELECT register_wa_phone_number('777', '+15550783777', '778')")
+        connection.execute("SELECT request_wa_webhook_subscription('777', 'https://else.example')")
+    failed = "SELECT error FROM wa_provider_calls WHERE error IS NOT NULL"
+    wanted = [{"error": "no verify_token is stored for the business number"}]
+    assert wait_until(lambda: world.db.query(failed)) == wanted
+
+
 def test_the_profile_is_read_and_changed(world: MediaWorld) -> None:
     assert said(numbers(world, "profile", NUMBER)) == ""
     shown = said(

@@ -14,7 +14,18 @@ from typing import Any
 import pytest
 from harness import Database
 from simulated import wait_until
-from twilio_world import ACCOUNT, CUSTOMER, HELLO, NUMBER, PATH, PUBLIC, TOKEN, TwilioWorld, signed
+from twilio_world import (
+    ACCOUNT,
+    CUSTOMER,
+    HELLO,
+    NUMBER,
+    PATH,
+    PUBLIC,
+    SMS_NUMBER,
+    TOKEN,
+    TwilioWorld,
+    signed,
+)
 from wa_process import wa
 
 JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
@@ -85,6 +96,29 @@ def test_templates_are_read_and_filled_by_their_own_names(world: TwilioWorld) ->
     world.db.query("SELECT request_wa_template_sync()")
     missing = "SELECT 1 FROM wa_templates WHERE name = 'card' AND status = 'MISSING'"
     wait_until(lambda: world.db.query(missing))
+
+
+def test_contents_that_are_drafts_or_others_change_nothing(world: TwilioWorld) -> None:
+    order = {"body": "Order {{1}}"}
+    unnamed = content(3, "", "unsubmitted", twilio_text=order) | {"friendly_name": None}
+    templates = [
+        content(1, "order", twilio_text=order),
+        content(2, "order", "unsubmitted", twilio_text=order),
+        unnamed | {"approval_requests": {}},
+    ]
+    stored = "SELECT name, status, provider_template_id AS sid FROM wa_templates WHERE waba_id = %s"
+    wanted = [{"name": "order", "status": "APPROVED", "sid": f"HX{1:032x}"}]
+    for listed in (templates, templates[::-1]):
+        world.simulator.post("twilio", sid=ACCOUNT, templates=listed)
+        synced = wa("templates", "sync", database=world.db, **world.env)
+        assert synced.returncode == 0, synced.stderr
+        assert world.db.query(stored, ACCOUNT) == wanted
+    # The token of another account, which reads that account's.
+    foreign = content(9, "order", twilio_text=order) | {"account_sid": "AC" + "9" * 32}
+    world.simulator.post("twilio", sid=ACCOUNT, templates=[foreign])
+    synced = wa("templates", "sync", database=world.db, **world.env)
+    assert (synced.returncode, world.db.query(stored, ACCOUNT)) == (1, wanted)
+    assert "AC" + "9" * 32 in synced.stderr
 
 
 def test_each_type_of_message_goes_and_is_read(world: TwilioWorld) -> None:
@@ -210,6 +244,49 @@ def test_what_customers_send(world: TwilioWorld) -> None:
     wait_until(lambda: world.db.query("SELECT is_wa_opted_out(%s) AS out", CUSTOMER)[0]["out"])
 
 
+def test_words_that_only_twilio_knows_opt_out(world: TwilioWorld) -> None:
+    world.db.query("SELECT register_wa_phone_number(%s, %s, %s, 'twilio')", SMS_NUMBER, SMS_NUMBER, ACCOUNT)
+    is_out = "SELECT is_wa_opted_out(%s) AS out"
+    image = base64.b64encode(JPEG).decode()
+    ways: list[dict[str, Any]] = [
+        {"text": "No mas", "fields": {"OptOutType": "STOP"}},
+        {"text": "STOP", "media_type": "audio/amr", "media_base64": image},
+        {"text": "STOP", "media_type": "image/webp", "media_base64": image},
+    ]
+    for place, said in enumerate(ways):
+        phone = f"+1650555030{place}"
+        assert world.say(sender=phone, **said)["status"] == 200
+        wait_until(lambda phone=phone: world.db.query(is_out, phone) == [{"out": True}])
+    proof = (
+        "SELECT m.content_text, o.proof ->> 'text' AS shown FROM wa_messages m"
+        " JOIN wa_opt_outs o USING (organization_id, contact_id)"
+        " WHERE m.phone_e164 = '+16505550300' AND m.direction = 'inbound' LIMIT 1"
+    )
+    assert world.db.query(proof) == [{"content_text": "No mas", "shown": "No mas"}]
+    world.say(sender="+16505550300", text="De vuelta", fields={"OptOutType": "START"})
+    wait_until(lambda: world.db.query(is_out, "+16505550300") == [{"out": False}])
+
+
+def test_of_several_files_none_is_lost(world: TwilioWorld) -> None:
+    url = f"https://api.twilio.com/2010-04-01/Accounts/{ACCOUNT}/Messages/MM{1:032x}/Media/ME{1:032x}"
+    more = {"NumMedia": "2", "MediaUrl1": url, "MediaContentType1": "application/pdf"}
+    told = world.say(
+        "Both", media_type="image/jpeg", media_base64=base64.b64encode(JPEG).decode(), fields=more
+    )
+    query = (
+        "SELECT message_type, content_text, content ->> 'id' AS media FROM wa_messages"
+        " WHERE wa_message_id LIKE %s ORDER BY id"
+    )
+    rows = wait_until(
+        lambda: (found := world.db.query(query, told["sid"] + "%")) and len(found) == 2 and found
+    )
+    assert [(row["message_type"], row["content_text"]) for row in rows] == [
+        ("image", "Both"),
+        ("document", None),
+    ]
+    assert rows[1]["media"] == f"MM{1:032x}:ME{1:032x}"
+
+
 def test_a_signature_is_of_this_very_address_and_body(world: TwilioWorld) -> None:
     fields = {"AccountSid": ACCOUNT, "MessageSid": "SM" + "2" * 32, "From": f"whatsapp:{CUSTOMER}"}
     fields |= {"To": NUMBER, "Body": "", "WaId": CUSTOMER[1:], "Später": "ü+&="}
@@ -237,6 +314,11 @@ def test_a_signature_is_of_this_very_address_and_body(world: TwilioWorld) -> Non
     assert world.post(fields, signature=signed(PUBLIC + ":443" + PATH, fields)) == 200
     assert world.post(fields, signature=signed(f"{PUBLIC}{PATH}?a=%20b", fields), query="?a=%20b") == 200
     assert world.post(fields, signature=signed(world.url, fields)) == 200
+    # Of what is one address: a question mark that is not passed on, a host in capitals.
+    assert world.post(fields, signature=signed(f"{PUBLIC}{PATH}?", fields)) == 200
+    world.db.query("UPDATE wa_installations SET public_url = 'https://CHAT.elsewhere.example'")
+    elsewhere = signed("https://chat.elsewhere.example" + PATH, fields)
+    wait_until(lambda: world.post(fields, signature=elsewhere) == 200)
     assert TOKEN not in "".join("".join(process.raw) for process in world.processes)
 
 
@@ -254,6 +336,42 @@ def test_a_token_speaks_for_its_own_numbers(world: TwilioWorld) -> None:
     errors = "SELECT sqlstate FROM wa_webhook_errors"
     assert wait_until(lambda: world.db.query(errors)) == [{"sqlstate": "WA503"}]
     assert world.db.query("SELECT 1 FROM wa_messages WHERE content_text = 'forged'") == []
+
+
+def test_an_account_that_another_organization_names_is_not_its_own(world: TwilioWorld) -> None:
+    """It may register numbers of the account, and neither sends with our token nor changes our templates."""
+    home = world.db.query("SELECT current_wa_organization()::text AS id")[0]["id"]
+    other = world.db.query("SELECT create_wa_organization('other')::text AS id")[0]["id"]
+    templates = [content(1, "order", twilio_text={"body": "Order"})]
+    world.simulator.post("twilio", sid=ACCOUNT, templates=templates)
+    chosen = {"WA_ORGANIZATION": home}
+    assert wa("templates", "sync", database=world.db, **world.env, **chosen).returncode == 0
+    with world.db.connect() as connection:
+        connection.execute("SELECT set_config('wa.organization_id', %s, false)", (other,))
+        connection.execute(
+            "SELECT register_wa_phone_number('whatsapp:+14155230000', '+14155230000', %s, 'twilio')",
+            (ACCOUNT,),
+        )
+        # A token of its own account, which has none of these templates.
+        connection.execute("SELECT begin_wa_template_sync(%s)", (ACCOUNT,))
+        connection.execute("SELECT finish_wa_template_sync(%s)", (ACCOUNT,))
+        found = connection.execute(
+            "SELECT organization_id::text, status FROM wa_templates WHERE name = 'order'"
+        ).fetchall()
+        assert found == [(home, "APPROVED")]
+        connection.execute(
+            "INSERT INTO wa_templates (name, category, status, body_text, waba_id, provider_template_id)"
+            " VALUES ('bill', 'UTILITY', 'APPROVED', 'On your bill', %s, %s)",
+            (ACCOUNT, HELLO),
+        )
+        connection.execute(
+            "INSERT INTO wa_outbound_queue (phone, template_name) VALUES ('+16505550777', 'bill')"
+        )
+    env = {**world.env, "WHATSAPP_ACCESS_TOKEN": f"{ACCOUNT}:{TOKEN}"}
+    refused = wa("templates", "sync", database=world.db, WA_ORGANIZATION=other, **env)
+    assert "no access token" in refused.stderr
+    world.processes[-1].logged("no access token, messages wait")
+    assert world.sent() == {}
 
 
 def test_a_lost_answer_is_settled_by_the_callback(world: TwilioWorld) -> None:

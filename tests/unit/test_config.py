@@ -93,3 +93,9 @@ def test_twilio_has_variables_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
     assert settings.app_secret.get_secret_value() == "hunter2"
     assert (settings.waba_id, settings.phone_number_id) == ("AC1", "whatsapp:+14155238886")
     assert "hunter2" not in repr(settings)
+    for written in ("whatsapp:+14155238886", "14155238886", "+1 (415) 523-8886"):
+        monkeypatch.setenv("WHATSAPP_PHONE_NUMBER", written)
+        assert config.load().phone_number_id == "whatsapp:+14155238886"
+    monkeypatch.setenv("WHATSAPP_PHONE_NUMBER", "04155238886")
+    with pytest.raises(ConfigError, match="no phone number"):
+        config.load()

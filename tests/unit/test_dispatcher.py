@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import orjson
@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from pg_whatsapp import config
 from pg_whatsapp.credentials import Credentials
+from pg_whatsapp.db import Link
 from pg_whatsapp.recorder import FULL_BATCH, Recorder
 from pg_whatsapp.sender import Claim, Sender
 
@@ -66,10 +67,23 @@ async def accept(_name: str) -> httpx.Response:
     return httpx.Response(200, json={"messages": [{"id": "wamid.1"}]})
 
 
+class Nothing:
+    """A database with no token in it."""
+
+    async def fetch(self, statement: str) -> list[tuple[str]]:
+        return [(ORGANIZATION,)] if "environment" in statement else []
+
+
+def read() -> Credentials:
+    made = Credentials(config.load(), None)
+    asyncio.run(made.refresh(cast(Link, Nothing())))
+    return made
+
+
 @pytest.fixture
 def credentials(monkeypatch: pytest.MonkeyPatch) -> Credentials:
     monkeypatch.setenv("WHATSAPP_ACCESS_TOKEN", "EAA")
-    return Credentials(config.load(), None)
+    return read()
 
 
 def run(
@@ -271,11 +285,28 @@ def test_a_number_without_a_token_is_handed_back() -> None:
     assert provider.order == []
 
 
+def test_the_token_of_the_environment_is_the_default_organizations(credentials: Credentials) -> None:
+    provider = Provider(accept)
+    foreign = claim("theirs")._replace(organization="00000000-0000-0000-0000-0000000000ff")
+    results = run(provider, credentials, [foreign, claim("ours")])
+    assert results["theirs"]["outcome"] == "not_started"
+    assert provider.order == ["ours"]
+
+
+def test_a_refusal_says_which_token_was_used(credentials: Credentials) -> None:
+    async def refuse(name: str) -> httpx.Response:
+        return httpx.Response(401) if name == "refused" else await accept(name)
+
+    results = run(Provider(refuse), credentials, [claim("refused"), claim("accepted")])
+    assert (results["refused"]["number"], results["refused"]["secret_id"]) == (NUMBER, None)
+    assert "secret_id" not in results["accepted"]
+
+
 def test_the_token_of_the_environment_goes_to_its_own_provider_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WHATSAPP_ACCESS_TOKEN", "D360-secret")
     monkeypatch.setenv("WHATSAPP_PROVIDER", "360dialog")
     provider = Provider(accept)
-    results = run(provider, Credentials(config.load(), None), [claim("m"), claim("d", provider="360dialog")])
+    results = run(provider, read(), [claim("m"), claim("d", provider="360dialog")])
     assert results["m"]["outcome"] == "not_started"
     assert results["d"]["outcome"] == "answered"
     [request] = provider.requests

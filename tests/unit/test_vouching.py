@@ -7,6 +7,8 @@ import hmac
 
 import pytest
 from pg_whatsapp.errors import ConfigError
+from pg_whatsapp.providers import PROVIDERS
+from pg_whatsapp.providers.base import Webhook
 from pg_whatsapp.providers.d360 import check_header_line, find_vouchers, read_voucher
 
 BODY = b'{"name":"\\u00e4"}'
@@ -52,10 +54,33 @@ def test_nothing_else_vouches(headers: dict[bytes, bytes]) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["", "X", "X:", ": 0123456789abcdef", "X Y: 0123456789abcdef", "X: short", "Ä: 0123456789abcdef"]
-)
+    "line",
+    [
+        "", "X", "X:", ": 0123456789abcdef", "X Y: 0123456789abcdef", "X: short", "Ä: 0123456789abcdef",
+        "Content-Type: 0123456789abcdef", "x-forwarded-host: 0123456789abcdef", "HOST: 0123456789abcdef",
+        "User-Agent: 0123456789abcdef", "X-Twilio-Signature: 0123456789abcdef", "Accept: 0123456789abcdef",
+    ],
+)  # fmt: skip
 def test_a_line_that_is_no_header_is_refused(line: str) -> None:
     with pytest.raises(ConfigError) as raised:
         check_header_line(line)
     assert raised.value.hint
     assert "0123456789abcdef" not in str(raised.value)
+
+
+def test_who_signs_is_asked_before_who_shows_a_secret() -> None:
+    signs = [one.signature_header is not None for one in PROVIDERS.values()]
+    assert signs == sorted(signs, reverse=True)
+
+
+def test_what_is_no_json_is_not_360dialogs() -> None:
+    class Keys:
+        public_urls = ()
+
+        def named(self, name: str) -> dict[str, list[str]]:
+            return {LINE.strip(): ["a"]} if name == "webhook_header" else {}
+
+    headers = {b"x-webhook-secret": b"0123456789abcdef"}
+    for shown, signers in ((b' {"object": ""}', ["a"]), (b"From=whatsapp", []), (b"", [])):
+        webhook = Webhook(headers, shown, "https", "/")
+        assert PROVIDERS["360dialog"].signers(webhook, Keys()) == signers

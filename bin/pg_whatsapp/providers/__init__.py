@@ -27,9 +27,11 @@ def _found() -> Iterator[Provider]:
         yield point.load()
 
 
-#: By the names that wa_phone_numbers.provider has. The one whose webhooks are most comes first.
+#: By the names that wa_phone_numbers.provider has. The one whose webhooks are most comes first. Last come
+#: those that do not sign: what somebody chose as their secret may be in requests of others, too.
 PROVIDERS: dict[str, Provider] = {
-    one.name: one for one in sorted(_found(), key=lambda one: (one.name != "meta", one.name))
+    one.name: one
+    for one in sorted(_found(), key=lambda one: (one.name != "meta", one.signature_header is None, one.name))
 }
 #: Where requests have their token, in lower case.
 TOKEN_HEADERS = tuple({header: None for one in PROVIDERS.values() for header in one.token_headers("")})

@@ -11,6 +11,7 @@ docs.360dialog.com, pages Webhook URL and Signature Validation.
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
@@ -30,6 +31,12 @@ HEADER, PLATFORM = "webhook_header", "platform_secret"
 SIGNATURE_HEADER = b"x-360dialog-signature"
 # Somebody who knows only the name of the header must not get by with a guess.
 SHORTEST_VALUE = 16
+# What others' requests have, too: of clients and proxies, and where other providers sign.
+_COMMON = re.compile(
+    r"(accept|content|x-forwarded|x-hub|x-twilio|x-original|sec|if)(-.*)?|x-360dialog-signature|cache-control"
+    r"|connection|date|expect|forwarded|from|host|keep-alive|origin|pragma|priority|referer|te|trailer"
+    r"|transfer-encoding|upgrade|user-agent|via|x-(real-ip|request-id|host|scheme)"
+)
 # It gives Meta's address of a file, to be asked for at its own (its manual, Media).
 _TO_BE_REPLACED = "lookaside.fbsbx.com"
 
@@ -50,6 +57,11 @@ def check_header_line(line: str) -> tuple[str, str]:
         raise ConfigError(
             "not a header as 360dialog can send it",
             "Store the whole line, for example: Authorization: Bearer and 32 random characters.",
+        )
+    if _COMMON.fullmatch(found[1].lower()):
+        raise ConfigError(
+            f"{found[1]} is a header that other requests have, too",
+            "Store one that nobody else sends, for example: Authorization: Bearer and 32 random characters.",
         )
     if len(found[2]) < SHORTEST_VALUE:
         raise ConfigError(
@@ -176,7 +188,9 @@ class Dialog360(Provider):
         return url.copy_with(scheme=base.scheme, host=base.host, port=base.port)
 
     def signers(self, webhook: Webhook, keys: WebhookKeys) -> list[str]:
-        """The secrets that the request shows."""
+        """The secrets that the request shows; it is JSON, and another's if not."""
+        if not webhook.body.lstrip().startswith(b"{"):
+            return []
         known = [
             _read(secret_id, name, value)
             for name in (HEADER, PLATFORM)

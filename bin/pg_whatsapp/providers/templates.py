@@ -16,6 +16,7 @@ ALREADY_THERE = 2388024
 class TemplatePage(NamedTuple):
     """Some of an account's templates, as the Cloud API lists them."""
 
+    #: Each may have an "account": whose it is, where the provider says so.
     templates: list[dict[str, Any]]
     #: Where the next page begins.
     after: str | None

@@ -16,13 +16,17 @@ from urllib.parse import parse_qsl, urlencode
 import orjson
 from pydantic import SecretStr
 
+from pg_whatsapp.errors import ConfigError
 from pg_whatsapp.providers.base import Provider, Webhook, WebhookKeys
 from pg_whatsapp.providers.twilio_content import ContentTemplates
 
 _PORTS = {"https": ":443", "http": ":80"}
 # Of a webhook that nobody vouches for yet; Twilio's own have some forty fields.
 _LARGEST_FORM = 1 << 18
-_MOST_FIELDS = 1000
+# Not more than are read of it, with those of its address (plpython/read_form.py).
+_MOST_FIELDS = 900
+_BLANKS, _DIGITS = re.compile(r"[\s().-]"), re.compile("[1-9][0-9]{6,14}")
+_SERVICE = re.compile("MG[0-9a-fA-F]{32}")
 _ACCOUNT, _KEY = re.compile("AC[0-9a-fA-F]{32}"), re.compile("SK[0-9a-fA-F]{32}")
 
 
@@ -74,7 +78,7 @@ class Twilio(Provider):
         if token:
             made["app_secret"] = SecretStr(token)
         if number:
-            made["phone_number_id"] = f"whatsapp:{number}"
+            made["phone_number_id"] = f"whatsapp:{_as_twilio_has_it(number)}"
         return made
 
     def signers(self, webhook: Webhook, keys: WebhookKeys) -> list[str]:
@@ -96,6 +100,20 @@ class Twilio(Provider):
     def kept(self, webhook: Webhook) -> bytes:
         """Body and query as one form: what of ours comes back stands in the query."""
         return b"&".join(part for part in (webhook.body, webhook.query.encode("latin-1")) if part)
+
+
+def _as_twilio_has_it(number: str) -> str:
+    """A phone number in E.164, or a messaging service; webhooks name it so. Raises ConfigError."""
+    written = _BLANKS.sub("", number.strip().removeprefix("whatsapp:"))
+    if _SERVICE.fullmatch(written):
+        return written
+    digits = written.removeprefix("+")
+    if not _DIGITS.fullmatch(digits):
+        raise ConfigError(
+            "WHATSAPP_PHONE_NUMBER is no phone number in E.164",
+            "Write it with its country code: +14155238886",
+        )
+    return f"+{digits}"
 
 
 def _is_signed(key: bytes, texts: list[bytes], given: bytes) -> bool:
@@ -132,8 +150,13 @@ def _addresses(webhook: Webhook, public_urls: Sequence[str]) -> Iterator[str]:
         scheme, _, rest = base.partition("://")
         place, slash, path = rest.partition("/")
         usual = _PORTS.get(scheme, "")
-        for other in (place, place.removesuffix(usual), place + usual):
-            yield f"{scheme}://{other}{slash}{path}{webhook.target}"
+        places = {place, place.lower()}
+        places |= {one.removesuffix(usual) for one in places} | {one + usual for one in places}
+        # A question mark with nothing behind it is not passed on.
+        ends = (webhook.target,) if "?" in webhook.target else (webhook.target, webhook.target + "?")
+        for other in places:
+            for end in ends:
+                yield f"{scheme}://{other}{slash}{path}{end}"
 
 
 PROVIDER = Twilio()

@@ -134,6 +134,7 @@ class ContentTemplates(Templates):
         state = str(review.get("status") or "").upper()
         return {
             "id": row.get("sid"),
+            "account": row.get("account_sid"),
             "name": review.get("name") or row.get("friendly_name"),
             "language": row.get("language"),
             "category": review.get("category") or "",

@@ -1,6 +1,6 @@
 -- Tests sql/numbers/numbers.sql.
 BEGIN;
-SELECT plan(31);
+SELECT plan(32);
 
 SELECT is((SELECT default_number_id FROM wa_organizations), NULL, 'there is no number at first');
 SAVEPOINT none;
@@ -39,6 +39,8 @@ SELECT is((SELECT phone_e164 FROM wa_phone_numbers WHERE phone_number_id = '101'
 SELECT is((SELECT default_number_id FROM wa_organizations), id, 'the default stays') FROM first;
 SELECT is((SELECT count(*) FROM wa_portfolios), 1::bigint, 'numbers of one account share a portfolio');
 SELECT throws_ok($$ SELECT register_wa_phone_number('', '1', '200') $$, '22023', NULL, 'an id is needed');
+SELECT throws_ok($$ SELECT register_wa_phone_number('100', '1', 'AC/../../x?y=#z') $$, '22023', NULL,
+    'and one that is no path');
 SELECT throws_ok($$ SELECT register_wa_phone_number('102', '1', NULL) $$, '22023', NULL, 'and the account');
 SELECT throws_ok($$ SELECT register_wa_phone_number('102', '1', '200', 'pigeon') $$, '0A000', NULL,
     'a provider that this release cannot do is refused');

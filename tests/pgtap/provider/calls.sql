@@ -1,7 +1,7 @@
 -- Tests sql/provider/calls.sql, sql/provider/seam.sql, sql/conversations/reading.sql,
 -- sql/api/provider_calls.sql.
 BEGIN;
-SELECT plan(70);
+SELECT plan(74);
 \ir ../world.psql
 CREATE ROLE wa_calls_app IN ROLE wa_app;
 CREATE ROLE wa_calls_dispatcher IN ROLE wa_dispatcher;
@@ -95,9 +95,9 @@ SELECT is(world.calls(), '/100/messages wamid.d', 'a lease that ran out is made 
 SELECT is((SELECT body::jsonb ? 'typing_indicator' FROM world.claims), false, 'without what is too late');
 
 -- failing
-SELECT is(_wa_call_wait('answered', 400, '{"error": {"code": 2200}}', 1, NULL, 0.5), NULL,
+SELECT is(_wa_call_wait('answered', 400, '{"error": {"code": 2200}}', 1, NULL, 0.5, 'meta'), NULL,
     'a refusal with a code of no rule is final');
-SELECT isnt(_wa_call_wait('answered', 400, '{"error": {"code": 2200, "is_transient": true}}', 1, NULL, 0.5), NULL,
+SELECT isnt(_wa_call_wait('answered', 400, '{"error": {"code": 2200, "is_transient": true}}', 1, NULL, 0.5, 'meta'), NULL,
     'unless it says that it passes');
 SELECT is(world.told('{"outcome": "no_answer", "error": "TimeoutException"}'), 'pending', 'no answer: tried again');
 SELECT is(world.calls(), NULL, 'not at once');
@@ -212,5 +212,21 @@ SELECT throws_ok($$ SELECT assign_wa_conversation(world.customer(5), 'bob') $$, 
     'and gives it to nobody who may not answer');
 SELECT set_config('wa.acting_user', '', true);
 SELECT is((assign_wa_conversation(world.customer(5), 'ann')).former, '+1 650 555 0199', 'a program says it itself');
+
+-- secrets
+RESET ROLE;
+DELETE FROM wa_provider_calls;
+CREATE FUNCTION pg_temp.registered(p_pin text) RETURNS integer LANGUAGE sql AS $$
+    SELECT set_wa_secret('registration_pin', '100', sha256(p_pin::bytea), 'k', p_pin);
+    SELECT request_wa_number_registration('100');
+    SELECT count(*)::integer FROM wa_provider_calls WHERE kind = 'register_number' AND leased_until IS NULL
+$$;
+SELECT is(pg_temp.registered('1'), 1, 'a number is to be registered');
+SELECT world.calls();
+SELECT is((SELECT path FROM world.claims WHERE kind = 'register_number'), '/100/register', 'and is');
+SELECT is(pg_temp.registered('2'), 1, 'with another PIN it is to be called anew');
+SELECT is(world.told('{"outcome": "answered", "status": 400, "answer": {"error": {"code": 133005}}}'), 'nothing',
+    'whatever is said of the one before');
+
 SELECT * FROM finish();
 ROLLBACK;

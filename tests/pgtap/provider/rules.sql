@@ -1,6 +1,6 @@
 -- Tests sql/provider/seam.sql, sql/provider/meta.sql, sql/provider/d360.sql, sql/provider/audited.sql.
 BEGIN;
-SELECT plan(38);
+SELECT plan(40);
 
 SELECT results_eq(
     $$ SELECT r.* FROM wa_error_rules r ORDER BY provider, code, subcode $$,
@@ -26,6 +26,8 @@ SELECT is(pg_temp.action(300, 400), 'fail', 'but not 300');
 SELECT is(pg_temp.action(NULL, 429), 'wait_number', '429 waits');
 SELECT is(pg_temp.action(999999, 429), 'wait_number', 'with a code too');
 SELECT is(pg_temp.action(999999, 500), 'retry', 'a 5xx with a code says that nothing was accepted');
+SELECT is((classify_wa_error(20502, 502, NULL, 'twilio')).action, 'unknown', 'of Meta, that is: Twilio does not say so');
+SELECT is((classify_wa_error(999999, 500, NULL, '360dialog')).action, 'retry', '360dialog hands on what Meta says');
 SELECT is(pg_temp.action(NULL, 500), 'unknown',
     'one without a code comes from a proxy: the message may have gone');
 SELECT is(pg_temp.action(NULL, 502), 'unknown', 'as with 502');

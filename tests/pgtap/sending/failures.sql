@@ -1,7 +1,7 @@
 -- Tests sql/sending/failures.sql, sql/sending/errors.sql, sql/sending/statuses.sql, sql/templates/blocks.sql,
 -- sql/sending/dispatchers.sql.
 BEGIN;
-SELECT plan(52);
+SELECT plan(56);
 \ir ../world.psql
 SELECT register_wa_phone_number('101', '+1 555 123 4568', '200');
 SELECT register_wa_phone_number('102', '+1 555 123 4569', '202');
@@ -76,6 +76,33 @@ SELECT is_empty($$
     SELECT r.code, f FROM metas r, pg_temp.follows(r.code, coalesce(r.http_status, 400), 0, r.subcode) f
     WHERE r.action = 'pause_token' AND f <> 'pending try 1 100 token, 101 token, 102 token'
 $$, 'what is wrong with the token pauses every number that has it');
+
+-- A token that was replaced a moment ago pauses nothing: dispatchers read the new one in some seconds.
+CREATE FUNCTION pg_temp.refused(p_used uuid) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    v_id uuid := world.queue(100000 + nextval('pg_temp.customers')::integer, 'sale');
+    v_said text;
+BEGIN
+    PERFORM FROM world.claim();
+    PERFORM world.complete(v_id, jsonb_build_object('outcome', 'answered', 'status', 401, 'number', '100',
+        'secret_id', p_used, 'answer', '{"error": {"code": 190, "message": "expired"}}'::jsonb));
+    SELECT concat_ws(' ', q.status, CASE WHEN d.due_at > clock_timestamp() + interval '1 second' THEN 'later' END, (
+        SELECT string_agg(n.pause_scope, ' ') FROM wa_phone_numbers n WHERE n.phone_number_id = '100'))
+    INTO v_said FROM wa_outbound_queue q LEFT JOIN wa_queue_due d ON d.queue_id = q.id WHERE q.id = v_id;
+    UPDATE wa_phone_numbers SET pause_scope = NULL, paused_until = NULL;
+    DELETE FROM wa_outbound_queue WHERE id = v_id;
+    RETURN v_said;
+END
+$$;
+CREATE TEMPORARY TABLE tokens AS SELECT set_wa_secret('access_token', '100', sha256('a'), 'k', 'a') AS old;
+SELECT is(pg_temp.refused(old), 'pending token', 'a refusal of the token that is stored pauses') FROM tokens;
+SELECT is(pg_temp.refused(NULL), 'pending later', 'one of the environment''s, used before, does not') FROM tokens;
+SELECT set_wa_secret('access_token', '100', sha256('b'), 'k', 'b');
+SELECT is(pg_temp.refused(old), 'pending later', 'nor one of the token before') FROM tokens;
+UPDATE wa_secrets SET created_at = created_at - interval '2 minutes';
+SELECT is(pg_temp.refused(old), 'pending token', 'unless the new one has long been read') FROM tokens;
+DELETE FROM wa_secrets;
+
 SELECT is_empty($$
     SELECT r.code, f FROM metas r, pg_temp.follows(r.code, coalesce(r.http_status, 400), 0, r.subcode) f
     WHERE r.action = 'wait_account' AND f <> 'pending try 1 wait 5m 100 account 5m, 101 account 5m'

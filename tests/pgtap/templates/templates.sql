@@ -1,6 +1,6 @@
 -- Tests sql/templates/templates.sql, sql/templates/structure.sql, sql/templates/sync.sql.
 BEGIN;
-SELECT plan(75);
+SELECT plan(84);
 
 -- The statement of the first requirement document, word for word but for the host's table.
 CREATE TEMPORARY TABLE profiles (id uuid, role_id text);
@@ -244,6 +244,33 @@ SELECT is(upsert_wa_templates('100', '[
 SELECT is(finish_wa_template_sync('100'), 1, 'what was not seen is counted');
 SELECT results_eq($$ SELECT status, approval_status FROM wa_templates WHERE name = 'sale' $$,
     $$ VALUES ('MISSING', 'rejected') $$, 'and not sent any more');
+
+-- several contents of one name and language
+CREATE FUNCTION pg_temp.synced(VARIADIC p_contents text[]) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM begin_wa_template_sync('100');
+    PERFORM upsert_wa_templates('100', (
+        SELECT jsonb_agg(jsonb_build_object('id', split_part(c, ' ', 1), 'name', 'twice', 'language', 'en',
+            'status', split_part(c, ' ', 2), 'category', 'UTILITY') ORDER BY n)
+        FROM unnest(p_contents) WITH ORDINALITY u (c, n)));
+    PERFORM finish_wa_template_sync('100');
+    RETURN (SELECT string_agg(provider_template_id || ' ' || status, ', ') FROM wa_templates WHERE name = 'twice');
+END
+$$;
+SELECT is(pg_temp.synced('20 PENDING', '21 APPROVED'), '21 APPROVED', 'of contents with one name the approved one counts');
+SELECT is(pg_temp.synced('21 APPROVED', '20 PENDING'), '21 APPROVED', 'in any order');
+SELECT is(pg_temp.synced('20 PENDING', '21 APPROVED'), '21 APPROVED', 'and again');
+SELECT is(pg_temp.synced('22 APPROVED', '21 APPROVED'), '22 APPROVED', 'of two that are the first');
+SELECT is(pg_temp.synced('22 APPROVED', '21 APPROVED'), '22 APPROVED', 'which stays');
+SELECT is(pg_temp.synced('22 PAUSED', '20 PENDING', '21 APPROVED'), '21 APPROVED', 'while it is approved');
+SELECT is(pg_temp.synced('23 PENDING'), '21 MISSING', 'what is gone is missing');
+SELECT is(pg_temp.synced('23 PENDING'), '23 PENDING', 'and another takes its place');
+SELECT is(upsert_wa_templates('100', '[
+    {"id": "30", "name": null, "language": "en", "status": "PENDING", "category": "UTILITY"},
+    {"id": "31", "name": "", "language": "en", "status": "PENDING", "category": "UTILITY"},
+    {"id": "32", "name": "x", "language": null, "status": "PENDING", "category": "UTILITY"},
+    {"id": "33", "name": "named", "language": "en", "status": "PENDING", "category": "UTILITY"}
+]'), 1, 'what has no name yet is passed over');
 
 -- webhooks
 CREATE FUNCTION pg_temp.event(p_at timestamptz, p_value jsonb) RETURNS integer LANGUAGE plpgsql AS $$
