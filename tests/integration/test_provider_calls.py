@@ -18,7 +18,9 @@ import pytest
 from api_server import BASE, ApiServer
 from harness import Database
 from media_world import PHONE, WABA, MediaWorld, companions
+from pg_whatsapp.secrets import SecretBox
 from simulated import NUMBER, wait_until
+from wa_process import KEY
 
 pytestmark = pytest.mark.slow
 OTHER = "106540352242999"
@@ -26,7 +28,7 @@ OTHER = "106540352242999"
 
 @pytest.fixture
 def world(db: Database, tmp_path: Path, make_role: Callable[..., str]) -> Iterator[MediaWorld]:
-    with MediaWorld(db, tmp_path, make_role) as made:
+    with MediaWorld(db, tmp_path, make_role, WA_SECRET_KEY=KEY) as made:
         yield made
 
 
@@ -113,6 +115,14 @@ def test_one_tenant_whose_calls_hang_delays_nobody(world: MediaWorld) -> None:
     with world.db.connect() as owner:
         owner.execute("SELECT set_config('wa.organization_id', %s, false)", (row["id"],))
         owner.execute("SELECT register_wa_phone_number(%s, '+15550783882', '7')", (OTHER,))
+        # The token of the environment is the default organization's.
+        sealed = SecretBox([bytes.fromhex(KEY)]).seal(
+            row["id"], "access_token", None, world.env["WHATSAPP_ACCESS_TOKEN"]
+        )
+        owner.execute(
+            "SELECT set_wa_secret('access_token', NULL, %s, %s, %s)",
+            (sealed.ciphertext, sealed.key_id, sealed.fingerprint),
+        )
         have_written(owner, OTHER, 8)
         owner.execute(
             "SELECT mark_wa_read(phone_e164) FROM wa_conversations WHERE phone_number_id = %s", (OTHER,)
