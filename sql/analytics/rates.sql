@@ -68,8 +68,8 @@ BEGIN
     FROM _wa_rate_lines(p_csv, v_names) l
     ORDER BY l.country, l.category, l.valid_from, l.volume_from::bigint, l.n DESC
     ON CONFLICT (organization_id, country, category, valid_from, volume_from) DO UPDATE SET
-        currency = excluded.currency, rate = excluded.rate, region = excluded.region,
-        created_at = clock_timestamp();
+        currency = excluded.currency, rate = excluded.rate,
+        region = coalesce(excluded.region, r.region), created_at = clock_timestamp();
     GET DIAGNOSTICS v_loaded = ROW_COUNT;
     RETURN v_loaded;
 END
