@@ -269,11 +269,13 @@ BEGIN
                 ELSIF (
                     SELECT count(*) >= (p_plan ->> 'sends_per_hour')::integer
                     FROM (
-                        SELECT FROM wa_flow_steps s
-                        WHERE s.contact_id = v.contact_id AND s.organization_id = v.organization_id
-                            AND s.queue_id IS NOT NULL AND s.ended_at > p_now - interval '1 hour'
-                        LIMIT (p_plan ->> 'sends_per_hour')::integer
+                        -- OFFSET: no other index may serve, also in a plan made while there was no row.
+                        SELECT s.organization_id FROM wa_flow_steps s
+                        WHERE s.contact_id = v.contact_id AND s.queue_id IS NOT NULL
+                            AND s.ended_at > p_now - interval '1 hour'
+                        OFFSET 0
                     ) s
+                    WHERE s.organization_id = v.organization_id
                 ) THEN
                     -- It was not there yet: the step is carried out once it goes on.
                     v.visits := v.visits || jsonb_build_object(v.step, v_visit - 1);
@@ -478,14 +480,14 @@ BEGIN
             FROM unnest(v_turns) t
             LEFT JOIN LATERAL (
                 SELECT x.id, x.status, x.error_code, x.last_error FROM wa_outbound_queue x
-                WHERE x.organization_id = t.organization_id AND x.id = t.queue_id
+                WHERE t.message IS NOT NULL AND x.organization_id = t.organization_id AND x.id = t.queue_id
                 UNION ALL
                 -- Queued before, by a transaction that was undone by hand.
                 SELECT x.id, x.status, x.error_code, x.last_error FROM wa_outbound_queue x
-                WHERE x.organization_id = t.organization_id
+                WHERE t.message IS NOT NULL AND x.organization_id = t.organization_id
                     AND x.idempotency_key = format('flow:%s:%s:%s', t.id, t.step, t.visits ->> t.step)
                 LIMIT 1
-            ) q ON t.message IS NOT NULL
+            ) q ON true
         );
         v_done := v_done || ARRAY(SELECT t FROM unnest(v_turns) t WHERE t.is_resting);
         v_turns := ARRAY(SELECT t FROM unnest(v_turns) t WHERE NOT t.is_resting);
@@ -584,13 +586,13 @@ BEGIN
     IF v_orgs IS NULL AND (
         SELECT count(*) <= p_limit FROM (
             SELECT FROM wa_automation_flows f
-            WHERE f.status = 'active' AND f.definition_version IS NOT NULL AND f.next_action_at <= p_now
+            WHERE f.status = 'active' AND f.definition_version > 0 AND f.next_action_at <= p_now
             ORDER BY f.next_action_at LIMIT p_limit + 1
         ) d
     ) THEN
         RETURN ARRAY(
             SELECT f FROM wa_automation_flows f
-            WHERE f.status = 'active' AND f.definition_version IS NOT NULL AND f.next_action_at <= p_now
+            WHERE f.status = 'active' AND f.definition_version > 0 AND f.next_action_at <= p_now
             ORDER BY f.next_action_at LIMIT p_limit
             FOR NO KEY UPDATE SKIP LOCKED
         );
@@ -615,7 +617,8 @@ BEGIN
             WHERE f.organization_id = o.id AND f.status = 'active' AND f.definition_version IS NOT NULL
                 AND f.next_action_at <= p_now
             ORDER BY f.next_action_at LIMIT 1
-        ) h;
+        ) h
+        WHERE o.id IS NOT NULL;
     END IF;
     v_share := greatest(1, p_limit / greatest(1, cardinality(v_orgs)));
     RETURN ARRAY(
@@ -690,7 +693,7 @@ BEGIN
     PERFORM _wa_require_installation();
     run_count := _wa_run_flows(NULL, p_limit, clock_timestamp());
     SELECT f.next_action_at INTO next_due_at FROM wa_automation_flows f
-    WHERE f.status = 'active' AND f.definition_version IS NOT NULL AND f.next_action_at IS NOT NULL
+    WHERE f.status = 'active' AND f.definition_version > 0 AND f.next_action_at IS NOT NULL
     ORDER BY f.next_action_at LIMIT 1;
     RETURN NEXT;
 END

@@ -28,12 +28,14 @@ CREATE OR REPLACE FUNCTION _wa_flow_events_of(
 ) RETURNS SETOF wa_flow_events
 LANGUAGE sql STABLE
 BEGIN ATOMIC
-    SELECT e.* FROM wa_flow_events e
-    WHERE e.organization_id = p_org AND e.contact_id = p_contact_id AND e.created_at >= p_since
-        AND (e.key IS NULL OR e.kind = 'status')
+    -- OFFSET: only the index of the contact, or of the key, may serve, also in a plan made while there was no row.
+    SELECT e.* FROM (
+        SELECT x.* FROM wa_flow_events x WHERE x.contact_id = p_contact_id OFFSET 0
+    ) e
+    WHERE e.organization_id = p_org AND e.created_at >= p_since AND (e.key IS NULL OR e.kind = 'status')
     UNION ALL
-    SELECT e.* FROM wa_flow_events e
-    WHERE e.organization_id = p_org AND e.key = p_run_key AND e.created_at >= p_since AND e.kind <> 'status';
+    SELECT e.* FROM (SELECT x.* FROM wa_flow_events x WHERE x.key = p_run_key OFFSET 0) e
+    WHERE e.organization_id = p_org AND e.created_at >= p_since AND e.kind <> 'status';
 END;
 
 COMMENT ON FUNCTION _wa_flow_events_of(uuid, bigint, text, timestamptz) IS
@@ -42,15 +44,21 @@ COMMENT ON FUNCTION _wa_flow_events_of(uuid, bigint, text, timestamptz) IS
 CREATE OR REPLACE FUNCTION _wa_flows_concerned(p_event wa_flow_events) RETURNS TABLE (id uuid)
 LANGUAGE sql STABLE
 BEGIN ATOMIC
-    SELECT f.id FROM wa_automation_flows f
-    WHERE (p_event.key IS NULL OR p_event.kind = 'status') AND f.organization_id = p_event.organization_id
-        AND f.contact_id = p_event.contact_id AND f.status IN ('active', 'paused')
-        AND f.definition_version IS NOT NULL
+    SELECT f.id FROM (
+        SELECT x.id, x.organization_id FROM wa_automation_flows x
+        WHERE x.contact_id = p_event.contact_id AND x.status IN ('active', 'paused')
+            AND x.definition_version IS NOT NULL
+        OFFSET 0
+    ) f
+    WHERE f.organization_id = p_event.organization_id AND (p_event.key IS NULL OR p_event.kind = 'status')
     UNION ALL
-    SELECT f.id FROM wa_automation_flows f
-    WHERE p_event.kind <> 'status' AND f.organization_id = p_event.organization_id
-        AND f.run_key = p_event.key AND f.run_key IS NOT NULL AND f.status IN ('active', 'paused')
-        AND f.definition_version IS NOT NULL;
+    SELECT f.id FROM (
+        SELECT x.id, x.organization_id, x.status FROM wa_automation_flows x
+        WHERE x.run_key = p_event.key AND x.run_key IS NOT NULL AND x.definition_version IS NOT NULL
+        OFFSET 0
+    ) f
+    WHERE f.organization_id = p_event.organization_id AND p_event.kind <> 'status'
+        AND f.status IN ('active', 'paused');
 END;
 
 COMMENT ON FUNCTION _wa_flows_concerned(wa_flow_events) IS
@@ -189,7 +197,7 @@ BEGIN
             WHERE (n.kind = 'message' AND n.status = 'received' OR n.kind = 'status' AND m.metadata ? 'flow_id')
                 AND EXISTS (
                     SELECT FROM wa_automation_flows f
-                    WHERE f.organization_id = n.organization_id AND f.contact_id = m.contact_id
+                    WHERE f.contact_id = m.contact_id AND f.organization_id = n.organization_id
                         AND f.status IN ('active', 'paused') AND f.definition_version IS NOT NULL
                 )
             ORDER BY n.id

@@ -35,6 +35,7 @@ DECLARE
     v_definition wa_flow_definitions := _wa_flow_version(v_org, p_name, NULL);
     v_contact_id bigint;
     v_key text;
+    v_id uuid;
     v_row wa_automation_flows;
 BEGIN
     PERFORM _wa_require_live_key('Flows are run');
@@ -53,12 +54,10 @@ BEGIN
     v_key := coalesce(p_key, p_context #>> string_to_array(v_definition.key, '.'));
     -- Twice: the run that was in the way may end in between.
     FOR v_try IN 1..2 LOOP
-        SELECT f.* INTO v_row FROM wa_automation_flows f
-        WHERE f.organization_id = v_org AND f.id = _wa_start_flow(v_org, p_name, v_contact_id, p_context, v_key);
-        EXIT WHEN FOUND;
+        v_id := _wa_start_flow(v_org, p_name, v_contact_id, p_context, v_key);
         SELECT f.* INTO v_row FROM wa_automation_flows f
         WHERE f.organization_id = v_org AND f.flow_type = p_name AND f.definition_version IS NOT NULL
-            AND CASE WHEN v_key IS NULL
+            AND CASE WHEN v_id IS NOT NULL THEN f.id = v_id WHEN v_key IS NULL
                 THEN f.contact_id = v_contact_id AND f.run_key IS NULL AND f.status IN ('active', 'paused')
                 ELSE f.run_key = v_key END;
         EXIT WHEN FOUND;

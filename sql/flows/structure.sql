@@ -287,9 +287,9 @@ BEGIN
         WHEN p_definition ? 'trigger' AND NOT (
             jsonb_typeof(p_definition -> 'trigger') = 'object' AND (
                 p_definition -> 'trigger' IN ('{}', '{"message": "first"}', '{"message": "any"}')
-                OR p_definition -> 'trigger' - 'text' = '{}'
+                OR (p_definition -> 'trigger') - 'text'::text = '{}'
                 AND jsonb_typeof(p_definition #> '{trigger,text}') = 'array'
-                OR p_definition -> 'trigger' - 'event' = '{}'
+                OR (p_definition -> 'trigger') - 'event'::text = '{}'
                 AND jsonb_typeof(p_definition #> '{trigger,event}') = 'string'
             )
         ) THEN 'trigger is {"text": ["hello"]}, {"message": "first"}, {"message": "any"} or {"event": "name"}'

@@ -43,8 +43,9 @@ CREATE TABLE wa_automation_flows (
 CREATE INDEX wa_automation_flows_phone_idx ON wa_automation_flows (phone_e164, created_at);
 
 -- Whether anything is due is one look at the first entry; whose turn it is where much is due, one look a tenant.
+-- Their predicates differ, so that no plan takes one for the other, whatever the table held when it was made.
 CREATE INDEX wa_automation_flows_next_idx
-ON wa_automation_flows (next_action_at) WHERE status = 'active' AND definition_version IS NOT NULL;
+ON wa_automation_flows (next_action_at) WHERE status = 'active' AND definition_version > 0;
 CREATE INDEX wa_automation_flows_turn_idx
 ON wa_automation_flows (organization_id, next_action_at)
 WHERE status = 'active' AND definition_version IS NOT NULL;
