@@ -18,46 +18,18 @@ WHERE false;
 COMMENT ON VIEW _wa_flow_turns IS
 'Internal: the shape of a run while the engine carries its steps out. Never has rows.';
 
-CREATE OR REPLACE FUNCTION _wa_log_flow_step(
-    p_turn _wa_flow_turns, p_type text, p_outcome text, p_detail jsonb, p_queue_id uuid DEFAULT NULL
-) RETURNS _wa_flow_turns
-LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
-AS $$
-BEGIN
-    p_turn.step_no := p_turn.step_no + 1;
-    p_turn.log := p_turn.log || jsonb_build_array(jsonb_build_object(
-        'step_no', p_turn.step_no, 'step', p_turn.step,
-        'visit', coalesce((p_turn.visits ->> p_turn.step)::integer, 1), 'type', p_type, 'outcome', p_outcome,
-        'detail', p_detail, 'queue_id', p_queue_id, 'entered_at', p_turn.entered_at
-    ));
-    RETURN p_turn;
-END
-$$;
+CREATE OR REPLACE FUNCTION _wa_flow_log(
+    p_step_no integer, p_step text, p_visits jsonb, p_type text, p_outcome text, p_entered_at timestamptz,
+    p_detail jsonb, p_queue_id uuid
+) RETURNS jsonb
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN jsonb_build_object(
+    'step_no', p_step_no, 'step', p_step, 'visit', coalesce(p_visits -> p_step, '1'), 'type', p_type,
+    'outcome', p_outcome, 'entered_at', p_entered_at, 'detail', p_detail, 'queue_id', p_queue_id
+);
 
-COMMENT ON FUNCTION _wa_log_flow_step(_wa_flow_turns, text, text, jsonb, uuid) IS
-'Internal: notes in a turn what became of its step.';
-
-CREATE OR REPLACE FUNCTION _wa_move_flow(p_turn _wa_flow_turns, p_step text, p_outcome text, p_now timestamptz)
-RETURNS _wa_flow_turns
-LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
-AS $$
-BEGIN
-    p_turn.wait := NULL;
-    p_turn.message := NULL;
-    p_turn.entered_at := p_now;
-    IF p_step = 'end' THEN
-        p_turn.status := 'completed';
-        p_turn.outcome := p_outcome;
-        p_turn.is_resting := true;
-    ELSE
-        p_turn.step := p_step;
-    END IF;
-    RETURN p_turn;
-END
-$$;
-
-COMMENT ON FUNCTION _wa_move_flow(_wa_flow_turns, text, text, timestamptz) IS
-'Internal: a turn at its next step, or at its end.';
+COMMENT ON FUNCTION _wa_flow_log(integer, text, jsonb, text, text, timestamptz, jsonb, uuid) IS
+'Internal: what became of a step, as it will stand in wa_flow_steps.';
 
 CREATE OR REPLACE FUNCTION _wa_stop_flow(p_turn _wa_flow_turns, p_status text, p_outcome text, p_reason text)
 RETURNS _wa_flow_turns
@@ -81,23 +53,6 @@ $$;
 COMMENT ON FUNCTION _wa_stop_flow(_wa_flow_turns, text, text, text) IS
 'Internal: a turn that ends as failed, or that a guard pauses, which the audit log says.';
 
-CREATE OR REPLACE FUNCTION _wa_take_flow_event(p_turn _wa_flow_turns, p_event wa_flow_events)
-RETURNS _wa_flow_turns
-LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
-AS $$
-DECLARE
-    v_facts jsonb := jsonb_build_object(split_part(p_event.kind, ':', 1), p_event.data);
-BEGIN
-    p_turn.seen_events := p_turn.seen_events || jsonb_build_object(p_event.kind, p_event.id);
-    p_turn.variables := p_turn.variables || v_facts;
-    p_turn.context := p_turn.context || v_facts;
-    RETURN p_turn;
-END
-$$;
-
-COMMENT ON FUNCTION _wa_take_flow_event(_wa_flow_turns, wa_flow_events) IS
-'Internal: a turn that has heeded an event, which its context holds from then on.';
-
 CREATE OR REPLACE FUNCTION _wa_next_flow_event(
     p_turn _wa_flow_turns, p_wait jsonb, p_interrupts jsonb
 ) RETURNS wa_flow_events
@@ -119,6 +74,21 @@ $$;
 
 COMMENT ON FUNCTION _wa_next_flow_event(_wa_flow_turns, jsonb, jsonb) IS
 'Internal: the first event since a run began that it has not heeded and that it waits for, or that interrupts it.';
+
+CREATE OR REPLACE FUNCTION _wa_flow_sends(p_org uuid, p_contact_id bigint, p_now timestamptz) RETURNS bigint
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT count(*) FROM (
+        -- OFFSET: no other index may serve, also in a plan made while there was no row.
+        SELECT s.organization_id FROM wa_flow_steps s
+        WHERE s.contact_id = p_contact_id AND s.queue_id IS NOT NULL AND s.ended_at > p_now - interval '1 hour'
+        OFFSET 0
+    ) s
+    WHERE s.organization_id = p_org;
+END;
+
+COMMENT ON FUNCTION _wa_flow_sends(uuid, bigint, timestamptz) IS
+'Internal: how many messages flows have queued for a contact within the hour.';
 
 CREATE OR REPLACE FUNCTION _wa_call_flow_function(p_org uuid, p_name text, p_context jsonb) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -164,25 +134,6 @@ RETURN (SELECT f.filled #>> '{}' FROM _wa_fill_flow(p_value, p_context) f);
 
 COMMENT ON FUNCTION _wa_fill_flow_text(jsonb, jsonb) IS 'Internal: a text of a definition, filled in.';
 
--- The message of a step as the columns of the queue, with its values; missing names those that are not there.
-CREATE OR REPLACE FUNCTION _wa_flow_message(p_step jsonb, p_context jsonb, OUT message jsonb, OUT missing text)
-LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
-AS $$
-BEGIN
-    SELECT f.filled, f.missing INTO message, missing
-    FROM _wa_fill_flow(
-        p_step - '{name,type,next,note,on_refused,template_language,priority,expires_after}'::text[], p_context
-    ) f;
-    message := message || jsonb_strip_nulls(jsonb_build_object(
-        'template_language', p_step -> 'template_language', 'priority', p_step -> 'priority',
-        'expires_after', p_step -> 'expires_after'
-    ));
-END
-$$;
-
-COMMENT ON FUNCTION _wa_flow_message(jsonb, jsonb) IS
-'Internal: what a step sends, with the values of a context, and the paths of which it has none.';
-
 -- As far as its next message, its next wait, or its end. p_queued is what the queue said of the message before.
 CREATE OR REPLACE FUNCTION _wa_advance_flow(
     p_turn _wa_flow_turns, p_plan jsonb, p_now timestamptz, p_queue_id uuid, p_queue_status text, p_code text,
@@ -193,180 +144,191 @@ AS $$
 DECLARE
     c_most CONSTANT integer := 100;
     v _wa_flow_turns := p_turn;
-    v_step jsonb;
-    v_type text;
+    v_step jsonb := p_plan #> ARRAY['steps', v.step];
     v_visit integer;
     v_event wa_flow_events;
-    v_missing text;
-    v_next text;
-    v_value jsonb;
     v_until timestamptz;
     v_case record;
+    v_missing text;
+    -- What the step adds to the context, its line in the log, and where it leads.
+    v_facts jsonb;
+    v_type text;
+    v_outcome text;
+    v_detail jsonb;
+    v_queue_id uuid;
+    v_next text;
+    -- Why it goes no further: which guard, or which refusal.
+    v_stop text;
+    v_reason text;
 BEGIN
-    IF v.message IS NOT NULL THEN
-        -- What the queue said of its message.
-        v_step := p_plan #> ARRAY['steps', v.step];
-        v.last_queue_id := p_queue_id;
-        IF p_plan -> 'reads_outcome' = 'true' THEN
-            v_value := jsonb_build_object('outcome', jsonb_strip_nulls(jsonb_build_object(
-                'status', CASE p_queue_status WHEN 'failed' THEN 'refused' ELSE 'queued' END, 'code', p_code
-            )));
-            v.variables := v.variables || v_value;
-            v.context := v.context || v_value;
-        END IF;
-        IF p_queue_status = 'failed' THEN
-            v := _wa_log_flow_step(v, 'send', 'refused',
-                jsonb_build_object('code', p_code, 'reason', p_reason), p_queue_id);
-            IF NOT v_step ? 'on_refused' THEN
-                RETURN _wa_stop_flow(v, 'failed', p_code, p_reason);
-            END IF;
-            v := _wa_move_flow(v, v_step ->> 'on_refused', p_code, p_now);
-        ELSE
-            v := _wa_log_flow_step(v, 'send', 'queued', NULL, p_queue_id);
-            v := _wa_move_flow(v, v_step ->> 'next', 'end', p_now);
-        END IF;
-    ELSIF p_now - v.started_at > (p_plan ->> 'age')::interval THEN
-        RETURN _wa_stop_flow(v, 'paused', 'age', format('older than %s', p_plan ->> 'age'));
-    ELSIF p_plan -> 'interrupts' <> '{}' THEN
-        v_event := _wa_next_flow_event(v, NULL, p_plan -> 'interrupts');
-        IF v_event.id IS NOT NULL THEN
-            PERFORM _wa_cancel_referenced(ARRAY[v.organization_id], ARRAY['flow:' || v.id]);
-            v := _wa_take_flow_event(v, v_event);
-            v := _wa_log_flow_step(v, coalesce(p_plan #>> ARRAY['steps', v.step, 'type'], 'step'), v_event.kind,
-                jsonb_build_object('event_id', v_event.id, 'interrupt', true));
-            v := _wa_move_flow(v, p_plan #>> ARRAY['interrupts', v_event.kind], v_event.kind, p_now);
+    IF v.message IS NULL THEN
+        IF p_now - v.started_at > (p_plan ->> 'age')::interval THEN
+            RETURN _wa_stop_flow(v, 'paused', 'age', format('older than %s', p_plan ->> 'age'));
+        ELSIF p_plan -> 'interrupts' <> '{}' THEN
+            v_event := _wa_next_flow_event(v, NULL, p_plan -> 'interrupts');
         END IF;
     END IF;
-
     FOR v_turn IN 1..c_most LOOP
-        IF v.is_resting THEN
-            RETURN v;
-        END IF;
-        v_step := p_plan #> ARRAY['steps', v.step];
-        v_type := v_step ->> 'type';
         IF v_step IS NULL THEN
             RETURN _wa_stop_flow(v, 'failed', 'no_step', format('there is no step "%s"', v.step));
         END IF;
-        IF v.wait IS NULL THEN
-            v_visit := coalesce((v.visits ->> v.step)::integer, 0) + 1;
-            IF v_visit > (p_plan ->> 'visits')::integer THEN
-                RETURN _wa_stop_flow(v, 'paused', 'visits',
-                    format('came to step "%s" more than %s times', v.step, p_plan ->> 'visits'));
+        v_type := v_step ->> 'type';
+        v_next := v_step ->> 'next';
+        v_outcome := NULL;
+        v_detail := NULL;
+        v_facts := NULL;
+        v_queue_id := NULL;
+        IF v_event.id IS NOT NULL THEN
+            -- It leads elsewhere, whatever the step waits for.
+            PERFORM _wa_cancel_referenced(ARRAY[v.organization_id], ARRAY['flow:' || v.id]);
+            v_outcome := v_event.kind;
+            v_detail := jsonb_build_object('event_id', v_event.id, 'interrupt', true);
+            v_next := p_plan #>> ARRAY['interrupts', v_event.kind];
+        ELSE
+            IF v.wait IS NULL AND v.message IS NULL THEN
+                v_visit := coalesce((v.visits ->> v.step)::integer, 0) + 1;
+                IF v_visit > (p_plan ->> 'visits')::integer THEN
+                    RETURN _wa_stop_flow(v, 'paused', 'visits',
+                        format('came to step "%s" more than %s times', v.step, p_plan ->> 'visits'));
+                END IF;
+                v.visits := v.visits || jsonb_build_object(v.step, v_visit);
             END IF;
-            v.visits := v.visits || jsonb_build_object(v.step, v_visit);
-        END IF;
-        CASE v_type
-            WHEN 'send' THEN
-                SELECT m.message, m.missing INTO v.message, v_missing FROM _wa_flow_message(v_step, v.context) m;
-                IF v_missing IS NOT NULL THEN
+            CASE v_type
+                WHEN 'send' THEN
+                    IF v.message IS NULL THEN
+                        SELECT f.filled, f.missing INTO v.message, v_missing
+                        FROM _wa_fill_flow(v_step -> 'message', v.context) f;
+                        IF v_missing IS NULL THEN
+                            IF _wa_flow_sends(v.organization_id, v.contact_id, p_now)
+                                >= (p_plan ->> 'sends_per_hour')::integer
+                            THEN
+                                -- The step is carried out once it goes on.
+                                v.visits := v.visits || jsonb_build_object(v.step, v_visit - 1);
+                                RETURN _wa_stop_flow(v, 'paused', 'sends_per_hour', format(
+                                    'flows sent the contact %s messages within an hour', p_plan ->> 'sends_per_hour'
+                                ));
+                            END IF;
+                            v.queue_id := _wa_uuid7(clock_timestamp());
+                            RETURN v;
+                        END IF;
+                        v_stop := 'no_value';
+                        v_reason := format('no value for %s', v_missing);
+                    ELSE
+                        v_queue_id := p_queue_id;
+                        v.last_queue_id := p_queue_id;
+                        IF p_queue_status = 'failed' THEN
+                            v_stop := p_code;
+                            v_reason := p_reason;
+                        END IF;
+                    END IF;
                     v.message := NULL;
-                    v := _wa_log_flow_step(v, v_type, 'refused',
-                        jsonb_build_object('code', 'no_value', 'reason', format('no value for %s', v_missing)));
-                    IF NOT v_step ? 'on_refused' THEN
-                        RETURN _wa_stop_flow(v, 'failed', 'no_value', format('no value for %s', v_missing));
+                    v_outcome := CASE WHEN v_stop IS NULL THEN 'queued' ELSE 'refused' END;
+                    IF p_plan -> 'reads_outcome' = 'true' THEN
+                        v_facts := jsonb_build_object('outcome', jsonb_strip_nulls(jsonb_build_object(
+                            'status', v_outcome, 'code', v_stop)));
                     END IF;
-                    v := _wa_move_flow(v, v_step ->> 'on_refused', 'no_value', p_now);
-                ELSIF (
-                    SELECT count(*) >= (p_plan ->> 'sends_per_hour')::integer
-                    FROM (
-                        -- OFFSET: no other index may serve, also in a plan made while there was no row.
-                        SELECT s.organization_id FROM wa_flow_steps s
-                        WHERE s.contact_id = v.contact_id AND s.queue_id IS NOT NULL
-                            AND s.ended_at > p_now - interval '1 hour'
-                        OFFSET 0
-                    ) s
-                    WHERE s.organization_id = v.organization_id
-                ) THEN
-                    -- It was not there yet: the step is carried out once it goes on.
-                    v.visits := v.visits || jsonb_build_object(v.step, v_visit - 1);
-                    RETURN _wa_stop_flow(v, 'paused', 'sends_per_hour', format(
-                        'flows sent the contact %s messages within an hour', p_plan ->> 'sends_per_hour'));
-                ELSE
-                    v.queue_id := _wa_uuid7(clock_timestamp());
-                    RETURN v;
-                END IF;
-            WHEN 'wait' THEN
-                IF v.wait IS NULL THEN
-                    SELECT w.until, w.missing INTO v_until, v_missing
-                    FROM _wa_flow_wait_until(v.organization_id, v.contact_id, v_step, v.context, p_now) w;
-                    IF v_missing IS NOT NULL OR v_until IS NULL THEN
-                        RETURN _wa_stop_flow(v, 'failed', 'no_value',
-                            format('step "%s" has no time to wait for: %s', v.step, coalesce(v_missing, 'none')));
-                    ELSIF v_step ? 'on_past' AND v_until <= p_now THEN
-                        v := _wa_log_flow_step(v, v_type, 'past', jsonb_build_object('until', v_until));
-                        v := _wa_move_flow(v, v_step ->> 'on_past', 'past', p_now);
-                        CONTINUE;
+                    IF v_stop IS NOT NULL THEN
+                        v_detail := jsonb_build_object('code', v_stop, 'reason', v_reason);
+                        v_next := v_step ->> 'on_refused';
+                        IF v_next IS NOT NULL THEN
+                            v_stop := NULL;
+                        END IF;
                     END IF;
-                    v.wait := jsonb_strip_nulls(jsonb_build_object(
-                        'until', v_until, 'for', v_step -> 'for', 'buttons', v_step -> 'buttons',
-                        'status', v_step -> 'status', 'event', v_step -> 'event'
-                    ));
-                END IF;
-                v_until := (v.wait ->> 'until')::timestamptz;
-                v_event := NULL;
-                IF v_step ? 'for' THEN
-                    v_event := _wa_next_flow_event(v, v.wait, '{}');
-                END IF;
-                IF v_event.id IS NOT NULL THEN
-                    v := _wa_take_flow_event(v, v_event);
-                    v := _wa_log_flow_step(v, v_type, v_event.kind, jsonb_build_object('event_id', v_event.id));
-                    v := _wa_move_flow(v, v_step ->> 'next', v_event.kind, p_now);
-                ELSIF v_until <= p_now THEN
-                    v := _wa_log_flow_step(v, v_type, CASE WHEN v_step ? 'for' THEN 'timeout' ELSE 'time' END, NULL);
-                    v := _wa_move_flow(v, coalesce(v_step ->> 'on_timeout', v_step ->> 'next'), 'end', p_now);
-                ELSE
-                    v.next_at := v_until;
-                    v.is_resting := true;
-                END IF;
-            WHEN 'branch' THEN
-                v_next := NULL;
-                FOR v_case IN
-                    SELECT c.value, c.n FROM jsonb_array_elements(v_step -> 'cases') WITH ORDINALITY c (value, n)
-                    ORDER BY c.n
-                LOOP
-                    IF _wa_flow_holds(v_case.value -> 'when', v.context) THEN
-                        v_next := v_case.value ->> 'goto';
-                        v := _wa_log_flow_step(v, v_type, v_next,
-                            jsonb_build_object('case', v_case.n, 'when', v_case.value -> 'when'));
-                        EXIT;
+                WHEN 'wait' THEN
+                    IF v.wait IS NULL THEN
+                        SELECT w.until, w.missing INTO v_until, v_missing
+                        FROM _wa_flow_wait_until(v.organization_id, v.contact_id, v_step, v.context, p_now) w;
+                        IF v_missing IS NOT NULL OR v_until IS NULL THEN
+                            RETURN _wa_stop_flow(v, 'failed', 'no_value', format(
+                                'step "%s" has no time to wait for: %s', v.step, coalesce(v_missing, 'none')));
+                        END IF;
+                        v.wait := jsonb_strip_nulls(jsonb_build_object(
+                            'until', v_until, 'for', v_step -> 'for', 'buttons', v_step -> 'buttons',
+                            'status', v_step -> 'status', 'event', v_step -> 'event'
+                        ));
+                        IF v_step ? 'on_past' AND v_until <= p_now THEN
+                            v_outcome := 'past';
+                            v_next := v_step ->> 'on_past';
+                        END IF;
+                    ELSE
+                        v_until := (v.wait ->> 'until')::timestamptz;
                     END IF;
-                END LOOP;
-                IF v_next IS NULL THEN
-                    v_next := coalesce(v_step ->> 'else', v_step ->> 'next');
-                    v := _wa_log_flow_step(v, v_type, v_next, '{"case": "else"}');
-                END IF;
-                v := _wa_move_flow(v, v_next, 'end', p_now);
-            WHEN 'set' THEN
-                SELECT f.filled, f.missing INTO v_value, v_missing
-                FROM _wa_fill_flow(v_step -> 'values', v.context) f;
-                v.variables := v.variables || v_value;
-                v.context := v.context || v_value;
-                v := _wa_log_flow_step(v, v_type, 'set', CASE WHEN v_missing IS NOT NULL
-                    THEN jsonb_build_object('missing', v_missing) END);
-                v := _wa_move_flow(v, v_step ->> 'next', 'end', p_now);
-            WHEN 'notify' THEN
-                v_value := to_jsonb(_wa_notify_for_flow(v, v_step));
-                v := _wa_log_flow_step(v, v_type, CASE WHEN v_value IS NULL THEN 'no_template' ELSE 'planned' END,
-                    jsonb_build_object('siren_event_id', v_value));
-                v := _wa_move_flow(v, v_step ->> 'next', 'end', p_now);
-            WHEN 'call' THEN
-                v_value := _wa_call_flow_function(v.organization_id, v_step ->> 'function', v.context);
-                IF v_step ? 'into' THEN
-                    v_value := jsonb_build_object(v_step ->> 'into', v_value);
-                END IF;
-                IF jsonb_typeof(v_value) = 'object' THEN
-                    v.variables := v.variables || v_value;
-                    v.context := v.context || v_value;
-                END IF;
-                v := _wa_log_flow_step(v, v_type, 'called', NULL);
-                v := _wa_move_flow(v, v_step ->> 'next', 'end', p_now);
-            WHEN 'goto' THEN
-                v := _wa_log_flow_step(v, v_type, v_step ->> 'next', NULL);
-                v := _wa_move_flow(v, v_step ->> 'next', 'end', p_now);
-            WHEN 'end' THEN
-                v := _wa_log_flow_step(v, v_type, coalesce(v_step ->> 'outcome', 'end'), NULL);
-                v := _wa_move_flow(v, 'end', coalesce(v_step ->> 'outcome', 'end'), p_now);
-        END CASE;
+                    IF v_step ? 'for' THEN
+                        v_event := _wa_next_flow_event(v, v.wait, '{}');
+                    END IF;
+                    IF v_event.id IS NOT NULL THEN
+                        v_outcome := v_event.kind;
+                        v_detail := jsonb_build_object('event_id', v_event.id);
+                    ELSIF v_outcome IS NULL AND v_until <= p_now THEN
+                        v_outcome := CASE WHEN v_step ? 'for' THEN 'timeout' ELSE 'time' END;
+                        v_next := coalesce(v_step ->> 'on_timeout', v_next);
+                    ELSIF v_outcome IS NULL THEN
+                        v.next_at := v_until;
+                        v.is_resting := true;
+                        RETURN v;
+                    END IF;
+                WHEN 'branch' THEN
+                    v_next := coalesce(v_step ->> 'else', v_next);
+                    v_detail := '{"case": "else"}';
+                    FOR v_case IN
+                        SELECT c.value, c.n FROM jsonb_array_elements(v_step -> 'cases') WITH ORDINALITY c (value, n)
+                        ORDER BY c.n
+                    LOOP
+                        IF _wa_flow_holds(v_case.value -> 'when', v.context) THEN
+                            v_next := v_case.value ->> 'goto';
+                            v_detail := jsonb_build_object('case', v_case.n, 'when', v_case.value -> 'when');
+                            EXIT;
+                        END IF;
+                    END LOOP;
+                    v_outcome := v_next;
+                WHEN 'set' THEN
+                    SELECT f.filled, f.missing INTO v_facts, v_missing
+                    FROM _wa_fill_flow(v_step -> 'values', v.context) f;
+                    v_outcome := 'set';
+                    IF v_missing IS NOT NULL THEN
+                        v_detail := jsonb_build_object('missing', v_missing);
+                    END IF;
+                WHEN 'notify' THEN
+                    v_detail := jsonb_strip_nulls(
+                        jsonb_build_object('siren_event_id', _wa_notify_for_flow(v, v_step)));
+                    v_outcome := CASE v_detail WHEN '{}' THEN 'no_template' ELSE 'planned' END;
+                WHEN 'call' THEN
+                    v_facts := _wa_call_flow_function(v.organization_id, v_step ->> 'function', v.context);
+                    v_facts := CASE WHEN v_step ? 'into' THEN jsonb_build_object(v_step ->> 'into', v_facts)
+                        WHEN jsonb_typeof(v_facts) = 'object' THEN v_facts END;
+                    v_outcome := 'called';
+                WHEN 'goto' THEN
+                    v_outcome := v_next;
+                WHEN 'end' THEN
+                    v_next := 'end';
+                    v_outcome := coalesce(v_step ->> 'outcome', 'end');
+            END CASE;
+        END IF;
+        IF v_event.id IS NOT NULL THEN
+            v.seen_events := v.seen_events || jsonb_build_object(v_event.kind, v_event.id);
+            v_facts := jsonb_build_object(split_part(v_event.kind, ':', 1), v_event.data);
+        END IF;
+        IF v_facts IS NOT NULL THEN
+            v.variables := v.variables || v_facts;
+            v.context := v.context || v_facts;
+        END IF;
+        v.step_no := v.step_no + 1;
+        v.log := v.log || _wa_flow_log(
+            v.step_no, v.step, v.visits, v_type, v_outcome, v.entered_at, v_detail, v_queue_id);
+        IF v_stop IS NOT NULL THEN
+            RETURN _wa_stop_flow(v, 'failed', v_stop, v_reason);
+        END IF;
+        v.wait := NULL;
+        v.entered_at := p_now;
+        IF v_next = 'end' THEN
+            v.status := 'completed';
+            v.outcome := CASE WHEN v_type = 'end' OR v_event.id IS NOT NULL THEN v_outcome ELSE 'end' END;
+            v.is_resting := true;
+            RETURN v;
+        END IF;
+        v.step := v_next;
+        v_step := p_plan #> ARRAY['steps', v_next];
+        v_event := NULL;
     END LOOP;
     v.next_at := p_now;
     v.is_resting := true;
@@ -441,7 +403,6 @@ DECLARE
     v_defined record;
     v_turns _wa_flow_turns[];
     v_done _wa_flow_turns[] := '{}';
-    v_at timestamptz := clock_timestamp();
 BEGIN
     -- Each version once: a plan is large, and read by all its runs.
     SELECT array_agg(d.plan || '{}') AS plans, array_agg(d.organization_id) AS orgs, array_agg(d.name) AS names,
@@ -501,7 +462,7 @@ BEGIN
     SELECT t.organization_id, t.id, (l.value ->> 'step_no')::integer, t.contact_id, l.value ->> 'step',
         (l.value ->> 'visit')::integer, l.value ->> 'type', l.value ->> 'outcome',
         (l.value ->> 'queue_id')::uuid, nullif(l.value -> 'detail', 'null'),
-        (l.value ->> 'entered_at')::timestamptz, p_now
+        least((l.value ->> 'entered_at')::timestamptz, p_now), p_now
     FROM unnest(v_done) t
     CROSS JOIN LATERAL jsonb_array_elements(t.log) l (value);
     UPDATE wa_automation_flows f SET

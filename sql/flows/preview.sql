@@ -59,7 +59,8 @@ BEGIN
         v_next := v_step ->> 'next';
         CASE type
             WHEN 'send' THEN
-                SELECT m.message, m.missing INTO v_message, v_missing FROM _wa_flow_message(v_step, v_context) m;
+                SELECT f.filled, f.missing INTO v_message, v_missing
+                FROM _wa_fill_flow(v_step -> 'message', v_context) f;
                 v_is_open := coalesce((v_context #>> '{conversation,is_open}')::boolean, false);
                 IF v_missing IS NOT NULL THEN
                     what := 'nothing';

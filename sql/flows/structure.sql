@@ -403,7 +403,9 @@ AS $$
         'steps', (
             SELECT jsonb_object_agg(s.value ->> 'name', s.value || jsonb_build_object(
                 'next', coalesce(s.value ->> 'next', p_definition #>> ARRAY['steps', s.n::text, 'name'], 'end')
-            ))
+            ) || CASE s.value ->> 'type' WHEN 'send' THEN jsonb_build_object(
+                'message', s.value - '{name,type,next,note,on_refused}'::text[]
+            ) ELSE '{}' END)
             FROM jsonb_array_elements(p_definition -> 'steps') WITH ORDINALITY s (value, n)
         ),
         'interrupts', coalesce(p_definition -> 'interrupts', '{}'),
