@@ -412,9 +412,9 @@ AS $$
         'visits', coalesce((p_definition #>> '{limits,visits}')::integer, 25),
         'sends_per_hour', coalesce((p_definition #>> '{limits,sends_per_hour}')::integer, 10),
         'age', coalesce(p_definition #>> '{limits,age}', '90 days'),
-        'reads_contact', p_definition::text ~ '(contact|conversation)\.',
-        'reads_outcome', p_definition::text ~ 'outcome\.',
-        'reads_run', p_definition::text ~ 'run\.'
+        'reads_contact', p_definition::text ~ '(contact|conversation)[.]',
+        'reads_outcome', p_definition::text ~ 'outcome[.]',
+        'reads_run', p_definition::text ~ 'run[.]'
     )
 $$;
 

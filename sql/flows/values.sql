@@ -61,7 +61,7 @@ CREATE OR REPLACE FUNCTION _wa_flow_number(p_text text) RETURNS numeric
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
 BEGIN
-    RETURN CASE WHEN p_text ~ '^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)\s*$' THEN p_text::numeric
+    RETURN CASE WHEN p_text ~ '^ *[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+) *$' THEN p_text::numeric
         ELSE extract(EPOCH FROM p_text::timestamptz)::numeric END;
 EXCEPTION WHEN OTHERS THEN
     RETURN NULL;
