@@ -1736,12 +1736,19 @@ CREATE TABLE wa_flow_functions (
 COMMENT ON COLUMN wa_automation_flows.flow_type IS
 'Which flow it is: the name of an active row of wa_flow_definitions, which then is run by the engine, or a '
 'word of the host''s own, who then runs it.';
+COMMENT ON COLUMN wa_automation_flows.current_step IS
+'Where it stands: a step of the definition; start is the first.';
+COMMENT ON COLUMN wa_automation_flows.definition_version IS
+'The version of its definition, for as long as it runs; NULL for a flow that the engine leaves alone.';
+COMMENT ON COLUMN wa_automation_flows.contact_id IS 'The customer, whatever number he has; NULL for flows of the host.';
 COMMENT ON COLUMN wa_automation_flows.run_key IS
 'What it is about, such as an order: a key starts one run of a definition, and events find the run by it.';
 COMMENT ON COLUMN wa_automation_flows.variables IS 'What steps and events have added to trigger_data.';
 COMMENT ON COLUMN wa_automation_flows.visits IS 'How often each step was come to.';
 COMMENT ON COLUMN wa_automation_flows.step_no IS 'How many rows it has in wa_flow_steps.';
 COMMENT ON COLUMN wa_automation_flows.step_entered_at IS 'Since when it is at its step.';
+COMMENT ON COLUMN wa_automation_flows.wait IS
+'What it waits for, and until when; NULL: its step is carried out next.';
 COMMENT ON COLUMN wa_automation_flows.seen_events IS
 'By kind, up to which wa_flow_events.id events have been heeded.';
 COMMENT ON COLUMN wa_automation_flows.last_queue_id IS 'The message that it queued last.';
@@ -1759,7 +1766,10 @@ COMMENT ON COLUMN wa_flow_definitions.interrupts IS
 'Events that count at every step, and where they lead: {"payment": "thanks", "reply": "end"}.';
 COMMENT ON COLUMN wa_flow_definitions.limits IS
 'Guards: visits of a step, sends_per_hour to a contact, age of a run.';
+COMMENT ON COLUMN wa_flow_definitions.steps IS 'The steps in their order; docs/flows.schema.json describes them.';
 COMMENT ON COLUMN wa_flow_definitions.plan IS 'Internal: the steps as the engine reads them, by name.';
+COMMENT ON COLUMN wa_flow_definitions.state IS
+'draft; active, which new runs take; retired: its runs go on, none is started.';
 COMMENT ON COLUMN wa_flow_definitions.state_reason IS 'Why it is a draft still, such as a template that is not approved.';
 COMMENT ON COLUMN wa_flow_definitions.checksum IS 'Of all that makes the version: what is stored again unchanged is no new one.';
 COMMENT ON TABLE wa_flow_steps IS 'What each run did: a row for each step that was carried out or waited through.';
@@ -1773,6 +1783,7 @@ COMMENT ON TABLE wa_flow_events IS
 'What flows may wait for: replies and delivery states of customers who have a flow, payments, and events of '
 'the host. Kept for thirty days, so that a wait finds what came before it.';
 COMMENT ON COLUMN wa_flow_events.kind IS 'reply, status, payment, or event:NAME.';
+COMMENT ON COLUMN wa_flow_events.key IS 'Finds runs with this run_key; NULL: all of the contact.';
 COMMENT ON COLUMN wa_flow_events.event_id IS 'The sender''s own: what comes twice counts once.';
 COMMENT ON COLUMN wa_flow_events.is_matched IS
 'false where a run was locked when it came: the engine looks again.';

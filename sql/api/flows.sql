@@ -1,19 +1,49 @@
 -- Flows as the HTTP API shows them: their runs, one with what it did, their definitions.
 
-CREATE OR REPLACE FUNCTION _wa_flow_run_body(p_flow wa_automation_flows) RETURNS jsonb
+CREATE OR REPLACE FUNCTION _wa_flow_run_body(p_id uuid) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 AS $$
     SELECT jsonb_build_object(
-        'id', p_flow.id, 'flow', p_flow.flow_type, 'version', p_flow.definition_version,
-        'phone', coalesce(p_flow.phone_e164, p_flow.user_id), 'key', p_flow.run_key, 'status', p_flow.status,
-        'step', p_flow.current_step, 'outcome', p_flow.outcome, 'error', p_flow.last_error,
-        'context', p_flow.trigger_data || p_flow.variables,
-        'next_action_at', CASE WHEN isfinite(p_flow.next_action_at) THEN p_flow.next_action_at END,
-        'created_at', p_flow.created_at, 'ended_at', p_flow.ended_at
+        'id', f.id, 'flow', f.flow_type, 'version', f.definition_version,
+        'phone', coalesce(f.phone_e164, f.user_id), 'key', f.run_key, 'status', f.status,
+        'step', f.current_step, 'outcome', f.outcome, 'error', f.last_error,
+        'context', f.trigger_data || f.variables,
+        'next_action_at', CASE WHEN isfinite(f.next_action_at) THEN f.next_action_at END,
+        'created_at', f.created_at, 'ended_at', f.ended_at
     )
+    FROM wa_automation_flows f WHERE f.organization_id = current_wa_organization() AND f.id = p_id
 $$;
 
-COMMENT ON FUNCTION _wa_flow_run_body(wa_automation_flows) IS 'Internal: a run as the HTTP API shows it.';
+COMMENT ON FUNCTION _wa_flow_run_body(uuid) IS 'Internal: a run as the HTTP API shows it.';
+
+CREATE OR REPLACE FUNCTION start_wa_flow_run(p_flow text, p_phone text, p_context jsonb, p_key text) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_flow wa_automation_flows := start_wa_flow(p_flow, p_phone, p_context, p_key);
+BEGIN
+    RETURN _wa_flow_run_body(v_flow.id);
+END
+$$;
+
+COMMENT ON FUNCTION start_wa_flow_run(text, text, jsonb, text) IS 'start_wa_flow(), and the run as a document.';
+
+CREATE OR REPLACE FUNCTION store_wa_flow_definition(p_definition jsonb, p_activate boolean) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_stored wa_flow_definitions := store_wa_flow(p_definition, p_activate);
+BEGIN
+    RETURN jsonb_build_object(
+        'name', v_stored.name, 'version', v_stored.version, 'state', v_stored.state,
+        'state_reason', v_stored.state_reason, 'definition', export_wa_flow(v_stored.name, v_stored.version),
+        'created_at', v_stored.created_at
+    );
+END
+$$;
+
+COMMENT ON FUNCTION store_wa_flow_definition(jsonb, boolean) IS
+'store_wa_flow(), and the version as a document.';
 
 CREATE OR REPLACE FUNCTION list_wa_flow_runs(
     p_flow text DEFAULT NULL, p_status text DEFAULT NULL, p_phone text DEFAULT NULL, p_limit integer DEFAULT 50,
@@ -39,7 +69,7 @@ BEGIN
         max(p.place) FILTER (WHERE p.n = p_limit), count(*)
     INTO v_page, v_last, v_count
     FROM (
-        SELECT _wa_flow_run_body(f) AS item,
+        SELECT _wa_flow_run_body(f.id) AS item,
             row_number() OVER (ORDER BY f.created_at DESC, f.id DESC) AS n,
             (extract(EPOCH FROM f.created_at) * 1000000)::bigint || ':' || f.id AS place
         FROM wa_automation_flows f
@@ -64,7 +94,7 @@ AS $$
 BEGIN
     PERFORM _wa_require_live_key('Flows are run');
     RETURN (
-        SELECT _wa_flow_run_body(f) || jsonb_build_object(
+        SELECT _wa_flow_run_body(f.id) || jsonb_build_object(
             'state', e.state, 'explanation', e.explanation, 'way_out', e.way_out,
             'steps', (
                 SELECT coalesce(jsonb_agg(jsonb_build_object(
@@ -108,7 +138,7 @@ LANGUAGE sql STABLE SET search_path FROM CURRENT
 AS $$
     SELECT jsonb_build_object('definitions', coalesce(jsonb_agg(jsonb_build_object(
         'name', d.name, 'version', d.version, 'state', d.state, 'state_reason', d.state_reason,
-        'definition', _wa_flow_as_json(d), 'created_at', d.created_at
+        'definition', export_wa_flow(d.name, d.version), 'created_at', d.created_at
     ) ORDER BY d.name), '[]'))
     FROM (
         SELECT DISTINCT ON (x.name) x.* FROM wa_flow_definitions x

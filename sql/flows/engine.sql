@@ -619,13 +619,13 @@ COMMENT ON FUNCTION _wa_run_flows(uuid[], integer, timestamptz) IS
 'Internal: carries out what is due, of the organizations given or of all; returns how many runs.';
 
 CREATE OR REPLACE FUNCTION process_wa_flows(
-    batch_size integer DEFAULT 500, p_now timestamptz DEFAULT clock_timestamp()
+    p_batch_size integer DEFAULT 500, p_now timestamptz DEFAULT clock_timestamp()
 ) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 BEGIN
     PERFORM _wa_require_installation();
-    RETURN _wa_run_flows(_wa_processed_organizations(), batch_size, p_now);
+    RETURN _wa_run_flows(_wa_processed_organizations(), p_batch_size, p_now);
 END
 $$;
 

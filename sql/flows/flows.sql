@@ -32,7 +32,7 @@ COMMENT ON FUNCTION _wa_flow_contact(uuid, text) IS
 
 -- A flow of which the engine knows a definition becomes a run of it, however it is inserted.
 CREATE OR REPLACE FUNCTION _wa_as_flow_run(p_flow wa_automation_flows) RETURNS wa_automation_flows
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_definition record;
@@ -69,8 +69,9 @@ $$;
 COMMENT ON FUNCTION _wa_as_flow_run(wa_automation_flows) IS
 'Internal: a new flow as a run of the active definition of its name; as it is where there is none.';
 
+-- Definer: a contact may have to be made. The row must still be one that its writer may write.
 CREATE OR REPLACE FUNCTION tg_wa_automation_flows__keep() RETURNS trigger
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN

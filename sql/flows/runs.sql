@@ -107,9 +107,7 @@ DECLARE
     v_gone uuid[];
     v_again uuid[];
 BEGIN
-    IF TG_OP = 'DELETE' THEN
-        PERFORM _wa_cancel_referenced(ARRAY[OLD.organization_id], ARRAY[v_reference]);
-    ELSIF NEW.status = 'active' THEN
+    IF NEW.status = 'active' THEN
         -- What its pause took back is queued anew, and judged anew.
         SELECT array_agg(q.id) INTO v_again
         FROM (
@@ -140,8 +138,19 @@ END
 $$;
 
 COMMENT ON FUNCTION tg_wa_automation_flows__follow() IS
-'Cancels what a run that is paused, cancelled or deleted has waiting, and notes what was with a dispatcher '
-'already; queues again what a pause took back.';
+'Cancels what a run that is paused or cancelled has waiting, and notes what was with a dispatcher already; queues '
+'again what a pause took back.';
+
+CREATE OR REPLACE FUNCTION tg_wa_automation_flows__recall() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+BEGIN
+    PERFORM _wa_cancel_referenced(ARRAY[OLD.organization_id], ARRAY['flow:' || OLD.id]);
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION tg_wa_automation_flows__recall() IS 'Cancels what a run that is deleted has waiting.';
 
 CREATE OR REPLACE TRIGGER follow AFTER UPDATE ON wa_automation_flows
 FOR EACH ROW WHEN (
@@ -149,9 +158,9 @@ FOR EACH ROW WHEN (
     AND (NEW.status IN ('cancelled', 'paused') OR NEW.status = 'active')
 ) EXECUTE FUNCTION tg_wa_automation_flows__follow();
 
-CREATE OR REPLACE TRIGGER follow_deletion AFTER DELETE ON wa_automation_flows
+CREATE OR REPLACE TRIGGER recall AFTER DELETE ON wa_automation_flows
 FOR EACH ROW WHEN (OLD.definition_version IS NOT NULL AND OLD.status IN ('active', 'paused'))
-EXECUTE FUNCTION tg_wa_automation_flows__follow();
+EXECUTE FUNCTION tg_wa_automation_flows__recall();
 
 CREATE OR REPLACE FUNCTION _wa_lock_flow(p_org uuid, p_id uuid) RETURNS wa_automation_flows
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT

@@ -46,7 +46,7 @@ async def start_flow(request: Request, wish: told.FlowStart) -> Response:
     done = await service_of(request).call(
         request,
         "send",
-        "SELECT _wa_flow_run_body(start_wa_flow(%s, %s, %s::jsonb, %s))::text",
+        "SELECT start_wa_flow_run(%s, %s, %s::jsonb, %s)::text",
         wish.flow,
         wish.phone,
         orjson.dumps(wish.context).decode(),
@@ -106,9 +106,7 @@ async def store_definition(request: Request, wish: told.FlowDefinition) -> Respo
     done = await service_of(request).call(
         request,
         "admin",
-        "SELECT jsonb_build_object('name', d.name, 'version', d.version, 'state', d.state, 'state_reason',"
-        " d.state_reason, 'definition', _wa_flow_as_json(d), 'created_at', d.created_at)::text"
-        " FROM store_wa_flow(%s::jsonb, %s) d",
+        "SELECT store_wa_flow_definition(%s::jsonb, %s)::text",
         orjson.dumps(wish.definition).decode(),
         wish.activate,
     )
