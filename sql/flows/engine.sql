@@ -200,6 +200,7 @@ BEGIN
                         FROM _wa_fill_flow(v_step -> 'message', v.context) f;
                         IF v_missing IS NULL THEN
                             IF _wa_flow_sends(v.organization_id, v.contact_id, p_now)
+                                + jsonb_array_length(jsonb_path_query_array(v.log, '$[*] ? (@.queue_id != null)'))
                                 >= (p_plan ->> 'sends_per_hour')::integer
                             THEN
                                 -- The step is carried out once it goes on.
@@ -495,7 +496,7 @@ BEGIN
         status = CASE WHEN v_is_over THEN 'failed' ELSE f.status END,
         outcome = CASE WHEN v_is_over THEN 'error' ELSE f.outcome END,
         next_action_at = p_now + CASE WHEN v_is_locked THEN interval '5 seconds'
-            ELSE _wa_backoff(p_flow.retry_count + 1) END
+            ELSE _wa_backoff(p_flow.retry_count + 1, NULL) END
     WHERE f.organization_id = p_flow.organization_id AND f.id = p_flow.id;
     PERFORM _wa_note_fault(p_flow.organization_id, 'flows', p_flow.flow_type, p_sqlstate, p_error);
 END
