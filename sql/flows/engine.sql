@@ -607,7 +607,7 @@ AS $$
 DECLARE
     v_flows wa_automation_flows[];
 BEGIN
-    PERFORM _wa_match_late_events();
+    PERFORM _wa_match_late_events(p_now);
     v_flows := _wa_lock_due_flows(p_orgs, least(greatest(p_limit, 0), 5000), p_now);
     IF cardinality(v_flows) > 0 THEN
         PERFORM _wa_step_flows_safely(v_flows, p_now);

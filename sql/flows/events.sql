@@ -65,7 +65,9 @@ COMMENT ON FUNCTION _wa_flows_concerned(wa_flow_events) IS
 'Internal: the runs under way that an event concerns.';
 
 -- Who records webhooks waits for no run: it has all tenants behind it. Whatever is locked is looked at again.
-CREATE OR REPLACE FUNCTION _wa_match_flow_event(p_event wa_flow_events, p_is_patient boolean) RETURNS void
+CREATE OR REPLACE FUNCTION _wa_match_flow_event(
+    p_event wa_flow_events, p_is_patient boolean, p_now timestamptz
+) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
@@ -96,7 +98,7 @@ BEGIN
     );
     PERFORM _wa_cancel_referenced(array_agg(p_event.organization_id), array_agg('flow:' || u.id))
     FROM unnest(v_left) u (id) HAVING count(*) > 0;
-    UPDATE wa_automation_flows f SET next_action_at = clock_timestamp()
+    UPDATE wa_automation_flows f SET next_action_at = p_now
     FROM unnest(v_locked) u (id)
     WHERE f.organization_id = p_event.organization_id AND f.id = u.id AND f.status = 'active' AND (
         f.id = ANY (v_left) OR _wa_flow_event_fits(f.wait, f.last_queue_id, p_event.kind, p_event.key, p_event.data)
@@ -108,7 +110,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION _wa_match_flow_event(wa_flow_events, boolean) IS
+COMMENT ON FUNCTION _wa_match_flow_event(wa_flow_events, boolean, timestamptz) IS
 'Internal: wakes the runs that wait for an event; takes back what is still pending of those that it leads '
 'elsewhere. Waits for locked runs, or leaves the event to be matched again.';
 
@@ -125,7 +127,7 @@ BEGIN
     ON CONFLICT (organization_id, kind, event_id) WHERE event_id IS NOT NULL DO NOTHING
     RETURNING e.* INTO v_event;
     IF v_event.id IS NOT NULL THEN
-        PERFORM _wa_match_flow_event(v_event, p_kind NOT IN ('reply', 'status'));
+        PERFORM _wa_match_flow_event(v_event, p_kind NOT IN ('reply', 'status'), clock_timestamp());
         IF p_kind LIKE 'event:%' AND p_contact_id IS NOT NULL THEN
             PERFORM _wa_start_flow(p_org, d.name, p_contact_id, coalesce(p_data, '{}'), p_key)
             FROM wa_flow_definitions d
@@ -287,7 +289,7 @@ COMMENT ON FUNCTION _wa_start_triggered_flow(uuid, bigint) IS
 'Internal: starts the flows that a message of a customer triggers; one that he has already goes on.';
 
 -- Runs that were locked when their event came.
-CREATE OR REPLACE FUNCTION _wa_match_late_events() RETURNS void
+CREATE OR REPLACE FUNCTION _wa_match_late_events(p_now timestamptz) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
@@ -297,12 +299,12 @@ BEGIN
         SELECT e.* FROM wa_flow_events e WHERE NOT e.is_matched ORDER BY e.id LIMIT 1000
         FOR NO KEY UPDATE SKIP LOCKED
     LOOP
-        PERFORM _wa_match_flow_event(v_event, false);
+        PERFORM _wa_match_flow_event(v_event, false, p_now);
     END LOOP;
 END
 $$;
 
-COMMENT ON FUNCTION _wa_match_late_events() IS
+COMMENT ON FUNCTION _wa_match_late_events(timestamptz) IS
 'Internal: brings events to runs that were locked when they came.';
 
 -- An opt-out ends what it forbids; the queue has cancelled what waited.
