@@ -91,11 +91,13 @@ COMMENT ON FUNCTION list_wa_flow_runs(text, text, text, integer, text) IS
 CREATE OR REPLACE FUNCTION get_wa_flow_run(p_id uuid) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
+DECLARE
+    v_explained record := explain_wa_flow(p_id);
 BEGIN
     PERFORM _wa_require_live_key('Flows are run');
     RETURN (
         SELECT _wa_flow_run_body(f.id) || jsonb_build_object(
-            'state', e.state, 'explanation', e.explanation, 'way_out', e.way_out,
+            'state', v_explained.state, 'explanation', v_explained.explanation, 'way_out', v_explained.way_out,
             'steps', (
                 SELECT coalesce(jsonb_agg(jsonb_build_object(
                     'step_no', s.step_no, 'step', s.step, 'visit', s.visit, 'type', s.type, 'outcome', s.outcome,
@@ -104,8 +106,8 @@ BEGIN
                 FROM wa_flow_steps s WHERE s.organization_id = f.organization_id AND s.flow_id = f.id
             )
         )
-        FROM explain_wa_flow(p_id) e
-        JOIN wa_automation_flows f ON f.organization_id = current_wa_organization() AND f.id = p_id
+        FROM wa_automation_flows f
+        WHERE f.organization_id = current_wa_organization() AND f.id = p_id
     );
 END
 $$;

@@ -184,10 +184,8 @@ AS $$
 DECLARE
     v_event record;
 BEGIN
-    IF EXISTS (
-        SELECT FROM wa_automation_flows f
-        WHERE f.contact_id > 0 AND f.status IN ('active', 'paused') AND f.definition_version IS NOT NULL
-    ) THEN
+    -- Where nobody has flows it ends here.
+    IF EXISTS (SELECT FROM wa_flow_definitions) THEN
         FOR v_event IN
             SELECT n.organization_id, n.kind, n.status, m.id, m.contact_id, m.queue_id, m.message_type,
                 m.content, m.content_text, m.wa_message_id, m.reply_to, m.error_code, n.occurred_at
