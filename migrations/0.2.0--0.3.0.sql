@@ -1621,7 +1621,8 @@ ALTER TABLE wa_automation_flows SET (
 );
 DROP INDEX wa_automation_flows_due_idx;
 
--- Whether anything is due is one look at the first entry; whose turn it is where much is due, one look a tenant.
+-- Whether anything is due is one look at the first entry; whose turn it is where much is due, one look a
+-- tenant.
 -- Their predicates differ, so that no plan takes one for the other, whatever the table held when it was made.
 CREATE INDEX wa_automation_flows_next_idx
 ON wa_automation_flows (next_action_at) WHERE status = 'active' AND definition_version > 0;
@@ -1668,7 +1669,8 @@ CREATE TABLE wa_flow_definitions (
     CONSTRAINT wa_flow_definitions_organization_fkey FOREIGN KEY (organization_id)
     REFERENCES wa_organizations (id) ON DELETE CASCADE,
     CONSTRAINT wa_flow_definitions_version_check CHECK (version > 0),
-    CONSTRAINT wa_flow_definitions_category_check CHECK (category IN ('utility', 'marketing', 'authentication')),
+    CONSTRAINT wa_flow_definitions_category_check CHECK (category IN ('utility', 'marketing',
+        'authentication')),
     CONSTRAINT wa_flow_definitions_state_check CHECK (state IN ('draft', 'active', 'retired'))
 );
 
@@ -1740,7 +1742,8 @@ COMMENT ON COLUMN wa_automation_flows.current_step IS
 'Where it stands: a step of the definition; start is the first.';
 COMMENT ON COLUMN wa_automation_flows.definition_version IS
 'The version of its definition, for as long as it runs; NULL for a flow that the engine leaves alone.';
-COMMENT ON COLUMN wa_automation_flows.contact_id IS 'The customer, whatever number he has; NULL for flows of the host.';
+COMMENT ON COLUMN wa_automation_flows.contact_id IS
+'The customer, whatever number he has; NULL for flows of the host.';
 COMMENT ON COLUMN wa_automation_flows.run_key IS
 'What it is about, such as an order: a key starts one run of a definition, and events find the run by it.';
 COMMENT ON COLUMN wa_automation_flows.variables IS 'What steps and events have added to trigger_data.';
@@ -1761,18 +1764,23 @@ COMMENT ON COLUMN wa_flow_definitions.category IS
 COMMENT ON COLUMN wa_flow_definitions.trigger IS
 'What starts it beside start_wa_flow(): {"text": ["hello"]}, {"message": "first"}, {"message": "any"} or '
 '{"event": "order_placed"}.';
-COMMENT ON COLUMN wa_flow_definitions.key IS 'The path in the context at which a run''s key stands, such as order_id.';
+COMMENT ON COLUMN wa_flow_definitions.key IS
+'The path in the context at which a run''s key stands, such as order_id.';
 COMMENT ON COLUMN wa_flow_definitions.interrupts IS
 'Events that count at every step, and where they lead: {"payment": "thanks", "reply": "end"}.';
 COMMENT ON COLUMN wa_flow_definitions.limits IS
 'Guards: visits of a step, sends_per_hour to a contact, age of a run.';
-COMMENT ON COLUMN wa_flow_definitions.steps IS 'The steps in their order; docs/flows.schema.json describes them.';
+COMMENT ON COLUMN wa_flow_definitions.steps IS
+'The steps in their order; docs/flows.schema.json describes them.';
 COMMENT ON COLUMN wa_flow_definitions.plan IS 'Internal: the steps as the engine reads them, by name.';
 COMMENT ON COLUMN wa_flow_definitions.state IS
 'draft; active, which new runs take; retired: its runs go on, none is started.';
-COMMENT ON COLUMN wa_flow_definitions.state_reason IS 'Why it is a draft still, such as a template that is not approved.';
-COMMENT ON COLUMN wa_flow_definitions.checksum IS 'Of all that makes the version: what is stored again unchanged is no new one.';
-COMMENT ON TABLE wa_flow_steps IS 'What each run did: a row for each step that was carried out or waited through.';
+COMMENT ON COLUMN wa_flow_definitions.state_reason IS
+'Why it is a draft still, such as a template that is not approved.';
+COMMENT ON COLUMN wa_flow_definitions.checksum IS
+'Of all that makes the version: what is stored again unchanged is no new one.';
+COMMENT ON TABLE wa_flow_steps IS
+'What each run did: a row for each step that was carried out or waited through.';
 COMMENT ON COLUMN wa_flow_steps.step_no IS 'Which step of its run it was, counted from 1.';
 COMMENT ON COLUMN wa_flow_steps.visit IS 'Which time the run was at this step.';
 COMMENT ON COLUMN wa_flow_steps.outcome IS
@@ -1788,8 +1796,10 @@ COMMENT ON COLUMN wa_flow_events.event_id IS 'The sender''s own: what comes twic
 COMMENT ON COLUMN wa_flow_events.is_matched IS
 'false where a run was locked when it came: the engine looks again.';
 COMMENT ON TABLE wa_flow_functions IS
-'Functions that flows may call: list_wa_flow_function() adds one. They run with the rights of the schema''s owner.';
-COMMENT ON COLUMN wa_flow_functions.function_name IS 'A function of one jsonb, the context, that returns jsonb, with its schema.';
+'Functions that flows may call: list_wa_flow_function() adds one. They run with the rights of the '
+'schema''s owner.';
+COMMENT ON COLUMN wa_flow_functions.function_name IS
+'A function of one jsonb, the context, that returns jsonb, with its schema.';
 
 -- Row security of the tables that are new, a line each.
 DO $$

@@ -48,9 +48,7 @@ async def export(settings: Settings, name: str, version: int | None, organizatio
     """A definition as text. Raises WaError."""
 
     async def work(connection: db.Connection) -> str:
-        row = await (
-            await connection.execute("SELECT export_wa_flow(%s, %s)", (name, version))
-        ).fetchone()
+        row = await (await connection.execute("SELECT export_wa_flow(%s, %s)", (name, version))).fetchone()
         assert row is not None  # noqa: S101
         return json.dumps(row[0], indent=4, ensure_ascii=False)
 

@@ -16,7 +16,8 @@ $$;
 
 COMMENT ON FUNCTION _wa_flow_run_body(uuid) IS 'Internal: a run as the HTTP API shows it.';
 
-CREATE OR REPLACE FUNCTION start_wa_flow_run(p_flow text, p_phone text, p_context jsonb, p_key text) RETURNS jsonb
+CREATE OR REPLACE FUNCTION start_wa_flow_run(p_flow text, p_phone text, p_context jsonb, p_key text)
+RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
@@ -26,7 +27,8 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION start_wa_flow_run(text, text, jsonb, text) IS 'start_wa_flow(), and the run as a document.';
+COMMENT ON FUNCTION start_wa_flow_run(text, text, jsonb, text) IS
+'start_wa_flow(), and the run as a document.';
 
 CREATE OR REPLACE FUNCTION store_wa_flow_definition(p_definition jsonb, p_activate boolean) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
@@ -46,7 +48,8 @@ COMMENT ON FUNCTION store_wa_flow_definition(jsonb, boolean) IS
 'store_wa_flow(), and the version as a document.';
 
 CREATE OR REPLACE FUNCTION list_wa_flow_runs(
-    p_flow text DEFAULT NULL, p_status text DEFAULT NULL, p_phone text DEFAULT NULL, p_limit integer DEFAULT 50,
+    p_flow text DEFAULT NULL, p_status text DEFAULT NULL, p_phone text DEFAULT NULL,
+        p_limit integer DEFAULT 50,
     p_cursor text DEFAULT NULL
 ) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
@@ -54,7 +57,8 @@ AS $$
 DECLARE
     c_most CONSTANT integer := 200;
     v_place text := _wa_open_cursor(p_cursor, '[0-9]{1,18}:[0-9a-f-]{36}');
-    v_before timestamptz := timestamptz 'epoch' + split_part(v_place, ':', 1)::bigint * interval '1 microsecond';
+    v_before timestamptz := timestamptz 'epoch' + split_part(v_place, ':',
+        1)::bigint * interval '1 microsecond';
     v_contact_id bigint;
     v_page jsonb;
     v_last text;
@@ -97,11 +101,14 @@ BEGIN
     PERFORM _wa_require_live_key('Flows are run');
     RETURN (
         SELECT _wa_flow_run_body(f.id) || jsonb_build_object(
-            'state', v_explained.state, 'explanation', v_explained.explanation, 'way_out', v_explained.way_out,
+            'state', v_explained.state, 'explanation', v_explained.explanation, 'way_out',
+                v_explained.way_out,
             'steps', (
                 SELECT coalesce(jsonb_agg(jsonb_build_object(
-                    'step_no', s.step_no, 'step', s.step, 'visit', s.visit, 'type', s.type, 'outcome', s.outcome,
-                    'message_id', s.queue_id, 'detail', s.detail, 'entered_at', s.entered_at, 'ended_at', s.ended_at
+                    'step_no', s.step_no, 'step', s.step, 'visit', s.visit, 'type', s.type, 'outcome',
+                        s.outcome,
+                    'message_id', s.queue_id, 'detail', s.detail, 'entered_at', s.entered_at, 'ended_at',
+                        s.ended_at
                 ) ORDER BY s.step_no), '[]')
                 FROM wa_flow_steps s WHERE s.organization_id = f.organization_id AND s.flow_id = f.id
             )
@@ -115,7 +122,8 @@ $$;
 COMMENT ON FUNCTION get_wa_flow_run(uuid) IS
 'A run with what it did and what it waits for; raises WA703 where there is none.';
 
-CREATE OR REPLACE FUNCTION steer_wa_flow_run(p_id uuid, p_action text, p_step text, p_reason text) RETURNS jsonb
+CREATE OR REPLACE FUNCTION steer_wa_flow_run(p_id uuid, p_action text, p_step text, p_reason text)
+RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE

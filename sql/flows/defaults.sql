@@ -1,5 +1,5 @@
--- Flows to begin with, as data: each is what store_wa_flow() takes. They are drafts, with their templates as drafts
--- (templates/defaults.sql): whoever wants one has its templates approved and activates it.
+-- Flows to begin with, as data: each is what store_wa_flow() takes. They are drafts, with their templates
+-- as drafts (templates/defaults.sql): whoever wants one has its templates approved and activates it.
 
 CREATE OR REPLACE FUNCTION _wa_default_flows() RETURNS SETOF jsonb
 LANGUAGE sql IMMUTABLE SET search_path FROM CURRENT
@@ -140,6 +140,6 @@ END
 $$;
 
 COMMENT ON FUNCTION install_wa_default_flows() IS
-'Adds the flows to begin with, as drafts, and their templates, as drafts: payment link with reminders, appointment '
-'reminder, welcome, re-engagement, order confirmation, satisfaction question. A name that you have already is left '
-'as it is. activate_wa_flow() starts using one, once Meta has approved its templates.';
+'Adds the flows to begin with, as drafts, and their templates, as drafts: payment link with reminders, '
+'appointment reminder, welcome, re-engagement, order confirmation, satisfaction question. A name that you '
+'have already is left as it is. activate_wa_flow() starts using one, once Meta has approved its templates.';

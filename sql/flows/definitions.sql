@@ -9,13 +9,15 @@ DECLARE
 BEGIN
     IF v_problem IS NOT NULL THEN
         SELECT s.value INTO v_step
-        FROM jsonb_array_elements(CASE WHEN v_problem[1] IS NOT NULL THEN p_definition -> 'steps' ELSE '[]' END)
+        FROM jsonb_array_elements(CASE WHEN v_problem[1] IS NOT NULL THEN p_definition -> 'steps'
+            ELSE '[]' END)
             s (value)
         WHERE s.value ->> 'name' = v_problem[1];
         RAISE EXCEPTION USING ERRCODE = 'WA701', TABLE = 'wa_flow_definitions',
             MESSAGE = format('flow "%s"%s: %s', left(coalesce(p_definition ->> 'name', ''), 100),
                 ', step ' || v_problem[1], v_problem[2]),
-            DETAIL = format('Given: %s.', left(coalesce(v_step, p_definition - 'steps', p_definition)::text, 300)),
+            DETAIL = format('Given: %s.', left(coalesce(v_step, p_definition - 'steps', p_definition)::text,
+                300)),
             HINT = 'docs/flows.md shows each type of step, docs/flows.schema.json is the schema.';
     END IF;
 END
@@ -163,9 +165,9 @@ END
 $$;
 
 COMMENT ON FUNCTION store_wa_flow(jsonb, boolean) IS
-'Adds a version of a flow, {"name", "steps", …}, and makes it the active one, unless p_activate is false or a '
-'template of it is not approved yet: then it is a draft, and state_reason says why. What is stored unchanged '
-'is no new version. Raises WA701, with the step, for what is no definition.';
+'Adds a version of a flow, {"name", "steps", …}, and makes it the active one, unless p_activate is false or '
+'a template of it is not approved yet: then it is a draft, and state_reason says why. What is stored '
+'unchanged is no new version. Raises WA701, with the step, for what is no definition.';
 
 CREATE OR REPLACE FUNCTION _wa_flow_version(p_org uuid, p_name text, p_version integer)
 RETURNS wa_flow_definitions
@@ -271,8 +273,8 @@ END
 $$;
 
 COMMENT ON FUNCTION list_wa_flow_function(text, regprocedure, text) IS
-'Lets flows of the organization call a function (jsonb) RETURNS jsonb by a name. Its owner must be the owner '
-'of the schema, a member of wa_admin, or a superuser: it runs with the rights of the schema''s owner.';
+'Lets flows of the organization call a function (jsonb) RETURNS jsonb by a name. Its owner must be the '
+'owner of the schema, a member of wa_admin, or a superuser: it runs with the rights of the schema''s owner.';
 
 CREATE OR REPLACE FUNCTION _wa_require_flow_function(p_function oid) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
@@ -300,4 +302,5 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_require_flow_function(oid) IS
-'Internal: raises WA704 for a function that takes or returns something else, or that a stranger may replace.';
+'Internal: raises WA704 for a function that takes or returns something else, or that a stranger may '
+'replace.';

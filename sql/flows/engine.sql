@@ -1,7 +1,7 @@
--- The engine. The row is the run: whoever has its lock reads it, carries its steps out up to the next wait, and
--- writes message, log and next step in one transaction. Nothing is replayed, nothing outside is called. A batch
--- goes in rounds: each run as far as its next message, all messages in one insert, then on with what the queue
--- said of them.
+-- The engine. The row is the run: whoever has its lock reads it, carries its steps out up to the next wait,
+-- and writes message, log and next step in one transaction. Nothing is replayed, nothing outside is called.
+-- A batch goes in rounds: each run as far as its next message, all messages in one insert, then on with
+-- what the queue said of them.
 
 -- Only its row type is used: a run in the hands of the engine.
 CREATE OR REPLACE VIEW _wa_flow_turns AS
@@ -73,7 +73,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_next_flow_event(_wa_flow_turns, jsonb, jsonb) IS
-'Internal: the first event since a run began that it has not heeded and that it waits for, or that interrupts it.';
+'Internal: the first event since a run began that it has not heeded and that it waits for, or that '
+'interrupts it.';
 
 CREATE OR REPLACE FUNCTION _wa_flow_sends(p_org uuid, p_contact_id bigint, p_now timestamptz) RETURNS bigint
 LANGUAGE sql STABLE
@@ -81,7 +82,8 @@ BEGIN ATOMIC
     SELECT count(*) FROM (
         -- OFFSET: no other index may serve, also in a plan made while there was no row.
         SELECT s.organization_id FROM wa_flow_steps s
-        WHERE s.contact_id = p_contact_id AND s.queue_id IS NOT NULL AND s.ended_at > p_now - interval '1 hour'
+        WHERE s.contact_id = p_contact_id AND s.queue_id IS NOT NULL
+            AND s.ended_at > p_now - interval '1 hour'
         OFFSET 0
     ) s
     WHERE s.organization_id = p_org;
@@ -134,7 +136,8 @@ RETURN (SELECT f.filled #>> '{}' FROM _wa_fill_flow(p_value, p_context) f);
 
 COMMENT ON FUNCTION _wa_fill_flow_text(jsonb, jsonb) IS 'Internal: a text of a definition, filled in.';
 
--- As far as its next message, its next wait, or its end. p_queued is what the queue said of the message before.
+-- As far as its next message, its next wait, or its end. p_queued is what the queue said of the message
+-- before.
 CREATE OR REPLACE FUNCTION _wa_advance_flow(
     p_turn _wa_flow_turns, p_plan jsonb, p_now timestamptz, p_queue_id uuid, p_queue_status text, p_code text,
     p_reason text
@@ -200,13 +203,15 @@ BEGIN
                         FROM _wa_fill_flow(v_step -> 'message', v.context) f;
                         IF v_missing IS NULL THEN
                             IF _wa_flow_sends(v.organization_id, v.contact_id, p_now)
-                                + jsonb_array_length(jsonb_path_query_array(v.log, '$[*] ? (@.queue_id != null)'))
+                                + jsonb_array_length(jsonb_path_query_array(v.log,
+                                    '$[*] ? (@.queue_id != null)'))
                                 >= (p_plan ->> 'sends_per_hour')::integer
                             THEN
                                 -- The step is carried out once it goes on.
                                 v.visits := v.visits || jsonb_build_object(v.step, v_visit - 1);
                                 RETURN _wa_stop_flow(v, 'paused', 'sends_per_hour', format(
-                                    'flows sent the contact %s messages within an hour', p_plan ->> 'sends_per_hour'
+                                    'flows sent the contact %s messages within an hour',
+                                        p_plan ->> 'sends_per_hour'
                                 ));
                             END IF;
                             v.queue_id := _wa_uuid7(clock_timestamp());
@@ -241,7 +246,8 @@ BEGIN
                         FROM _wa_flow_wait_until(v.organization_id, v.contact_id, v_step, v.context, p_now) w;
                         IF v_missing IS NOT NULL OR v_until IS NULL THEN
                             RETURN _wa_stop_flow(v, 'failed', 'no_value', format(
-                                'step "%s" has no time to wait for: %s', v.step, coalesce(v_missing, 'none')));
+                                'step "%s" has no time to wait for: %s', v.step, coalesce(v_missing,
+                                    'none')));
                         END IF;
                         v.wait := jsonb_strip_nulls(jsonb_build_object(
                             'until', v_until, 'for', v_step -> 'for', 'buttons', v_step -> 'buttons',
@@ -272,7 +278,8 @@ BEGIN
                     v_next := coalesce(v_step ->> 'else', v_next);
                     v_detail := '{"case": "else"}';
                     FOR v_case IN
-                        SELECT c.value, c.n FROM jsonb_array_elements(v_step -> 'cases') WITH ORDINALITY c (value, n)
+                        SELECT c.value, c.n FROM jsonb_array_elements(v_step -> 'cases')
+                            WITH ORDINALITY c (value, n)
                         ORDER BY c.n
                     LOOP
                         IF _wa_flow_holds(v_case.value -> 'when', v.context) THEN
@@ -350,9 +357,12 @@ BEGIN
     FOR v_make IN 1..3 LOOP
         IF EXISTS (SELECT FROM unnest(p_turns) t WHERE _wa_flow_message_make(t.message) = v_make) THEN
             INSERT INTO wa_outbound_queue (
-                organization_id, id, phone, type, text_body, template_name, template_language, template_params,
-                content, priority, expires_at, phone_number_id, idempotency_key, reference, metadata, on_refusal,
-                fallback_template_name, fallback_template_language, fallback_template_params, sms_fallback_text
+                organization_id, id, phone, type, text_body, template_name, template_language,
+                    template_params,
+                content, priority, expires_at, phone_number_id, idempotency_key, reference, metadata,
+                    on_refusal,
+                fallback_template_name, fallback_template_language, fallback_template_params,
+                    sms_fallback_text
             )
             SELECT t.organization_id, t.queue_id, t.phone, m.type, t.message ->> 'text_body',
                 CASE WHEN m.type = 'template' THEN t.message ->> 'template_name' END,
@@ -363,7 +373,8 @@ BEGIN
                     THEN clock_timestamp() + (t.message ->> 'expires_after')::interval END,
                 t.message ->> 'phone_number_id',
                 format('flow:%s:%s:%s', t.id, t.step, t.visits ->> t.step), 'flow:' || t.id,
-                jsonb_build_object('flow_id', t.id, 'flow', t.flow_type, 'version', t.version, 'step', t.step),
+                jsonb_build_object('flow_id', t.id, 'flow', t.flow_type, 'version', t.version, 'step',
+                    t.step),
                 'record',
                 CASE WHEN m.type <> 'template' THEN t.message ->> 'template_name' END,
                 CASE WHEN m.type <> 'template' THEN t.message ->> 'template_language' END,
@@ -406,13 +417,15 @@ DECLARE
     v_done _wa_flow_turns[] := '{}';
 BEGIN
     -- Each version once: a plan is large, and read by all its runs.
-    SELECT array_agg(d.plan || '{}') AS plans, array_agg(d.organization_id) AS orgs, array_agg(d.name) AS names,
+    SELECT array_agg(d.plan || '{}') AS plans, array_agg(d.organization_id) AS orgs,
+        array_agg(d.name) AS names,
         array_agg(d.version) AS versions
     INTO v_defined
     FROM (SELECT DISTINCT f.organization_id, f.flow_type, f.definition_version FROM unnest(p_flows) f) f
     CROSS JOIN LATERAL (
         SELECT x.* FROM wa_flow_definitions x
-        WHERE x.organization_id = f.organization_id AND x.name = f.flow_type AND x.version = f.definition_version
+        WHERE x.organization_id = f.organization_id AND x.name = f.flow_type
+            AND x.version = f.definition_version
         LIMIT 1
     ) d;
     SELECT array_agg(ROW(
@@ -424,7 +437,8 @@ BEGIN
             || CASE WHEN v_defined.plans[p.n] -> 'reads_run' = 'true' THEN jsonb_build_object('run',
                 jsonb_build_object('id', f.id, 'key', f.run_key, 'started_at', f.created_at)) ELSE '{}' END,
         f.variables, f.visits, f.seen_events, f.current_step, coalesce(f.step_entered_at, f.created_at),
-        f.step_no, f.wait, f.next_action_at, f.status, f.outcome, NULL, f.last_queue_id, NULL, NULL, '[]', false
+        f.step_no, f.wait, f.next_action_at, f.status, f.outcome, NULL, f.last_queue_id, NULL, NULL, '[]',
+            false
     )::_wa_flow_turns) INTO v_turns
     FROM unnest(p_flows) f
     CROSS JOIN LATERAL (
@@ -457,7 +471,8 @@ BEGIN
         PERFORM _wa_queue_for_flows(v_turns);
     END LOOP;
     INSERT INTO wa_flow_steps (
-        organization_id, flow_id, step_no, contact_id, step, visit, type, outcome, queue_id, detail, entered_at,
+        organization_id, flow_id, step_no, contact_id, step, visit, type, outcome, queue_id, detail,
+            entered_at,
         ended_at
     )
     SELECT t.organization_id, t.id, (l.value ->> 'step_no')::integer, t.contact_id, l.value ->> 'step',
@@ -469,7 +484,8 @@ BEGIN
     UPDATE wa_automation_flows f SET
         current_step = t.step, status = t.status, next_action_at = t.next_at, variables = t.variables,
         visits = t.visits, seen_events = t.seen_events, step_no = t.step_no, step_entered_at = t.entered_at,
-        wait = t.wait, last_queue_id = t.last_queue_id, outcome = t.outcome, last_error = t.error, retry_count = 0
+        wait = t.wait, last_queue_id = t.last_queue_id, outcome = t.outcome, last_error = t.error,
+            retry_count = 0
     FROM unnest(v_done) t
     WHERE f.organization_id = t.organization_id AND f.id = t.id;
 END
@@ -507,7 +523,8 @@ COMMENT ON FUNCTION _wa_set_flow_aside(wa_automation_flows, text, text, timestam
 
 -- The whole batch at once; when something in it fails, its halves, so that one bad run costs little and harms
 -- no other.
-CREATE OR REPLACE FUNCTION _wa_step_flows_safely(p_flows wa_automation_flows[], p_now timestamptz) RETURNS void
+CREATE OR REPLACE FUNCTION _wa_step_flows_safely(p_flows wa_automation_flows[], p_now timestamptz)
+RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
@@ -598,8 +615,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_lock_due_flows(uuid[], integer, timestamptz) IS
-'Internal: runs that are due, of the organizations given or of all, locked; those that somebody else has are '
-'passed over.';
+'Internal: runs that are due, of the organizations given or of all, locked; those that somebody else has '
+'are passed over.';
 
 CREATE OR REPLACE FUNCTION _wa_run_flows(p_orgs uuid[], p_limit integer, p_now timestamptz) RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT SET lock_timeout = '500ms'
@@ -631,8 +648,9 @@ END
 $$;
 
 COMMENT ON FUNCTION process_wa_flows(integer, timestamptz) IS
-'Carries out the steps of up to so many flows that are due, those of the caller''s organization, for wa_admin '
-'and dispatchers of all; returns how many. Dispatchers call it by themselves, and so does the job "flows".';
+'Carries out the steps of up to so many flows that are due, those of the caller''s organization, for '
+'wa_admin and dispatchers of all; returns how many. Dispatchers call it by themselves, and so does the job '
+'"flows".';
 
 CREATE OR REPLACE FUNCTION _wa_processed_organizations() RETURNS uuid[]
 LANGUAGE sql STABLE SET search_path FROM CURRENT
@@ -662,5 +680,5 @@ END
 $$;
 
 COMMENT ON FUNCTION run_due_wa_flows(integer) IS
-'Carries out what is due of all organizations, up to so many runs; tells how many, and when the next is due. '
-'For dispatchers.';
+'Carries out what is due of all organizations, up to so many runs; tells how many, and when the next is '
+'due. For dispatchers.';

@@ -28,7 +28,8 @@ CREATE OR REPLACE FUNCTION _wa_flow_events_of(
 ) RETURNS SETOF wa_flow_events
 LANGUAGE sql STABLE
 BEGIN ATOMIC
-    -- OFFSET: only the index of the contact, or of the key, may serve, also in a plan made while there was no row.
+    -- OFFSET: only the index of the contact, or of the key, may serve, also in a plan made while there was
+    -- no row.
     SELECT e.* FROM (
         SELECT x.* FROM wa_flow_events x WHERE x.contact_id = p_contact_id OFFSET 0
     ) e
@@ -79,10 +80,12 @@ DECLARE
 BEGIN
     FOREACH v_id IN ARRAY v_ids LOOP
         IF p_is_patient THEN
-            PERFORM FROM wa_automation_flows f WHERE f.organization_id = p_event.organization_id AND f.id = v_id
+            PERFORM FROM wa_automation_flows f WHERE f.organization_id = p_event.organization_id
+                AND f.id = v_id
             FOR NO KEY UPDATE;
         ELSE
-            PERFORM FROM wa_automation_flows f WHERE f.organization_id = p_event.organization_id AND f.id = v_id
+            PERFORM FROM wa_automation_flows f WHERE f.organization_id = p_event.organization_id
+                AND f.id = v_id
             FOR NO KEY UPDATE SKIP LOCKED;
             CONTINUE WHEN NOT FOUND;
         END IF;
@@ -101,7 +104,8 @@ BEGIN
     UPDATE wa_automation_flows f SET next_action_at = p_now
     FROM unnest(v_locked) u (id)
     WHERE f.organization_id = p_event.organization_id AND f.id = u.id AND f.status = 'active' AND (
-        f.id = ANY (v_left) OR _wa_flow_event_fits(f.wait, f.last_queue_id, p_event.kind, p_event.key, p_event.data)
+        f.id = ANY (v_left) OR _wa_flow_event_fits(f.wait, f.last_queue_id, p_event.kind, p_event.key,
+            p_event.data)
     );
     IF p_event.is_matched <> (cardinality(v_locked) = cardinality(v_ids)) THEN
         UPDATE wa_flow_events e SET is_matched = NOT p_event.is_matched
@@ -141,7 +145,8 @@ $$;
 
 COMMENT ON FUNCTION _wa_add_flow_event(uuid, text, text, bigint, jsonb, text) IS
 'Internal: the one place at which an event (reply, status, payment, event:NAME) is recorded and brought to '
-'runs, once for each event_id; returns its id, NULL for one that came before. One of the host starts flows, too.';
+'runs, once for each event_id; returns its id, NULL for one that came before. One of the host starts flows, '
+'too.';
 
 CREATE OR REPLACE FUNCTION add_wa_flow_event(
     p_name text, p_key text DEFAULT NULL, p_phone text DEFAULT NULL, p_data jsonb DEFAULT '{}',
@@ -171,8 +176,8 @@ $$;
 
 COMMENT ON FUNCTION add_wa_flow_event(text, text, text, jsonb, text) IS
 'Tells flows of something that happened at the host, by the key with which they were started or by the '
-'customer''s phone; with a phone it starts flows that it triggers. An event id counts once. Returns its number, '
-'NULL for one that came before.';
+'customer''s phone; with a phone it starts flows that it triggers. An event id counts once. Returns its '
+'number, NULL for one that came before.';
 
 -- Whatever the ledger tells applications of a message, it tells here: replies, and what became of messages
 -- that flows sent. Nothing is kept of customers without a flow.
@@ -194,7 +199,8 @@ BEGIN
                 SELECT x.* FROM wa_messages x
                 WHERE x.organization_id = n.organization_id AND x.id = n.message_id LIMIT 1
             ) m
-            WHERE (n.kind = 'message' AND n.status = 'received' OR n.kind = 'status' AND m.metadata ? 'flow_id')
+            WHERE (n.kind = 'message' AND n.status = 'received' OR n.kind = 'status'
+                AND m.metadata ? 'flow_id')
                 AND EXISTS (
                     SELECT FROM wa_automation_flows f
                     WHERE f.contact_id = m.contact_id AND f.organization_id = n.organization_id
@@ -222,7 +228,8 @@ BEGIN
             );
         END LOOP;
     END IF;
-    IF EXISTS (SELECT FROM wa_flow_definitions d WHERE d.state = 'active' AND d.trigger ?| '{text,message}') THEN
+    IF EXISTS (SELECT FROM wa_flow_definitions d WHERE d.state = 'active'
+        AND d.trigger ?| '{text,message}') THEN
         PERFORM _wa_start_triggered_flow(n.organization_id, n.message_id)
         FROM new_rows n WHERE n.kind = 'message' AND n.status = 'received';
     END IF;
@@ -231,7 +238,8 @@ END
 $$;
 
 COMMENT ON FUNCTION tg_wa_events__tell_flows() IS
-'Tells flows of customers'' messages, and of what became of their own; starts those that a message triggers.';
+'Tells flows of customers'' messages, and of what became of their own; starts those that a message '
+'triggers.';
 
 CREATE OR REPLACE TRIGGER tell_flows AFTER INSERT ON wa_events
 REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION tg_wa_events__tell_flows();
@@ -316,7 +324,8 @@ BEGIN
         wa_flow_definitions d
     WHERE f.organization_id = o.organization_id AND f.contact_id = o.contact_id
         AND f.status IN ('active', 'paused') AND f.definition_version IS NOT NULL
-        AND d.organization_id = f.organization_id AND d.name = f.flow_type AND d.version = f.definition_version
+        AND d.organization_id = f.organization_id AND d.name = f.flow_type
+            AND d.version = f.definition_version
         AND (o.scope = 'all' OR o.scope = d.category);
     RETURN NULL;
 END

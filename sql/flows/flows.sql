@@ -52,7 +52,8 @@ BEGIN
             HINT = 'Leave current_step out to begin at the first.';
     END IF;
     p_flow.contact_id := coalesce(
-        p_flow.contact_id, _wa_flow_contact(p_flow.organization_id, coalesce(p_flow.phone_e164, p_flow.user_id))
+        p_flow.contact_id, _wa_flow_contact(p_flow.organization_id, coalesce(p_flow.phone_e164,
+            p_flow.user_id))
     );
     p_flow.run_key := left(coalesce(
         p_flow.run_key, p_flow.trigger_data #>> string_to_array(v_definition.key, '.')
@@ -110,8 +111,8 @@ END
 $$;
 
 COMMENT ON FUNCTION tg_wa_automation_flows__keep() IS
-'Normalises the number; makes a run of a flow that has a definition; one that ended gets its time and has no '
-'next action.';
+'Normalises the number; makes a run of a flow that has a definition; one that ended gets its time and has '
+'no next action.';
 
 CREATE OR REPLACE TRIGGER keep BEFORE INSERT OR UPDATE ON wa_automation_flows
 FOR EACH ROW EXECUTE FUNCTION tg_wa_automation_flows__keep();

@@ -26,7 +26,8 @@ CREATE OR REPLACE FUNCTION preview_wa_flow(
     p_name text, p_context jsonb DEFAULT '{}', p_phone text DEFAULT NULL, p_events jsonb DEFAULT '{}',
     p_now timestamptz DEFAULT clock_timestamp(), p_version integer DEFAULT NULL
 )
-RETURNS TABLE (n integer, at timestamptz, step text, type text, what text, why text, cost numeric, currency text)
+RETURNS TABLE (n integer, at timestamptz, step text, type text, what text, why text, cost numeric,
+    currency text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 #variable_conflict use_column
@@ -71,7 +72,8 @@ BEGIN
                     FROM _wa_pick_template(
                         v_org, v_message ->> 'template_name', v_message ->> 'template_language', NULL
                     ) t;
-                    what := format('template %s %s', v_message ->> 'template_name', v_message -> 'template_params');
+                    what := format('template %s %s', v_message ->> 'template_name',
+                        v_message -> 'template_params');
                     why := CASE WHEN v_template.id IS NULL THEN 'refused: there is no such template'
                         ELSE coalesce('refused: ' || _wa_template_problem(v_template, at),
                             CASE WHEN v_message ? 'text_body' THEN 'the window is closed' END) END;
@@ -100,7 +102,8 @@ BEGIN
                     what := format('waits for %s', coalesce(v_step ->> 'event', v_step ->> 'for'));
                     why := 'it comes, as given';
                     v_context := v_context || jsonb_build_object(
-                        CASE v_step ->> 'for' WHEN 'button' THEN 'reply' ELSE v_step ->> 'for' END, p_events -> step
+                        CASE v_step ->> 'for' WHEN 'button' THEN 'reply' ELSE v_step ->> 'for' END,
+                            p_events -> step
                     );
                 ELSIF v_step ? 'on_past' AND v_until <= at THEN
                     what := format('does not wait until %s', v_until);
@@ -108,16 +111,19 @@ BEGIN
                     v_next := v_step ->> 'on_past';
                 ELSE
                     what := CASE WHEN v_step ? 'for'
-                        THEN format('waits for %s until %s', coalesce(v_step ->> 'event', v_step ->> 'for'), v_until)
+                        THEN format('waits for %s until %s', coalesce(v_step ->> 'event', v_step ->> 'for'),
+                            v_until)
                         ELSE format('waits until %s', v_until) END;
                     why := CASE WHEN v_step ? 'for' THEN 'it does not come' END;
-                    v_next := CASE WHEN v_step ? 'for' THEN coalesce(v_step ->> 'on_timeout', v_next) ELSE v_next END;
+                    v_next := CASE WHEN v_step ? 'for' THEN coalesce(v_step ->> 'on_timeout', v_next)
+                        ELSE v_next END;
                 END IF;
             WHEN 'branch' THEN
                 v_next := coalesce(v_step ->> 'else', v_next);
                 why := 'no case holds';
                 FOR v_case IN
-                    SELECT c.value, c.n FROM jsonb_array_elements(v_step -> 'cases') WITH ORDINALITY c (value, n)
+                    SELECT c.value, c.n FROM jsonb_array_elements(v_step -> 'cases')
+                        WITH ORDINALITY c (value, n)
                     ORDER BY c.n
                 LOOP
                     IF _wa_flow_holds(v_case.value -> 'when', v_context) THEN
@@ -141,7 +147,8 @@ BEGIN
         END CASE;
         RETURN NEXT;
         EXIT WHEN v_next = 'end';
-        IF type = 'wait' AND why IS DISTINCT FROM 'it comes, as given' AND why IS DISTINCT FROM 'that is past' THEN
+        IF type = 'wait' AND why IS DISTINCT FROM 'it comes, as given' AND why IS DISTINCT
+            FROM 'that is past' THEN
             at := greatest(v_until, at);
         END IF;
         step := v_next;
@@ -150,6 +157,6 @@ END
 $$;
 
 COMMENT ON FUNCTION preview_wa_flow(text, jsonb, text, jsonb, timestamptz, integer) IS
-'What a flow would do from now on, with this context and for this customer: what it would send and when, which '
-'branch it would take and why, and what each message costs by your rate card. Waits time out, unless p_events '
-'has what comes, by the name of the step: {"ask": {"text": "5"}}. Sends and changes nothing.';
+'What a flow would do from now on, with this context and for this customer: what it would send and when, '
+'which branch it would take and why, and what each message costs by your rate card. Waits time out, unless '
+'p_events has what comes, by the name of the step: {"ask": {"text": "5"}}. Sends and changes nothing.';

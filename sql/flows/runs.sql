@@ -1,5 +1,5 @@
--- Runs: started, paused, resumed, cancelled, moved by hand, explained. A plain UPDATE of the status does the same
--- as the functions: what follows from it is a trigger's.
+-- Runs: started, paused, resumed, cancelled, moved by hand, explained. A plain UPDATE of the status does
+-- the same as the functions: what follows from it is a trigger's.
 
 CREATE OR REPLACE FUNCTION _wa_start_flow(
     p_org uuid, p_name text, p_contact_id bigint, p_context jsonb, p_key text
@@ -67,9 +67,9 @@ END
 $$;
 
 COMMENT ON FUNCTION start_wa_flow(text, text, jsonb, text) IS
-'Starts a flow for a customer, with a context that its steps take their values from. A key, such as an order, '
-'starts one run ever; without one a customer has one run of a flow at a time. What is there already comes '
-'back. Raises WA702 for a flow that is not known, WA802 for one that is not active.';
+'Starts a flow for a customer, with a context that its steps take their values from. A key, such as an '
+'order, starts one run ever; without one a customer has one run of a flow at a time. What is there already '
+'comes back. Raises WA702 for a flow that is not known, WA802 for one that is not active.';
 
 CREATE OR REPLACE FUNCTION _wa_log_flow_state(
     p_flow wa_automation_flows, p_outcome text, p_detail jsonb
@@ -84,7 +84,8 @@ BEGIN
     WHERE f.organization_id = p_flow.organization_id AND f.id = p_flow.id
     RETURNING f.step_no INTO v_no;
     INSERT INTO wa_flow_steps (
-        organization_id, flow_id, step_no, contact_id, step, visit, type, outcome, detail, entered_at, ended_at
+        organization_id, flow_id, step_no, contact_id, step, visit, type, outcome, detail, entered_at,
+            ended_at
     )
     VALUES (
         p_flow.organization_id, p_flow.id, v_no, p_flow.contact_id, p_flow.current_step,
@@ -123,14 +124,16 @@ BEGIN
         IF v_again IS NOT NULL THEN
             PERFORM _wa_queue_again(NEW.organization_id, v_again);
         END IF;
-        PERFORM _wa_log_flow_state(NEW, 'resumed', jsonb_build_object('queued_again', coalesce(cardinality(v_again), 0)));
+        PERFORM _wa_log_flow_state(NEW, 'resumed', jsonb_build_object('queued_again',
+            coalesce(cardinality(v_again), 0)));
     ELSE
         SELECT count(*) INTO v_recalled
         FROM _wa_cancel_referenced(ARRAY[NEW.organization_id], ARRAY[v_reference]);
         SELECT array_agg(q.id) INTO v_gone FROM wa_outbound_queue q
         WHERE q.organization_id = NEW.organization_id AND q.reference = v_reference AND q.status = 'sending';
         PERFORM _wa_log_flow_state(NEW, NEW.status, jsonb_strip_nulls(jsonb_build_object(
-            'recalled', v_recalled, 'past_recall', to_jsonb(v_gone), 'reason', coalesce(NEW.last_error, NEW.outcome)
+            'recalled', v_recalled, 'past_recall', to_jsonb(v_gone), 'reason', coalesce(NEW.last_error,
+                NEW.outcome)
         )));
     END IF;
     RETURN NULL;
@@ -138,8 +141,8 @@ END
 $$;
 
 COMMENT ON FUNCTION tg_wa_automation_flows__follow() IS
-'Cancels what a run that is paused or cancelled has waiting, and notes what was with a dispatcher already; queues '
-'again what a pause took back.';
+'Cancels what a run that is paused or cancelled has waiting, and notes what was with a dispatcher already; '
+'queues again what a pause took back.';
 
 CREATE OR REPLACE FUNCTION tg_wa_automation_flows__recall() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
@@ -181,7 +184,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_lock_flow(uuid, uuid) IS
-'Internal: a run, which nobody else changes until the end of the transaction; raises WA703 where there is none.';
+'Internal: a run, which nobody else changes until the end of the transaction; raises WA703 where there is '
+'none.';
 
 CREATE OR REPLACE FUNCTION _wa_refuse_flow_state(p_flow wa_automation_flows, p_action text) RETURNS void
 LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
@@ -214,8 +218,8 @@ END
 $$;
 
 COMMENT ON FUNCTION pause_wa_flow(uuid, text) IS
-'Pauses a run; what it has waiting in the queue is taken back until it goes on. UPDATE wa_automation_flows SET '
-'status = ''paused'' does the same for many.';
+'Pauses a run; what it has waiting in the queue is taken back until it goes on. UPDATE wa_automation_flows '
+'SET status = ''paused'' does the same for many.';
 
 CREATE OR REPLACE FUNCTION resume_wa_flow(p_id uuid) RETURNS wa_automation_flows
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
@@ -233,7 +237,8 @@ END
 $$;
 
 COMMENT ON FUNCTION resume_wa_flow(uuid) IS
-'Lets a paused run go on where it stood: what its pause took back is queued again, what happened meanwhile counts.';
+'Lets a paused run go on where it stood: what its pause took back is queued again, what happened meanwhile '
+'counts.';
 
 CREATE OR REPLACE FUNCTION cancel_wa_flow(p_id uuid, p_reason text DEFAULT NULL) RETURNS wa_automation_flows
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
@@ -268,7 +273,8 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'WA702',
             MESSAGE = format('flow "%s" has no step "%s"', v_flow.flow_type, left(p_step, 63)),
             DETAIL = format('Version %s.', v_flow.definition_version),
-            HINT = (SELECT 'There are: ' || string_agg(k, ', ') FROM jsonb_object_keys(v_definition.plan -> 'steps') k);
+            HINT = (SELECT 'There are: ' || string_agg(k, ', ')
+                FROM jsonb_object_keys(v_definition.plan -> 'steps') k);
     END IF;
     PERFORM _wa_log_flow_state(v_flow, 'advanced', jsonb_build_object('to', p_step));
     UPDATE wa_automation_flows f SET
@@ -308,7 +314,8 @@ BEGIN
     WHERE d.organization_id = v_flow.organization_id AND d.name = v_flow.flow_type
         AND d.version = v_flow.definition_version;
     SELECT count(*) INTO v_pending FROM wa_outbound_queue q
-    WHERE q.organization_id = v_flow.organization_id AND q.reference = 'flow:' || p_id AND q.status = 'pending';
+    WHERE q.organization_id = v_flow.organization_id AND q.reference = 'flow:' || p_id
+        AND q.status = 'pending';
     status := v_flow.status;
     step := v_flow.current_step;
     waits_until := CASE WHEN v_flow.status = 'active' THEN v_flow.next_action_at END;
@@ -323,13 +330,16 @@ BEGIN
         WHEN 'host' THEN format('no definition "%s" was active when it was inserted: the engine leaves it alone',
             v_flow.flow_type)
         WHEN 'waiting' THEN format('waits%s until %s', CASE v_flow.wait ->> 'for'
-            WHEN 'event' THEN format(' for the event "%s"%s', v_flow.wait ->> 'event', ' of ' || v_flow.run_key)
+            WHEN 'event' THEN format(' for the event "%s"%s', v_flow.wait ->> 'event', ' of '
+                || v_flow.run_key)
             WHEN 'payment' THEN ' for the payment' || coalesce(' of ' || v_flow.run_key, '')
             ELSE ' for a ' || (v_flow.wait ->> 'for') END, v_flow.next_action_at)
-        WHEN 'due' THEN format('due since %s: a dispatcher carries it out within a second', v_flow.next_action_at)
+        WHEN 'due' THEN format('due since %s: a dispatcher carries it out within a second',
+            v_flow.next_action_at)
         WHEN 'retrying' THEN format('attempt %s failed: %s', v_flow.retry_count, v_flow.last_error)
         ELSE concat_ws(': ', v_flow.status, v_flow.outcome, v_flow.last_error)
-    END || CASE WHEN v_pending > 0 THEN format('; %s of its messages wait in the queue', v_pending) ELSE '' END
+    END || CASE WHEN v_pending > 0 THEN format('; %s of its messages wait in the queue', v_pending)
+        ELSE '' END
         || CASE WHEN v_definition.state <> 'active'
             THEN format('; its version %s is %s', v_definition.version, v_definition.state) ELSE '' END;
     way_out := CASE state

@@ -10,7 +10,8 @@ BEGIN ATOMIC
         VALUES
         ('send', 'next text_body template_name template_language template_params message_type content '
             'priority phone_number_id expires_after sms_fallback_text on_refused', ''),
-        ('wait', 'next interval at weekdays until offset for event buttons status timeout on_timeout on_past', ''),
+        ('wait', 'next interval at weekdays until offset for event buttons status timeout on_timeout '
+            'on_past', ''),
         ('branch', 'cases else', 'cases'),
         ('set', 'next values', 'values'),
         ('notify', 'next template phone context', 'template'),
@@ -135,7 +136,8 @@ BEGIN
             THEN 'buttons go with a wait for a button, as a list of ids or texts'
         WHEN p_step ? 'status' AND (
             v_for <> 'status' OR jsonb_typeof(p_step -> 'status') <> 'array' OR p_step -> 'status' = '[]'
-            OR NOT '["accepted", "sent", "delivered", "read", "played", "failed"]'::jsonb @> (p_step -> 'status')
+            OR NOT '["accepted", "sent", "delivered", "read", "played", "failed"]'::jsonb
+                @> (p_step -> 'status')
         ) THEN 'status goes with a wait for one, as a list of accepted, sent, delivered, read, played, failed'
     END;
 END
@@ -163,7 +165,8 @@ BEGIN
         ) THEN 'text_body, template_name and what else is a word are texts that are not empty'
         WHEN p_step ?| '{template_language,template_params}' AND NOT p_step ? 'template_name'
             THEN 'template_language and template_params go with a template_name'
-        WHEN p_step ? 'template_params' AND jsonb_typeof(p_step -> 'template_params') NOT IN ('array', 'object')
+        WHEN p_step ? 'template_params' AND jsonb_typeof(p_step -> 'template_params') NOT IN ('array',
+            'object')
             THEN 'template_params are a list, or an object by name or part'
         WHEN p_step ? 'content' AND jsonb_typeof(p_step -> 'content') <> 'object' THEN 'content is an object'
         WHEN p_step ? 'priority' AND p_step ->> 'priority' NOT IN ('high', 'normal', 'low')
@@ -248,15 +251,16 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION _wa_flow_targets(jsonb, text) IS
-'Internal: the steps to which a step may lead, and by which of its keys; the second argument is the one that '
-'follows it.';
+'Internal: the steps to which a step may lead, and by which of its keys; the second argument is the one '
+'that follows it.';
 
 CREATE OR REPLACE FUNCTION _wa_flow_problem(p_definition jsonb) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
 DECLARE
     c_keys CONSTANT text[] := ARRAY[
-        'name', 'description', 'category', 'trigger', 'key', 'interrupts', 'limits', 'steps', 'version', 'state'
+        'name', 'description', 'category', 'trigger', 'key', 'interrupts', 'limits', 'steps', 'version',
+            'state'
     ];
     c_events CONSTANT text := '^(reply|payment|event:.{1,100})$';
     v_steps jsonb;
@@ -303,7 +307,8 @@ BEGIN
         ) THEN 'limits are visits and sends_per_hour, numbers from 1 to 9999, and age, such as "90 days"'
         WHEN p_definition ? 'interrupts' AND jsonb_typeof(p_definition -> 'interrupts') <> 'object'
             THEN 'interrupts are an object of events and the steps that they lead to'
-        WHEN jsonb_typeof(v_steps) IS DISTINCT FROM 'array' OR v_steps = '[]' OR jsonb_array_length(v_steps) > 200
+        WHEN jsonb_typeof(v_steps) IS DISTINCT FROM 'array' OR v_steps = '[]'
+            OR jsonb_array_length(v_steps) > 200
             THEN 'steps are a list of 1 to 200 objects'
     END;
     IF v_problem IS NOT NULL THEN
@@ -326,7 +331,8 @@ BEGIN
     LOOP
         v_problem := CASE
             WHEN jsonb_typeof(v_step.value) <> 'object' THEN 'a step is an object'
-            WHEN v_step.name !~ '^[a-z][a-z0-9_]{0,62}$' OR v_step.name = 'end' AND v_step.value ->> 'type' <> 'end'
+            WHEN v_step.name !~ '^[a-z][a-z0-9_]{0,62}$' OR v_step.name = 'end'
+                AND v_step.value ->> 'type' <> 'end'
                 THEN 'the name of a step is a word of small letters, digits and _, and not "end"'
             WHEN array_position(v_names, v_step.name) < v_step.n THEN 'there are two steps of this name'
             ELSE _wa_flow_step_problem(v_step.value)
@@ -402,7 +408,8 @@ AS $$
         'first', p_definition #>> '{steps,0,name}',
         'steps', (
             SELECT jsonb_object_agg(s.value ->> 'name', s.value || jsonb_build_object(
-                'next', coalesce(s.value ->> 'next', p_definition #>> ARRAY['steps', s.n::text, 'name'], 'end')
+                'next', coalesce(s.value ->> 'next', p_definition #>> ARRAY['steps', s.n::text, 'name'],
+                    'end')
             ) || CASE s.value ->> 'type' WHEN 'send' THEN jsonb_build_object(
                 'message', s.value - '{name,type,next,note,on_refused}'::text[]
             ) ELSE '{}' END)

@@ -1,7 +1,7 @@
 -- What a step looks at: the context of its run, values and conditions that are taken from it, times.
 
--- In the text of a JSON document: a placeholder with both quotes around it is the whole of a value. By hand: a
--- regular expression takes several times as long, for each message.
+-- In the text of a JSON document: a placeholder with both quotes around it is the whole of a value. By
+-- hand: a regular expression takes several times as long, for each message.
 CREATE OR REPLACE FUNCTION _wa_fill_flow(p_value jsonb, p_context jsonb, OUT filled jsonb, OUT missing text)
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 SET standard_conforming_strings = on
@@ -55,7 +55,8 @@ $$;
 
 COMMENT ON FUNCTION _wa_fill_flow(jsonb, jsonb) IS
 'Internal: a value of a definition with {{path}} and {{path|otherwise}} filled in from the context, and the '
-'paths of which it has no value. What is nothing but a placeholder becomes the value as it is, a number too.';
+'paths of which it has no value. What is nothing but a placeholder becomes the value as it is, a number '
+'too.';
 
 CREATE OR REPLACE FUNCTION _wa_flow_number(p_text text) RETURNS numeric
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
@@ -103,20 +104,23 @@ BEGIN
         WHEN p_condition ? 'is'
             THEN v_said IS NOT DISTINCT FROM lower(btrim(nullif(p_condition -> 'is', 'null') #>> '{}'))
         WHEN p_condition ? 'in' THEN EXISTS (
-            SELECT FROM jsonb_array_elements_text(p_condition -> 'in') i (word) WHERE lower(btrim(i.word)) = v_said
+            SELECT FROM jsonb_array_elements_text(p_condition -> 'in') i (word)
+                WHERE lower(btrim(i.word)) = v_said
         )
         WHEN p_condition ? 'contains' THEN strpos(v_said, lower(p_condition ->> 'contains')) > 0
         WHEN p_condition ? 'above' THEN _wa_flow_number(v_said) > _wa_flow_number(p_condition ->> 'above')
         WHEN p_condition ? 'below' THEN _wa_flow_number(v_said) < _wa_flow_number(p_condition ->> 'below')
-        WHEN p_condition ? 'at_least' THEN _wa_flow_number(v_said) >= _wa_flow_number(p_condition ->> 'at_least')
-        WHEN p_condition ? 'at_most' THEN _wa_flow_number(v_said) <= _wa_flow_number(p_condition ->> 'at_most')
+        WHEN p_condition ? 'at_least' THEN _wa_flow_number(v_said)
+            >= _wa_flow_number(p_condition ->> 'at_least')
+        WHEN p_condition ? 'at_most' THEN _wa_flow_number(v_said)
+            <= _wa_flow_number(p_condition ->> 'at_most')
     END, false);
 END
 $$;
 
 COMMENT ON FUNCTION _wa_flow_holds(jsonb, jsonb) IS
-'Internal: whether a condition of a branch holds in a context. Words are compared without regard to capitals; '
-'what is not there is neither above nor below anything.';
+'Internal: whether a condition of a branch holds in a context. Words are compared without regard to '
+'capitals; what is not there is neither above nor below anything.';
 
 CREATE OR REPLACE FUNCTION _wa_flow_facts(p_org uuid, p_contact_id bigint, p_now timestamptz) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path FROM CURRENT

@@ -90,7 +90,8 @@ AS $$
     -- Of the flows to begin with, flows/defaults.sql.
     (
         'payment_link', 'UTILITY', NULL,
-        'Hello {{1}}, for {{2}} an amount of {{3}} is to be paid. You can pay at {{4}} whenever it suits you.',
+        'Hello {{1}}, for {{2}} an amount of {{3}} is to be paid. You can pay at {{4}} whenever it suits '
+        'you.',
         '[]',
         '{customer_name,description,amount,payment_url}',
         '{customer_name,description,amount_text,payment_link_url}',
@@ -106,7 +107,8 @@ AS $$
     ),
     (
         'satisfaction_question', 'UTILITY', NULL,
-        'Hello {{1}}, how satisfied were you with {{2}}? Please answer with a number from 1 (not at all) to 5 '
+        'Hello {{1}}, how satisfied were you with {{2}}? Please answer with a number from 1 (not at all) '
+        'to 5 '
         '(very much).',
         '[]',
         '{customer_name,subject}',

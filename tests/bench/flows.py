@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from time import monotonic
 
@@ -18,7 +17,8 @@ WAITING = 1_000_000
 AT_ONCE = 500
 STORE = """
 SELECT store_wa_flow('{"name": "bench", "steps": [
-    {"name": "s", "type": "send", "template_name": "order_update", "template_params": ["{{name}}", "{{order}}"]},
+    {"name": "s", "type": "send", "template_name": "order_update",
+        "template_params": ["{{name}}", "{{order}}"]},
     {"name": "w", "type": "wait", "interval": "1 day"}]}')
 """
 START = """
@@ -26,11 +26,11 @@ INSERT INTO wa_automation_flows (phone_e164, flow_type, trigger_data)
 SELECT '+1' || 6502000000 + n, 'bench', jsonb_build_object('name', 'Ann', 'order', 'A-' || n)
 FROM generate_series(0, %s::bigint - 1) n
 """
-WAIT = """
+WAIT = f"""
 INSERT INTO wa_automation_flows (phone_e164, flow_type, run_key, next_action_at)
-SELECT '+1' || 6502000000 + n %% {known}, 'bench', n::text, now() + interval '1 day'
+SELECT '+1' || 6502000000 + n %% {KNOWN}, 'bench', n::text, now() + interval '1 day'
 FROM generate_series(0, %s::bigint - 1) n
-""".format(known=KNOWN)
+"""
 PLAIN = """
 INSERT INTO wa_outbound_queue (phone, template_name, template_params, idempotency_key, reference)
 SELECT '+1' || 6502000000 + n, 'order_update', jsonb_build_array('Ann', 'A-' || n), 'k' || n, 'r' || n
@@ -46,12 +46,22 @@ def flows(bench: Bench) -> Iterator[Line]:
         {"flows": lambda: _carry_out(bench, count), "inserts": lambda: _insert(bench, count)}
     )
     yield Line(
-        f"{count:,} flows due at once", values["flows"], "messages/s", "INSERTs", values["inserts"], at_least=0.3
+        f"{count:,} flows due at once",
+        values["flows"],
+        "messages/s",
+        "INSERTs",
+        values["inserts"],
+        at_least=0.3,
     )
     waiting = bench.size(WAITING)
     ticks = bench.rounds({"waiting": lambda: _tick(bench, waiting), "none": lambda: _tick(bench, 0)})
     yield Line(
-        f"a tick while {waiting:,} flows wait", ticks["waiting"], "buffers", "none wait", ticks["none"], at_most=1.5
+        f"a tick while {waiting:,} flows wait",
+        ticks["waiting"],
+        "buffers",
+        "none wait",
+        ticks["none"],
+        at_most=1.5,
     )
 
 
@@ -95,6 +105,6 @@ def _tick(bench: Bench, waiting: int) -> float:
         with database.connect() as connection:
             for _ in range(3):
                 connection.execute("SELECT * FROM run_due_wa_flows()")
-            (told,) = connection.execute(TICK).fetchone() or (None,)
-        plan = (json.loads(told) if isinstance(told, str) else told)[0]["Plan"]
+            (told,) = connection.execute(TICK).fetchall()[0]
+        plan = told[0]["Plan"]
         return float(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])

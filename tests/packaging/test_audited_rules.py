@@ -20,7 +20,8 @@ def words(text: str) -> list[str]:
 #: Settings, limits, rules, roles, templates and secrets: somebody decides what they say.
 RULES = words("""
     siren_templates wa_api_keys wa_app_shares wa_consent_texts wa_contact_caps wa_error_rules wa_event_secrets
-    wa_event_subscriptions wa_flow_definitions wa_flow_functions wa_installations wa_jobs wa_keywords wa_organization_roles wa_organizations
+    wa_event_subscriptions wa_flow_definitions wa_flow_functions wa_installations wa_jobs wa_keywords
+    wa_organization_roles wa_organizations
     wa_panic_modes wa_phone_numbers wa_portfolios wa_quiet_days wa_quiet_hours wa_role_overrides wa_secrets
     wa_templates wa_users wa_zone_prefixes
 """)

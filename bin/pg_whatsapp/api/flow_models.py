@@ -75,7 +75,7 @@ class FlowEvent(Asked):
 
     name: str = Field(min_length=1, max_length=100)
     key: str | None = Field(None, description="The key with which runs were started.", max_length=200)
-    phone: str | None = Field(None, description="The customer, who may be started flows, too.", max_length=100)
+    phone: str | None = Field(None, description="The customer, for whom it may start flows.", max_length=100)
     data: Json = Field(default_factory=dict)
     event_id: str | None = Field(None, description="Yours: what comes twice counts once.", max_length=200)
 

@@ -42,7 +42,7 @@ async def list_flows(
 
 @router.post("/flows", **operation("send", told.FlowRun, 404, 409, status=201))
 async def start_flow(request: Request, wish: told.FlowStart) -> Response:
-    """Start a flow for a customer; one that is there already, under the key or for the customer, comes back."""
+    """Start a flow for a customer; a run that is there, under the key or for the customer, comes back."""
     done = await service_of(request).call(
         request,
         "send",
@@ -130,9 +130,7 @@ async def add_event(request: Request, event: told.FlowEvent) -> Response:
 
 
 @router.post("/process-flows", **operation("admin", told.ProcessedFlows))
-async def process_flows(
-    request: Request, batch_size: Annotated[int, Query(ge=1, le=5000)] = 10
-) -> Response:
+async def process_flows(request: Request, batch_size: Annotated[int, Query(ge=1, le=5000)] = 10) -> Response:
     """Carry out the steps of up to so many flows that are due; dispatchers do it by themselves."""
     done = await service_of(request).call(
         request, "admin", "SELECT jsonb_build_object('processed', process_wa_flows(%s))::text", batch_size
