@@ -96,9 +96,10 @@ CREATE OR REPLACE FUNCTION get_wa_flow_run(p_id uuid) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 AS $$
 DECLARE
-    v_explained record := explain_wa_flow(p_id);
+    v_explained record;
 BEGIN
     PERFORM _wa_require_live_key('Flows are run');
+    SELECT e.state, e.explanation, e.way_out INTO v_explained FROM explain_wa_flow(p_id) e;
     RETURN (
         SELECT _wa_flow_run_body(f.id) || jsonb_build_object(
             'state', v_explained.state, 'explanation', v_explained.explanation, 'way_out',
@@ -126,15 +127,13 @@ CREATE OR REPLACE FUNCTION steer_wa_flow_run(p_id uuid, p_action text, p_step te
 RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
-DECLARE
-    v_flow wa_automation_flows;
 BEGIN
     PERFORM _wa_require_live_key('Flows are run');
     CASE p_action
-        WHEN 'pause' THEN v_flow := pause_wa_flow(p_id, p_reason);
-        WHEN 'resume' THEN v_flow := resume_wa_flow(p_id);
-        WHEN 'cancel' THEN v_flow := cancel_wa_flow(p_id, p_reason);
-        WHEN 'advance' THEN v_flow := advance_wa_flow(p_id, p_step);
+        WHEN 'pause' THEN PERFORM pause_wa_flow(p_id, p_reason);
+        WHEN 'resume' THEN PERFORM resume_wa_flow(p_id);
+        WHEN 'cancel' THEN PERFORM cancel_wa_flow(p_id, p_reason);
+        WHEN 'advance' THEN PERFORM advance_wa_flow(p_id, p_step);
     END CASE;
     RETURN get_wa_flow_run(p_id);
 END

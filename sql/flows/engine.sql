@@ -96,13 +96,17 @@ CREATE OR REPLACE FUNCTION _wa_call_flow_function(p_org uuid, p_name text, p_con
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
-    v_function text;
+    v_oid oid := (
+        SELECT to_regprocedure(f.function_name || '(jsonb)') FROM wa_flow_functions f
+        WHERE f.organization_id = p_org AND f.name = p_name
+    );
+    v_function record;
     v_result jsonb;
 BEGIN
-    SELECT f.function_name INTO v_function FROM wa_flow_functions f
-    WHERE f.organization_id = p_org AND f.name = p_name;
-    PERFORM _wa_require_flow_function(to_regprocedure(v_function || '(jsonb)'));
-    EXECUTE format('SELECT %s($1)', v_function) INTO v_result USING p_context;
+    PERFORM _wa_require_flow_function(v_oid);
+    SELECT n.nspname, p.proname INTO v_function
+    FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = v_oid;
+    EXECUTE format('SELECT %I.%I($1)', v_function.nspname, v_function.proname) INTO v_result USING p_context;
     RETURN v_result;
 END
 $$;
@@ -558,7 +562,6 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off S
 SET enable_sort = off SET jit = off
 AS $$
 DECLARE
-    v_flows wa_automation_flows[];
     v_orgs uuid[] := p_orgs;
     v_share integer;
 BEGIN
