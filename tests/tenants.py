@@ -123,6 +123,17 @@ def _fill(db: Database, tenant: Tenant, services: dict[str, str]) -> None:
         app.execute("SELECT create_wa_api_key(%s, %s, p_requests_per_minute => 9)", (secret, tenant.role))
         app.execute("SELECT begin_wa_idempotent_request(%s, 'x', sha256('x'))", (secret,))
     db.query("SELECT count_wa_api_request(secret_hash) FROM wa_api_keys WHERE name = %s", secret)
+    db.query(
+        "INSERT INTO wa_flow_steps (organization_id, flow_id, step_no, step, visit, type, outcome, detail,"
+        " entered_at, ended_at) SELECT f.organization_id, f.id, 1, 'w', 1, 'state', 'advanced',"
+        " jsonb_build_object('to', f.run_key), now(), now() FROM wa_automation_flows f WHERE f.run_key = %s",
+        secret,
+    )
+    db.query(
+        "INSERT INTO wa_flow_functions (organization_id, name, function_name)"
+        " SELECT organization_id, name, 'public.f' FROM wa_api_keys WHERE name = %s",
+        secret,
+    )
     dispatcher = "00000000-0000-4000-8000-000000000001"
     with db.connect(user=services["wa_dispatcher"], row_factory=dict_row) as process:
         process.execute("SELECT start_wa_dispatcher(%s, 'here', 1, %s)", (dispatcher, __version__))
@@ -248,6 +259,22 @@ def _automate(app: psycopg.Connection[dict[str, Any]], tenant: Tenant) -> None:
         "INSERT INTO wa_automation_flows (phone_e164, flow_type, trigger_data) VALUES (%s, 'x', %s)",
         (tenant.phone, json.dumps({"note": secret})),
     )
+    app.execute(
+        "SELECT store_wa_flow(%s)",
+        (
+            json.dumps(
+                {
+                    "name": "f",
+                    "description": secret,
+                    "steps": [{"name": "w", "type": "wait", "interval": "1 day", "note": secret}],
+                }
+            ),
+        ),
+    )
+    app.execute(
+        "SELECT start_wa_flow('f', %s, %s::jsonb, %s)", (tenant.phone, json.dumps({"note": secret}), secret)
+    )
+    app.execute("SELECT add_wa_flow_event('x', %s)", (secret,))
     app.execute(
         "WITH t AS (INSERT INTO siren_templates (name) VALUES (%s) RETURNING id)"
         " INSERT INTO siren_events (template_id, phone_e164) SELECT id, %s FROM t",

@@ -14,6 +14,7 @@ from pg_whatsapp import __version__, log
 from pg_whatsapp.cli_archive import archive
 from pg_whatsapp.cli_audit import audit
 from pg_whatsapp.cli_events import events
+from pg_whatsapp.cli_flows import flows
 from pg_whatsapp.cli_media import media
 from pg_whatsapp.cli_numbers import numbers
 from pg_whatsapp.cli_optouts import import_opt_outs, optouts
@@ -75,6 +76,7 @@ def wa(log_format: str) -> None:
 wa.add_command(archive)
 wa.add_command(audit)
 wa.add_command(events)
+wa.add_command(flows)
 wa.add_command(media)
 wa.add_command(numbers)
 wa.add_command(optouts)

@@ -1,6 +1,7 @@
 """The dispatcher: claims requests that the database granted, sends them, records what became of them.
 
-It knows no policy. Four connections: one claims, one records and maintains, one listens, one runs jobs.
+It knows no policy. Five connections: one claims, one records and maintains, one listens, one runs jobs, one
+carries out flows.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pg_whatsapp.companion import Companion
 from pg_whatsapp.config import Settings
 from pg_whatsapp.credentials import Credentials
 from pg_whatsapp.db import FIRST_DELAY_S, Link, require_session
+from pg_whatsapp.flow_runner import FlowRunner
 from pg_whatsapp.gate import Gate
 from pg_whatsapp.job_runner import JobRunner
 from pg_whatsapp.recorder import Recorder
@@ -89,6 +91,8 @@ class Dispatcher:
         self._records = Link(settings.conninfo, "dispatch record")
         self._listens = Link(settings.conninfo, "dispatch listen", lock_timeout="100ms")
         self._jobs = Link(settings.conninfo, "dispatch jobs")
+        self._flows = Link(settings.conninfo, "dispatch flows")
+        self._flow_runner = FlowRunner(self._flows)
         self._credentials = Credentials(settings, box)
         self._work = asyncio.Event()
         self._stopping = False
@@ -125,6 +129,7 @@ class Dispatcher:
             self._spawn(self._recorder.run(self._after_record)),
             self._spawn(self._maintain()),
             self._spawn(JobRunner(self._jobs).run()),
+            self._spawn(self._flow_runner.run()),
         ]
         beside = [one for one in self._companions if one.is_for_sending or not self._drain]
         company = [self._spawn(companion.run(self._records)) for companion in beside]
@@ -143,7 +148,7 @@ class Dispatcher:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
-            for link in (self._claims, self._records, self._listens, self._jobs):
+            for link in (self._claims, self._records, self._listens, self._jobs, self._flows):
                 await link.drop()
         if self._failure is not None:
             raise self._failure
@@ -280,7 +285,7 @@ class Dispatcher:
         return True
 
     def _is_drained(self, claimed: int, due_in: float | None, contended: bool) -> bool:
-        if claimed or not self._sender.is_idle or self._recorder.pending:
+        if claimed or not self._sender.is_idle or self._recorder.pending or self._flow_runner.is_busy:
             self._progress_at = monotonic()
             return False
         if contended:

@@ -4,9 +4,9 @@ WaError
 ├── ConfigError          a setting is missing or wrong
 │   └── SecretKeyError   the master key is missing or malformed
 ├── DatabaseError        the database refused, and said why; below by the groups of wa_sqlstates
-│   ├── InputError            what was given makes no sense (WA001 to WA099, 22023, ...)
+│   ├── InputError            what was given makes no sense (WA001 to WA099, WA7.., 22023, ...)
 │   ├── PolicyError           WhatsApp's rules forbid it: window, consent, template (WA1..)
-│   ├── StateError            too late, or not in this state (WA2..)
+│   ├── StateError            too late, or not in this state (WA2.., WA8..)
 │   ├── TenantError           for whom: no organization, several, a foreign one (WA3..)
 │   ├── InstallationError     which database, which release (WA4..)
 │   │   ├── NotAdoptedError       this database may not send (WA401)
@@ -137,6 +137,8 @@ _BY_SQLSTATE: dict[str, type[DatabaseError]] = {
     "WA402": VersionMismatchError,
     "WA5": RightsError,
     "WA6": ApiError,
+    "WA7": InputError,
+    "WA8": StateError,
     "0A000": InputError,
     "22": InputError,
     "23": InputError,

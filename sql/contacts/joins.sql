@@ -391,6 +391,7 @@ BEGIN
     PERFORM _wa_merge_conversations_of(p_org, p_from, p_into);
     PERFORM _wa_merge_consent_of(p_org, p_from, p_into);
     PERFORM _wa_merge_campaigns_of(p_org, p_from, p_into);
+    PERFORM _wa_merge_flows_of(p_org, p_from, p_into);
     PERFORM _wa_merge_queue_of(p_org, p_from, p_into);
     PERFORM _wa_merge_ledger_of(p_org, p_from, p_into);
     PERFORM _wa_merge_sending_of(p_org, p_from, p_into);

@@ -10,16 +10,93 @@ $$;
 COMMENT ON FUNCTION _wa_given_phone(uuid, text) IS
 'Internal: a number that somebody typed, read as the organization reads numbers; NULL for NULL.';
 
-CREATE OR REPLACE FUNCTION tg_wa_automation_flows__keep() RETURNS trigger
+CREATE OR REPLACE FUNCTION _wa_flow_contact(p_org uuid, p_phone text) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_contact_id bigint := _wa_find_contact(p_org, p_phone);
+    v_phone text;
+BEGIN
+    IF v_contact_id IS NULL THEN
+        v_phone := CASE WHEN NOT _wa_is_user_id(p_phone) THEN _wa_given_phone(p_org, p_phone) END;
+        SELECT r.contact_id INTO v_contact_id FROM _wa_resolve_contacts(
+            p_org, ARRAY[v_phone], ARRAY[CASE WHEN v_phone IS NULL THEN p_phone END], 'flow'
+        ) r;
+    END IF;
+    RETURN v_contact_id;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_flow_contact(uuid, text) IS
+'Internal: the contact of a number or user id, which is made where there is none.';
+
+-- A flow of which the engine knows a definition becomes a run of it, however it is inserted.
+CREATE OR REPLACE FUNCTION _wa_as_flow_run(p_flow wa_automation_flows) RETURNS wa_automation_flows
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+    v_definition record;
+BEGIN
+    SELECT d.version, d.plan, d.key INTO v_definition FROM wa_flow_definitions d
+    WHERE d.organization_id = p_flow.organization_id AND d.name = p_flow.flow_type AND d.state = 'active';
+    p_flow.definition_version := v_definition.version;
+    IF v_definition.version IS NULL THEN
+        RETURN p_flow;
+    END IF;
+    IF p_flow.current_step = 'start' AND NOT v_definition.plan -> 'steps' ? 'start' THEN
+        p_flow.current_step := v_definition.plan ->> 'first';
+    ELSIF NOT v_definition.plan -> 'steps' ? p_flow.current_step THEN
+        RAISE EXCEPTION USING ERRCODE = 'WA702', TABLE = 'wa_automation_flows',
+            MESSAGE = format('flow "%s" has no step "%s"', p_flow.flow_type, left(p_flow.current_step, 63)),
+            DETAIL = format('Version %s is active.', v_definition.version),
+            HINT = 'Leave current_step out to begin at the first.';
+    END IF;
+    p_flow.contact_id := coalesce(
+        p_flow.contact_id, _wa_flow_contact(p_flow.organization_id, coalesce(p_flow.phone_e164,
+            p_flow.user_id))
+    );
+    p_flow.run_key := left(coalesce(
+        p_flow.run_key, p_flow.trigger_data #>> string_to_array(v_definition.key, '.')
+    ), 200);
+    p_flow.step_entered_at := p_flow.created_at;
+    p_flow.next_action_at := coalesce(p_flow.next_action_at, clock_timestamp());
+    p_flow.visits := '{}';
+    p_flow.step_no := 0;
+    p_flow.wait := NULL;
+    RETURN p_flow;
+END
+$$;
+
+COMMENT ON FUNCTION _wa_as_flow_run(wa_automation_flows) IS
+'Internal: a new flow as a run of the active definition of its name; as it is where there is none.';
+
+-- Definer: a contact may have to be made. The row must still be one that its writer may write.
+CREATE OR REPLACE FUNCTION tg_wa_automation_flows__keep() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
         NEW.phone_e164 := _wa_given_phone(NEW.organization_id, NEW.phone_e164);
+        IF NEW.status IN ('active', 'paused') AND num_nonnulls(NEW.phone_e164, NEW.user_id) > 0 THEN
+            NEW := _wa_as_flow_run(NEW);
+        ELSE
+            NEW.definition_version := NULL;
+        END IF;
     ELSE
         NEW.updated_at := clock_timestamp();
         IF NEW.phone_e164 IS DISTINCT FROM OLD.phone_e164 THEN
             NEW.phone_e164 := _wa_given_phone(NEW.organization_id, NEW.phone_e164);
+        END IF;
+        IF NEW.definition_version IS NOT NULL THEN
+            -- By hand: its step begins anew. What goes on is looked at at once: what came meanwhile counts.
+            IF NEW.current_step <> OLD.current_step AND NEW.step_no = OLD.step_no THEN
+                NEW.wait := NULL;
+                NEW.step_entered_at := NEW.updated_at;
+            END IF;
+            IF NEW.status = 'active' AND OLD.status <> 'active' THEN
+                NEW.next_action_at := NEW.updated_at;
+                NEW.outcome := NULL;
+            END IF;
         END IF;
     END IF;
     IF NEW.status IN ('active', 'paused') THEN
@@ -27,13 +104,15 @@ BEGIN
     ELSE
         NEW.ended_at := coalesce(NEW.ended_at, clock_timestamp());
         NEW.next_action_at := NULL;
+        NEW.wait := NULL;
     END IF;
     RETURN NEW;
 END
 $$;
 
 COMMENT ON FUNCTION tg_wa_automation_flows__keep() IS
-'Normalises the number; a flow that ended gets its time and has no next action.';
+'Normalises the number; makes a run of a flow that has a definition; one that ended gets its time and has '
+'no next action.';
 
 CREATE OR REPLACE TRIGGER keep BEFORE INSERT OR UPDATE ON wa_automation_flows
 FOR EACH ROW EXECUTE FUNCTION tg_wa_automation_flows__keep();

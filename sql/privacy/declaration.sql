@@ -166,10 +166,21 @@ FROM (
     -- Flows and notifications
     ('wa_automation_flows', 'none', 'delete', 'with the row',
         'organization_id id flow_type current_step status next_action_at retry_count created_by created_at '
-        'updated_at ended_at'),
+        'updated_at ended_at definition_version contact_id run_key visits step_no step_entered_at wait '
+        'seen_events last_queue_id outcome'),
     ('wa_automation_flows', 'phone', 'delete', 'with the row', 'phone_e164'),
     ('wa_automation_flows', 'id', 'delete', 'with the row', 'user_id'),
-    ('wa_automation_flows', 'text', 'delete', 'with the row', 'trigger_data last_error'),
+    ('wa_automation_flows', 'text', 'delete', 'with the row', 'trigger_data last_error variables'),
+    ('wa_flow_definitions', 'none', 'keep', 'the business''s own',
+        'organization_id name version description category trigger key interrupts limits steps plan state '
+        'state_reason checksum created_by created_at activated_at retired_at'),
+    ('wa_flow_functions', 'none', 'keep', 'the business''s own',
+        'organization_id name function_name description created_by created_at'),
+    ('wa_flow_steps', 'none', 'keep', 'steps and times, which figures count',
+        'organization_id flow_id step_no contact_id step visit type outcome queue_id entered_at ended_at'),
+    ('wa_flow_steps', 'text', 'null', 'may name the person', 'detail'),
+    ('wa_flow_events', 'text', 'delete', 'what the person wrote or did; all go after thirty days',
+        'organization_id id kind key contact_id data event_id is_matched created_at'),
     ('siren_templates', 'none', 'keep', 'the business''s own',
         'organization_id id name channel template_name body_text is_enabled created_at updated_at'),
     ('siren_events', 'none', 'keep', 'that there was one',

@@ -92,6 +92,7 @@ BEGIN
                 ), v_pattern)
                 + _wa_erase_conversations_of(v_org, v_contact_id)
                 + _wa_erase_deliveries_of(v_org, v_contact_id) + _wa_erase_account_events_of(v_org, v_pattern)
+                + _wa_erase_flow_records_of(v_org, v_contact_id)
                 + _wa_erase_flows_of(v_org, p_addresses, v_pattern) + _wa_erase_campaigns_of(v_org, v_contact_id)
                 + _wa_erase_requests_of(v_org, v_pattern) + _wa_erase_audit_of(v_org, p_who, v_pattern)
                 + _wa_erase_job_runs_of(v_pattern);

@@ -29,6 +29,7 @@ BEGIN
         )
         || _wa_export_ledger_of(v_org, v_contact_id, v_known.who, v_pattern)
         || _wa_export_flows_of(v_org, v_known.addresses, v_pattern)
+        || _wa_export_flow_records_of(v_org, v_contact_id)
         || jsonb_build_object('holds', (
             SELECT coalesce(jsonb_agg(to_jsonb(h) - 'organization_id' ORDER BY h.id), '[]')
             FROM wa_contact_holds h WHERE h.organization_id = v_org AND h.contact_id = v_contact_id

@@ -203,7 +203,8 @@ BEGIN
         + _wa_delete_webhook_logs(v_now, v_limit) + _wa_delete_audit(v_now, v_limit)
         + _wa_delete_account_events(v_now, v_limit) + _wa_delete_faults(v_now, v_limit)
         + _wa_delete_idempotent_requests(v_now, v_limit)
-        + _wa_delete_provider_calls(v_now, v_limit) + _wa_forget_texts(v_now, v_limit);
+        + _wa_delete_provider_calls(v_now, v_limit) + _wa_delete_flow_records(v_now, v_limit)
+        + _wa_forget_texts(v_now, v_limit);
 END
 $$;
 

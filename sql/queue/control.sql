@@ -110,42 +110,30 @@ COMMENT ON FUNCTION reschedule_wa_messages(timestamptz, uuid[], text, text) IS
 'Moves pending messages, by ids, reference or phone, to another time, and their expiry with it; returns how '
 'many.';
 
-CREATE OR REPLACE FUNCTION retry_wa_messages(
-    ids uuid[] DEFAULT NULL, reference text DEFAULT NULL, phone text DEFAULT NULL
-) RETURNS integer
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+CREATE OR REPLACE FUNCTION _wa_queue_again(p_org uuid, p_ids uuid[]) RETURNS integer
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
-#variable_conflict use_column
 DECLARE
-    v_org uuid := _wa_caller_organization();
-    v_ids uuid[] := _wa_select_queued(v_org, $1, $2, $3, ARRAY['failed', 'cancelled']);
+    v_ids uuid[];
     v_contact_ids bigint[];
     v_recipients record;
-    v_doubtful integer;
     v_gone uuid[];
     v_error text[];
 BEGIN
     PERFORM FROM wa_outbound_queue q
-    WHERE q.organization_id = v_org AND q.id = ANY (v_ids)
+    WHERE q.organization_id = p_org AND q.id = ANY (p_ids)
     ORDER BY q.id
     FOR NO KEY UPDATE;
     -- Never both ways.
-    v_gone := _wa_gone_as_sms(v_org, v_ids);
+    v_gone := _wa_gone_as_sms(p_org, p_ids);
     IF v_gone <> '{}' THEN
         RAISE WARNING USING
             MESSAGE = format('%s of these messages went as SMS and are not queued again', cardinality(v_gone)),
             HINT = 'SELECT queue_id, sms_id FROM wa_sms_fallbacks; a new message goes by WhatsApp.';
-        v_ids := ARRAY(SELECT u.id FROM unnest(v_ids) u (id) WHERE u.id <> ALL (v_gone));
-    END IF;
-    SELECT count(*) INTO v_doubtful FROM wa_outbound_queue q
-    WHERE q.organization_id = v_org AND q.id = ANY (v_ids)
-        AND q.error_code IN ('outcome_unknown', 'in_doubt');
-    IF v_doubtful > 0 THEN
-        RAISE WARNING USING MESSAGE = format('%s of these messages may have been sent before', v_doubtful),
-            HINT = 'Their outcome was never reported; the recipient may get them twice.';
+        p_ids := ARRAY(SELECT u.id FROM unnest(p_ids) u (id) WHERE u.id <> ALL (v_gone));
     END IF;
     SELECT array_agg(c.queue_id) AS ids, array_agg(c.contact_id) AS contact_ids INTO v_recipients
-    FROM _wa_recipients_of(v_org, v_ids) c;
+    FROM _wa_recipients_of(p_org, p_ids) c;
     -- The row lock: two retries of one row queue it once.
     WITH revived AS (
         UPDATE wa_outbound_queue q
@@ -154,7 +142,7 @@ BEGIN
             expires_at = CASE WHEN q.expires_at <= clock_timestamp()
                 THEN clock_timestamp() + (q.expires_at - q.scheduled_at) ELSE q.expires_at END,
             scheduled_at = greatest(q.scheduled_at, clock_timestamp()), change_no = q.change_no + 1
-        WHERE q.organization_id = v_org AND q.id = ANY (v_ids) AND q.status IN ('failed', 'cancelled')
+        WHERE q.organization_id = p_org AND q.id = ANY (p_ids) AND q.status IN ('failed', 'cancelled')
         RETURNING q.id
     )
     SELECT array_agg(r.id), array_agg(c.contact_id) INTO v_ids, v_contact_ids
@@ -165,7 +153,7 @@ BEGIN
     END IF;
     -- As if inserted now, to the same contact: a template may have gone since, or its values have been wrong
     -- all along.
-    v_error := _wa_queue_the_rest(v_org, v_ids, v_contact_ids);
+    v_error := _wa_queue_the_rest(p_org, v_ids, v_contact_ids);
     IF v_error IS NOT NULL THEN
         RAISE EXCEPTION USING ERRCODE = v_error[1], TABLE = 'wa_outbound_queue',
             MESSAGE = v_error[2],
@@ -174,6 +162,32 @@ BEGIN
     END IF;
     PERFORM _wa_notify_dispatchers();
     RETURN cardinality(v_ids);
+END
+$$;
+
+COMMENT ON FUNCTION _wa_queue_again(uuid, uuid[]) IS
+'Internal: queues failed or cancelled messages again, but for what went as SMS; they are judged anew. Returns '
+'how many.';
+
+CREATE OR REPLACE FUNCTION retry_wa_messages(
+    ids uuid[] DEFAULT NULL, reference text DEFAULT NULL, phone text DEFAULT NULL
+) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_org uuid := _wa_caller_organization();
+    v_ids uuid[] := _wa_select_queued(v_org, $1, $2, $3, ARRAY['failed', 'cancelled']);
+    v_doubtful integer;
+BEGIN
+    SELECT count(*) INTO v_doubtful FROM wa_outbound_queue q
+    WHERE q.organization_id = v_org AND q.id = ANY (v_ids)
+        AND q.error_code IN ('outcome_unknown', 'in_doubt');
+    IF v_doubtful > 0 THEN
+        RAISE WARNING USING MESSAGE = format('%s of these messages may have been sent before', v_doubtful),
+            HINT = 'Their outcome was never reported; the recipient may get them twice.';
+    END IF;
+    RETURN _wa_queue_again(v_org, v_ids);
 END
 $$;
 

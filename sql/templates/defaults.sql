@@ -86,6 +86,34 @@ AS $$
         '{event_name,update_message}',
         '{event.name,event.update_message}',
         '{the Spring Concert,it begins at 20:00}'
+    ),
+    -- Of the flows to begin with, flows/defaults.sql.
+    (
+        'payment_link', 'UTILITY', NULL,
+        'Hello {{1}}, for {{2}} an amount of {{3}} is to be paid. You can pay at {{4}} whenever it suits '
+        'you.',
+        '[]',
+        '{customer_name,description,amount,payment_url}',
+        '{customer_name,description,amount_text,payment_link_url}',
+        '{Ann,your reading,$50.00,https://example.com/pay/b77}'
+    ),
+    (
+        'appointment_reminder', 'UTILITY', NULL,
+        'Hello {{1}}, a reminder of your appointment: {{2}}, {{3}}. Please answer here if you cannot come.',
+        '[]',
+        '{customer_name,service,appointment_time}',
+        '{customer_name,service,appointment_text}',
+        '{Ann,boiler inspection,tomorrow at 10:30}'
+    ),
+    (
+        'satisfaction_question', 'UTILITY', NULL,
+        'Hello {{1}}, how satisfied were you with {{2}}? Please answer with a number from 1 (not at all) '
+        'to 5 '
+        '(very much).',
+        '[]',
+        '{customer_name,subject}',
+        '{customer_name,subject}',
+        '{Ann,order A-1042}'
     )
 $$;
 

@@ -20,6 +20,7 @@ from bench import (
     audit,
     crowd,
     drain,
+    flows,
     held,
     history,
     hostile,
@@ -53,6 +54,7 @@ FIGURES: dict[str, Figure] = {
     "hostile": hostile.hostile,
     "api": api.api,
     "audit": audit.sealing,
+    "flows": flows.flows,
     "history": history.history,
     "retention": retention.retention,
 }

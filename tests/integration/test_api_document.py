@@ -20,8 +20,8 @@ from wa_process import KEY
 
 __all__ = ["serve_api"]
 pytestmark = pytest.mark.slow
-# They answer 501, as they say.
-NOT_THERE = ("payment-link", "process-flows")
+# It answers 501, as it says.
+NOT_THERE = ("payment-link",)
 # Its generator does not get over an array of ten thousand.
 HUGE = "messages/batch"
 

@@ -20,7 +20,8 @@ def words(text: str) -> list[str]:
 #: Settings, limits, rules, roles, templates and secrets: somebody decides what they say.
 RULES = words("""
     siren_templates wa_api_keys wa_app_shares wa_consent_texts wa_contact_caps wa_error_rules wa_event_secrets
-    wa_event_subscriptions wa_installations wa_jobs wa_keywords wa_organization_roles wa_organizations
+    wa_event_subscriptions wa_flow_definitions wa_flow_functions wa_installations wa_jobs wa_keywords
+    wa_organization_roles wa_organizations
     wa_panic_modes wa_phone_numbers wa_portfolios wa_quiet_days wa_quiet_hours wa_role_overrides wa_secrets
     wa_templates wa_users wa_zone_prefixes
 """)
@@ -41,6 +42,7 @@ HAPPENINGS = words("""
     wa_audit_unsealed wa_automation_flows
     wa_broadcast_lists wa_broadcast_members wa_contact_cool_offs wa_contact_identities wa_contacts
     wa_conversation_windows wa_dispatchers wa_event_consumers wa_event_deliveries wa_events wa_faults
+    wa_flow_events wa_flow_steps
     wa_idempotent_requests wa_job_runs wa_lane_slowdowns wa_lane_states wa_lanes wa_late_results wa_locks
     wa_media wa_media_blobs wa_media_chunks wa_media_garbage wa_media_openings wa_media_signatures
     wa_media_uploads wa_media_usages wa_message_rollups wa_message_statuses wa_messages wa_number_routes

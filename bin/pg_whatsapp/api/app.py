@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import compile_path
 
 from pg_whatsapp import __version__, exposition, log
-from pg_whatsapp.api import documents, event_routes, host_routes, page, provider_routes, routes
+from pg_whatsapp.api import documents, event_routes, flow_routes, host_routes, page, provider_routes, routes
 from pg_whatsapp.api.bodies import LONGEST_NAME, Route
 from pg_whatsapp.api.documents import operation
 from pg_whatsapp.api.problems import Problem
@@ -25,7 +25,7 @@ MOST_ERRORS = 20
 # Ten thousand messages with a kilobyte each.
 LARGEST_BODY = 16 * 1024 * 1024
 #: Below the prefix.
-OURS = (routes.router, provider_routes.router, event_routes.router)
+OURS = (routes.router, provider_routes.router, event_routes.router, flow_routes.router)
 _LINK = compile_path(PREFIX + "/media/{media_id}")[0]
 _logger = log.get("api")
 

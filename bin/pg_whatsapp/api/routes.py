@@ -352,9 +352,3 @@ async def expose_metrics(request: Request) -> Response:
 async def create_payment_link(_request: Request) -> Response:
     """Not there yet."""
     raise Problem(501, "not-implemented", "payment links are not there yet")
-
-
-@router.post("/process-flows", tags=["automation"], **operation(None, None, 422, 501, status=501))
-async def process_flows(_request: Request, batch_size: int = 10) -> Response:
-    """Not there yet."""
-    raise Problem(501, "not-implemented", f"flows are not run yet, in batches of {batch_size} or others")

@@ -39,7 +39,7 @@ SELECT set_config('cron.timezone', '', true);
 
 -- nothing runs by itself before it was scheduled
 SELECT set_eq('SELECT name FROM wa_jobs', ARRAY['audit', 'audit_check', 'cleanup', 'conversations', 'erasures',
-    'event_tasks', 'rate_windows', 'retention', 'roll_ups'], 'the list');
+    'event_tasks', 'flows', 'rate_windows', 'retention', 'roll_ups'], 'the list');
 SELECT is((SELECT count(*) FROM wa_jobs WHERE next_run_at IS NOT NULL), 0::bigint, 'nothing is due at first');
 SELECT results_eq('SELECT job, next_due_at FROM run_due_wa_job()', 'SELECT NULL::text, NULL::timestamptz',
     'nothing to run');
@@ -47,7 +47,7 @@ SELECT is((SELECT status FROM run_wa_job('retention', p_only_if_due => true)), '
 SELECT results_eq($$ SELECT name, runs_by, time_zone FROM schedule_wa_jobs() WHERE name = 'retention' $$,
     $$ VALUES ('retention', 'bin/wa dispatch', 'GMT') $$, 'scheduled, for dispatchers where pg_cron is not');
 SELECT is((SELECT count(*) FROM wa_jobs WHERE next_run_at > clock_timestamp()
-    AND next_run_at <= clock_timestamp() + interval '1 day'), 8::bigint, 'each has its time');
+    AND next_run_at <= clock_timestamp() + interval '1 day'), 9::bigint, 'each has its time');
 SELECT matches((SELECT note FROM schedule_wa_jobs() WHERE name = 'event_tasks'), 'install_wa_pack\(''events''\)',
     'that of a pack waits for the pack');
 

@@ -110,7 +110,7 @@ SELECT count(*) FROM schedule_wa_jobs();
 UPDATE wa_jobs SET next_run_at = now();
 CREATE ROLE wa_retention_dispatcher IN ROLE wa_dispatcher;
 SET LOCAL ROLE wa_retention_dispatcher;
-CREATE TEMPORARY TABLE ran AS SELECT (r).* FROM (SELECT run_due_wa_job() AS r FROM generate_series(1, 9)) r;
+CREATE TEMPORARY TABLE ran AS SELECT (r).* FROM (SELECT run_due_wa_job() AS r FROM generate_series(1, 10)) r;
 RESET ROLE;
 SELECT results_eq('SELECT job, status, error FROM ran ORDER BY job',
     $$ SELECT name, 'done', NULL::text FROM wa_jobs ORDER BY name $$, 'all jobs run');

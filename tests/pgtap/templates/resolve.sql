@@ -7,10 +7,11 @@ SELECT plan(37);
 INSERT INTO wa_templates (name, category, language, body_text) VALUES ('Welcome', 'MARKETING', 'es', 'Hola');
 SELECT results_eq(
     $$ SELECT name, language, is_new FROM install_wa_default_templates() ORDER BY name $$,
-    $$ VALUES ('check_in_instructions', 'en', true), ('event_reminder_24h', 'en', true),
+    $$ VALUES ('appointment_reminder', 'en', true), ('check_in_instructions', 'en', true),
+        ('event_reminder_24h', 'en', true),
         ('event_update', 'en', true), ('invoice_ready', 'en', true), ('job_scheduled', 'en', true),
-        ('order_confirmed', 'en', true), ('payment_confirmed', 'en', true),
-        ('payment_reminder', 'en', true), ('welcome', 'en', false) $$,
+        ('order_confirmed', 'en', true), ('payment_confirmed', 'en', true), ('payment_link', 'en', true),
+        ('payment_reminder', 'en', true), ('satisfaction_question', 'en', true), ('welcome', 'en', false) $$,
     'default templates are installed, but not over one of yours'
 );
 SELECT is(body_text, 'Hola', 'which is as it was') FROM wa_templates WHERE lower(name) = 'welcome';
