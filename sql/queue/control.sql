@@ -166,8 +166,8 @@ END
 $$;
 
 COMMENT ON FUNCTION _wa_queue_again(uuid, uuid[]) IS
-'Internal: queues failed or cancelled messages again, but for what went as SMS; they are judged anew. Returns '
-'how many.';
+'Internal: queues failed or cancelled messages again, but for what went as SMS; they are judged anew. '
+'Returns how many.';
 
 CREATE OR REPLACE FUNCTION retry_wa_messages(
     ids uuid[] DEFAULT NULL, reference text DEFAULT NULL, phone text DEFAULT NULL
