@@ -40,7 +40,7 @@ def test_a_flow_is_stored_started_looked_at_and_steered(api: ApiServer) -> None:
     assert [(d["name"], d["definition"]["steps"]) for d in shown] == [("hi", DEFINITION["steps"])]
 
     wish = {"flow": "hi", "phone": PHONE, "context": {"order": "O1", "name": "Ann"}}
-    preview = api.client.post(f"{BASE}/flows/preview", json=wish | {"context": {"name": "Ann"}}).json()[
+    preview = api.client.post(f"{BASE}/flow-previews", json=wish | {"context": {"name": "Ann"}}).json()[
         "steps"
     ]
     assert next((s["step"], s["what"]) for s in preview) == ("greet", 'template order ["Ann", "x"]')

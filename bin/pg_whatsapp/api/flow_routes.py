@@ -55,7 +55,7 @@ async def start_flow(request: Request, wish: told.FlowStart) -> Response:
     return answer(request, done, 201)
 
 
-@router.post("/flows/preview", **operation("read", told.PreviewedFlow, 404))
+@router.post("/flow-previews", **operation("read", told.PreviewedFlow, 404))
 async def preview_flow(request: Request, wish: told.FlowPreview) -> Response:
     """What a flow would send and when, which branches it would take and why, and what it costs."""
     done = await service_of(request).call(
