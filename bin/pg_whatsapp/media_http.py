@@ -37,6 +37,8 @@ CONNECTIONS = 4
 PATIENCE_S = 5.0
 # A client that takes no piece for so long is given up, and a store that gives none.
 STALLED_S = 30.0
+# PostgreSQL tells of a lock that was had at the very moment at which its time was over as of a cancel.
+LOCKED = (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled)
 # When somebody has a link locked: to be opened again after so long each time, without a connection meanwhile.
 LOCKED_WAITS_S = (0.1, 0.2, 0.4)
 _OPEN = """
@@ -265,7 +267,7 @@ class MediaLinks:
                             asked.part is not None,
                         )
                     )
-                except psycopg.errors.LockNotAvailable:
+                except LOCKED:
                     if wait_s is not None:
                         await asyncio.sleep(wait_s)
             return Opened("busy")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
-import psycopg
 import pytest
 from harness import Database
+from pg_whatsapp.media_http import LOCKED
 from simulated import wait_until
 from webhook_bodies import NUMBER_ID, message
 
@@ -54,7 +54,7 @@ def test_a_link_opens_as_often_as_it_may_however_many_ask(media: Database, max_a
                         "SELECT outcome, store FROM open_wa_media(%s, %s)", link
                     ).fetchone()
                     break
-                except psycopg.errors.LockNotAvailable:
+                except LOCKED:
                     pass  # as `wa serve` does: it asks again
             assert row
             seen[row] += 1
