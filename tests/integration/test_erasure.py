@@ -32,7 +32,8 @@ SECTIONS = {
     "wa_messages": "messages", "wa_message_statuses": "statuses", "timeline_entries": "timeline",
     "wa_outbound_queue": "queue", "wa_media": "files", "wa_event_deliveries": "deliveries",
     "wa_account_events": "account_events", "wa_idempotent_requests": "requests", "audit_log": "audit",
-    "wa_automation_flows": "flows", "siren_events": "notifications", "wa_contact_holds": "holds",
+    "wa_automation_flows": "flows", "wa_flow_steps": "flow_steps", "wa_flow_events": "flow_events",
+    "siren_events": "notifications", "wa_contact_holds": "holds",
 }  # fmt: skip
 NOT_TOLD = {
     "wa_broadcast_members": "lists has the names of the lists",

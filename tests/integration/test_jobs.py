@@ -246,7 +246,7 @@ def test_with_pg_cron(make_server: Callable[..., Server]) -> None:
 
     # Somebody else's jobs stay.
     here.query("SELECT cron.schedule('other', '0 0 1 1 *', 'VACUUM')")
-    assert len(here.query("SELECT * FROM unschedule_wa_jobs()", user="app_admin")) == 8
+    assert len(here.query("SELECT * FROM unschedule_wa_jobs()", user="app_admin")) == 9
     assert cron.jobs().keys() == {"other"}
     assert here.query("SELECT schedule FROM wa_jobs WHERE name = 'retention'") == [{"schedule": "30 3 * * *"}]
 
