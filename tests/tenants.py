@@ -274,7 +274,7 @@ def _automate(app: psycopg.Connection[dict[str, Any]], tenant: Tenant) -> None:
     app.execute(
         "SELECT start_wa_flow('f', %s, %s::jsonb, %s)", (tenant.phone, json.dumps({"note": secret}), secret)
     )
-    app.execute("SELECT add_wa_flow_event('x', %s)", (secret,))
+    app.execute("SELECT add_wa_flow_event('x', %s, %s)", (secret, tenant.phone))
     app.execute(
         "WITH t AS (INSERT INTO siren_templates (name) VALUES (%s) RETURNING id)"
         " INSERT INTO siren_events (template_id, phone_e164) SELECT id, %s FROM t",

@@ -1,7 +1,7 @@
 """The dispatcher: claims requests that the database granted, sends them, records what became of them.
 
-It knows no policy. Five connections: one claims, one records and maintains, one listens, one runs jobs, one
-carries out flows.
+It knows no policy. Four connections: one claims, one records and maintains, one listens, one runs jobs; where
+there are flows, a fifth carries them out.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Dispatcher:
         self._listens = Link(settings.conninfo, "dispatch listen", lock_timeout="100ms")
         self._jobs = Link(settings.conninfo, "dispatch jobs")
         self._flows = Link(settings.conninfo, "dispatch flows")
-        self._flow_runner = FlowRunner(self._flows)
+        self._flow_runner = FlowRunner(self._flows, self._records)
         self._credentials = Credentials(settings, box)
         self._work = asyncio.Event()
         self._stopping = False

@@ -19,6 +19,8 @@ SLOWEST_POLL_S = 0.5
 # What is due and was not taken is locked by somebody else.
 BUSY_POLL_S = 0.05
 FAILED_WAIT_S = 5.0
+# Whether there are flows at all, where there were none.
+LOOK_EVERY_S = 1.0
 BATCH = 500
 # --drain: what is due within this time is waited for.
 DRAIN_WITHIN_S = 1.0
@@ -27,16 +29,25 @@ DRAIN_WITHIN_S = 1.0
 class FlowRunner:
     """Carries out the steps of flows. Any number of these, and pg_cron, may do so beside each other."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, records: Link) -> None:
         self._link = link
+        self._records = records
         #: Whether the last look found something to do, or due within a second.
         self.is_busy = True
 
     async def run(self) -> None:
         """Serve until cancelled."""
+        has_flows = False
         while True:
             try:
-                await asyncio.sleep(await self._run_due())
+                if has_flows:
+                    await asyncio.sleep(await self._run_due())
+                    continue
+                # A connection of its own only where there is something to do with it.
+                ((has_flows,),) = await self._records.fetch("SELECT has_wa_flows()")
+                if not has_flows:
+                    self.is_busy = False
+                    await asyncio.sleep(LOOK_EVERY_S)
             except (psycopg.Error, errors.WaError) as error:
                 self.is_busy = False
                 _logger.warning("flows not carried out, trying again", **log.describe(error))

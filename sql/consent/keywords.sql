@@ -78,13 +78,21 @@ AS $$
                 WHEN 'template' THEN coalesce(m.template_category, 'MARKETING') <> 'MARKETING'
                 ELSE false
             END
+    ) OR EXISTS (
+        -- OFFSET: the index of the contact serves, also in a plan made while there was no flow.
+        SELECT FROM (
+            SELECT f.organization_id, f.wait FROM wa_automation_flows f
+            WHERE f.contact_id = p_contact_id AND f.status IN ('active', 'paused')
+                AND f.definition_version IS NOT NULL
+            OFFSET 0
+        ) f
+        WHERE f.organization_id = p_org AND f.wait ->> 'for' IN ('reply', 'button')
     )
 $$;
 
 COMMENT ON FUNCTION _wa_awaits_answer(uuid, bigint, text) IS
-'Internal: whether what a contact wrote, in reply to a message, answers a question of ours: one with '
-'buttons or '
-'a list, or a template that is no offer.';
+'Internal: whether what a contact wrote answers a question of ours: in reply to a message with buttons or a '
+'list, or to a template that is no offer; or where a flow waits for what the contact says.';
 
 -- A typed word stands alone and is unqualified, so it is taken at its word. A button counts by its label,
 -- else

@@ -667,6 +667,13 @@ $$;
 COMMENT ON FUNCTION _wa_processed_organizations() IS
 'Internal: whose flows a caller carries out; NULL: everybody''s.';
 
+CREATE OR REPLACE FUNCTION has_wa_flows() RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$ SELECT EXISTS (SELECT FROM wa_flow_definitions) $$;
+
+COMMENT ON FUNCTION has_wa_flows() IS
+'Whether anybody has a flow: only then does a dispatcher look for what is due.';
+
 CREATE OR REPLACE FUNCTION run_due_wa_flows(p_limit integer DEFAULT 500)
 RETURNS TABLE (run_count integer, next_due_at timestamptz)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT

@@ -105,7 +105,11 @@ AS $$
         ),
         'flow_events', (
             SELECT coalesce(jsonb_agg(to_jsonb(e) - 'organization_id' ORDER BY e.id), '[]')
-            FROM wa_flow_events e WHERE e.organization_id = p_org AND e.contact_id = p_contact_id
+            FROM wa_flow_events e
+            WHERE e.organization_id = p_org AND (e.contact_id = p_contact_id OR e.key IN (
+                SELECT f.run_key FROM wa_automation_flows f
+                WHERE f.organization_id = p_org AND f.contact_id = p_contact_id
+            ))
         )
     )
 $$;

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 from uuid import UUID
 
-import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
@@ -49,7 +49,7 @@ async def start_flow(request: Request, wish: told.FlowStart) -> Response:
         "SELECT start_wa_flow_run(%s, %s, %s::jsonb, %s)::text",
         wish.flow,
         wish.phone,
-        orjson.dumps(wish.context).decode(),
+        json.dumps(wish.context),
         wish.key,
     )
     return answer(request, done, 201)
@@ -64,9 +64,9 @@ async def preview_flow(request: Request, wish: told.FlowPreview) -> Response:
         "SELECT jsonb_build_object('steps', jsonb_agg(to_jsonb(p) ORDER BY p.n))::text"
         " FROM preview_wa_flow(%s, %s::jsonb, %s, %s::jsonb) p",
         wish.flow,
-        orjson.dumps(wish.context).decode(),
+        json.dumps(wish.context),
         wish.phone,
-        orjson.dumps(wish.events).decode(),
+        json.dumps(wish.events),
     )
     return answer(request, done)
 
@@ -107,7 +107,7 @@ async def store_definition(request: Request, wish: told.FlowDefinition) -> Respo
         request,
         "admin",
         "SELECT store_wa_flow_definition(%s::jsonb, %s)::text",
-        orjson.dumps(wish.definition).decode(),
+        json.dumps(wish.definition),
         wish.activate,
     )
     return answer(request, done, 201)
@@ -123,7 +123,7 @@ async def add_event(request: Request, event: told.FlowEvent) -> Response:
         event.name,
         event.key,
         event.phone,
-        orjson.dumps(event.data).decode(),
+        json.dumps(event.data),
         event.event_id,
     )
     return answer(request, done)

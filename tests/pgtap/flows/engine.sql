@@ -2,7 +2,7 @@
 BEGIN;
 \ir ../world.psql
 \ir ../customers.psql
-SELECT plan(71);
+SELECT plan(73);
 UPDATE wa_organizations SET rate_limit_per_minute = NULL, time_zone = 'UTC';
 
 CREATE FUNCTION pg_temp.define(p_name text, p_steps text, p_rest jsonb DEFAULT '{}') RETURNS text LANGUAGE sql AS $$
@@ -115,6 +115,14 @@ SELECT is(pg_temp.stands(:'replied'), 'completed good yes', 'and can be told fro
 SELECT is(pg_temp.stands(:'silent'), 'active w', 'nobody else''s run goes on');
 SELECT pg_temp.go('1 day 1 second');
 SELECT is(pg_temp.stands(:'silent'), 'completed late late', 'in the end it times out');
+
+-- who is asked may say CANCEL
+SELECT pg_temp.start('wait', 40) AS asked \gset
+SELECT pg_temp.go();
+SELECT world.writes(40, 'Cancel');
+SELECT is(is_wa_opted_out(world.customer(40)), false, 'a word that is an answer opts nobody out');
+SELECT world.writes(41, 'Cancel');
+SELECT is(is_wa_opted_out(world.customer(41)), true, 'as it does where nothing was asked');
 
 -- what came before the wait, behind the start, counts; what came before the start does not
 SELECT pg_temp.define('early', '[{"name": "i", "type": "wait", "interval": "1 hour"},
