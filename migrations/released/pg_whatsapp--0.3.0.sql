@@ -16913,13 +16913,21 @@ AS $$
                 WHEN 'template' THEN coalesce(m.template_category, 'MARKETING') <> 'MARKETING'
                 ELSE false
             END
+    ) OR EXISTS (
+        -- OFFSET: the index of the contact serves, also in a plan made while there was no flow.
+        SELECT FROM (
+            SELECT f.organization_id, f.wait FROM wa_automation_flows f
+            WHERE f.contact_id = p_contact_id AND f.status IN ('active', 'paused')
+                AND f.definition_version IS NOT NULL
+            OFFSET 0
+        ) f
+        WHERE f.organization_id = p_org AND f.wait ->> 'for' IN ('reply', 'button')
     )
 $$;
 
 COMMENT ON FUNCTION _wa_awaits_answer(uuid, bigint, text) IS
-'Internal: whether what a contact wrote, in reply to a message, answers a question of ours: one with '
-'buttons or '
-'a list, or a template that is no offer.';
+'Internal: whether what a contact wrote answers a question of ours: in reply to a message with buttons or a '
+'list, or to a template that is no offer; or where a flow waits for what the contact says.';
 
 -- A typed word stands alone and is unqualified, so it is taken at its word. A button counts by its label,
 -- else
@@ -17154,7 +17162,7 @@ COMMENT ON FUNCTION _wa_heed_keywords(uuid, bigint[]) IS
 'back, '
 'CONFIRM makes an opt-in of what was asked. What is said in a group is said by somebody to others: it opts '
 'nobody out.';
-$wa_script$, '56694117289ab073802dbedd7bf49bc1a8b8b4495323b5027bfcd491dfaebad6', ARRAY['function tg_wa_keywords__key', 'function _wa_keyword', 'function _wa_awaits_answer', 'function _wa_said_word', 'relation _wa_said_words', 'function _wa_heed_stops', 'function _wa_heed_starts', 'function _wa_heed_confirmations', 'function _wa_heed_keywords']::text[]),
+$wa_script$, '79ef1035e93860d148ec4c3720be32095b504acf18209166739796b755f5791f', ARRAY['function tg_wa_keywords__key', 'function _wa_keyword', 'function _wa_awaits_answer', 'function _wa_said_word', 'relation _wa_said_words', 'function _wa_heed_stops', 'function _wa_heed_starts', 'function _wa_heed_confirmations', 'function _wa_heed_keywords']::text[]),
 (83, 'api', 'consent/default_words.sql', $wa_script$-- Words that opt out and in, in the languages most used on WhatsApp, and what confirms an opt-out. Whole
 -- messages
 -- only, so that a word may be short; but none that is a usual answer in another language: Italian "fine" and
@@ -36047,6 +36055,13 @@ $$;
 COMMENT ON FUNCTION _wa_processed_organizations() IS
 'Internal: whose flows a caller carries out; NULL: everybody''s.';
 
+CREATE OR REPLACE FUNCTION has_wa_flows() RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$ SELECT EXISTS (SELECT FROM wa_flow_definitions) $$;
+
+COMMENT ON FUNCTION has_wa_flows() IS
+'Whether anybody has a flow: only then does a dispatcher look for what is due.';
+
 CREATE OR REPLACE FUNCTION run_due_wa_flows(p_limit integer DEFAULT 500)
 RETURNS TABLE (run_count integer, next_due_at timestamptz)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
@@ -36065,7 +36080,7 @@ $$;
 COMMENT ON FUNCTION run_due_wa_flows(integer) IS
 'Carries out what is due of all organizations, up to so many runs; tells how many, and when the next is '
 'due. For dispatchers.';
-$wa_script$, '6b90669564b0e8ac02e999dabae079419acab5e07f8ba8054be561c1fc99e968', ARRAY['relation _wa_flow_turns', 'function _wa_flow_log', 'function _wa_stop_flow', 'function _wa_next_flow_event', 'function _wa_flow_sends', 'function _wa_call_flow_function', 'function _wa_notify_for_flow', 'function _wa_fill_flow_text', 'function _wa_advance_flow', 'function _wa_queue_for_flows', 'function _wa_flow_message_make', 'function _wa_step_flows', 'function _wa_set_flow_aside', 'function _wa_step_flows_safely', 'function _wa_lock_due_flows', 'function _wa_run_flows', 'function process_wa_flows', 'function _wa_processed_organizations', 'function run_due_wa_flows']::text[]),
+$wa_script$, '30de952f71059a1c453a928f2b7935e668e416de37d2fc6dafcaa8d6564e1b30', ARRAY['relation _wa_flow_turns', 'function _wa_flow_log', 'function _wa_stop_flow', 'function _wa_next_flow_event', 'function _wa_flow_sends', 'function _wa_call_flow_function', 'function _wa_notify_for_flow', 'function _wa_fill_flow_text', 'function _wa_advance_flow', 'function _wa_queue_for_flows', 'function _wa_flow_message_make', 'function _wa_step_flows', 'function _wa_set_flow_aside', 'function _wa_step_flows_safely', 'function _wa_lock_due_flows', 'function _wa_run_flows', 'function process_wa_flows', 'function _wa_processed_organizations', 'function has_wa_flows', 'function run_due_wa_flows']::text[]),
 (185, 'api', 'flows/runs.sql', $wa_script$-- Runs: started, paused, resumed, cancelled, moved by hand, explained. A plain UPDATE of the status does
 -- the same as the functions: what follows from it is a trigger's.
 
@@ -36900,14 +36915,18 @@ AS $$
         ),
         'flow_events', (
             SELECT coalesce(jsonb_agg(to_jsonb(e) - 'organization_id' ORDER BY e.id), '[]')
-            FROM wa_flow_events e WHERE e.organization_id = p_org AND e.contact_id = p_contact_id
+            FROM wa_flow_events e
+            WHERE e.organization_id = p_org AND (e.contact_id = p_contact_id OR e.key IN (
+                SELECT f.run_key FROM wa_automation_flows f
+                WHERE f.organization_id = p_org AND f.contact_id = p_contact_id
+            ))
         )
     )
 $$;
 
 COMMENT ON FUNCTION _wa_export_flow_records_of(uuid, bigint) IS
 'Internal: what the runs of a contact did, and what happened to them.';
-$wa_script$, 'a5adcfca30947119415a9d758d63dbd9a0ab009201b5a26cf96fc2657c0059d9', ARRAY['function _wa_erase_flows_of', 'function _wa_export_flows_of', 'function _wa_erase_flow_records_of', 'function _wa_export_flow_records_of']::text[]),
+$wa_script$, 'be000af7265f3de0894e90bc570dcc45f7bae0d3945ba2b72704ffeb6fb9d428', ARRAY['function _wa_erase_flows_of', 'function _wa_export_flows_of', 'function _wa_erase_flow_records_of', 'function _wa_export_flow_records_of']::text[]),
 (190, 'api', 'ledger/timeline.sql', $wa_script$-- The timeline is written by plain INSERT.
 $wa_script$, 'aff03fdc5475bd93b4b3739fbff8f0fa51520f3049e421696b884c753c842cff', ARRAY[]::text[]),
 (191, 'api', 'campaigns/broadcasts.sql', $wa_script$-- Broadcast lists: who is on them.
@@ -43722,6 +43741,7 @@ preview_wa_flow()                X      X      .           .         .
 add_wa_flow_event()              X      X      .           .         .
 process_wa_flows()               X      X      X           .         .
 run_due_wa_flows()               X      .      X           .         .
+has_wa_flows()                   X      .      X           .         .
 _wa_given_phone()                X      X      .           .         .
 
 # campaigns
@@ -43853,7 +43873,7 @@ _wa_parameter_names()            X      X      .           .         .
 _wa_secret_mark()                X      X      .           .         .
 _wa_number_state()               X      X      .           .         .
 $matrix$);
-$wa_script$, 'bfca6e9f1b74546aea331bd143800db6bd4b437817eb9c22e35a56090e4668dc', ARRAY[]::text[]),
+$wa_script$, 'b4cd24d60444ef088b596bcd97a53a4beb8bbbc8645dd2071d5032bcc66d8a41', ARRAY[]::text[]),
 (241, 'pack', 'packs/profiles/grants', $wa_script$SELECT _wa_give_rights($matrix$
 # packs/profiles
 profiles                         rawd   rawd   .           .         .
