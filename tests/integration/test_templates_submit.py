@@ -69,7 +69,7 @@ def test_drafts_are_submitted_once_and_shown(
     assert "PARCEL (en): submitted, PENDING, UTILITY\n" in done.stdout
     assert "payment_reminder (en): kept back, UTILITY: a button still leads to example.com" in done.stdout
     made = at_meta(simulator)
-    assert len(made) == 8
+    assert len(made) == 11
     assert made["parcel"]["components"][0]["example"] == {"body_text": [["Ann"]]}
     assert row(db, "parcel") == {
         "name": "parcel",
@@ -83,7 +83,7 @@ def test_drafts_are_submitted_once_and_shown(
     }
     again = wa("templates", "submit", database=db, **settings)
     assert "submitted" not in again.stdout
-    assert len(at_meta(simulator)) == 8
+    assert len(at_meta(simulator)) == 11
     named = wa("templates", "submit", "payment_reminder", "no_such", database=db, **settings)
     assert named.returncode == 1
     assert "no_such" in named.stderr
