@@ -212,8 +212,8 @@ def test_a_failed_status_teaches(number: Database) -> None:
 def test_a_failed_status_stops_a_template_in_the_account_that_sent_it(number: Database) -> None:
     """132015: the template is paused. The same name in another account is another template."""
     sent(number, "wamid.out")
-    number.query("SELECT register_wa_phone_number('999', '15550783999', 'another account')")
-    for account in (ACCOUNT_ID, "another account"):
+    number.query("SELECT register_wa_phone_number('999', '15550783999', 'another-account')")
+    for account in (ACCOUNT_ID, "another-account"):
         number.query(
             "INSERT INTO wa_templates (waba_id, name, language, category, status, body_text)"
             " VALUES (%s, 'sale', 'en', 'MARKETING', 'APPROVED', 'Sale')",
@@ -382,7 +382,7 @@ def test_real_bodies_leave_a_row_for_each_atom(db: Database) -> None:
                 metadata = change["value"].get("metadata", {})
                 db.query(
                     "SELECT register_wa_phone_number(%s, %s, %s)",
-                    metadata.get("phone_number_id", "of " + entry["id"]),
+                    metadata.get("phone_number_id", "of-" + entry["id"]),
                     metadata.get("display_phone_number", change["value"].get("display_phone_number", "1")),
                     entry["id"],
                 )
