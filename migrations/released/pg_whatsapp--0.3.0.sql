@@ -35328,20 +35328,25 @@ $$;
 COMMENT ON FUNCTION _wa_match_late_events(timestamptz) IS
 'Internal: brings events to runs that were locked when they came.';
 
--- An opt-out ends what it forbids; the queue has cancelled what waited.
+-- An opt-out ends what it forbids; the queue has cancelled what waited. It waits for nobody: a run that is
+-- locked is refused by the queue at its next message.
 CREATE OR REPLACE FUNCTION tg_wa_opt_outs__end_flows() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 BEGIN
     UPDATE wa_automation_flows f SET status = 'cancelled', outcome = 'opted_out',
         last_error = 'the contact opted out'
-    FROM (SELECT DISTINCT a.organization_id, a.contact_id, a.scope FROM added a WHERE a.revoked_at IS NULL) o,
-        wa_flow_definitions d
-    WHERE f.organization_id = o.organization_id AND f.contact_id = o.contact_id
-        AND f.status IN ('active', 'paused') AND f.definition_version IS NOT NULL
-        AND d.organization_id = f.organization_id AND d.name = f.flow_type
-            AND d.version = f.definition_version
-        AND (o.scope = 'all' OR o.scope = d.category);
+    FROM (
+        SELECT x.organization_id, x.id
+        FROM added a
+        JOIN wa_automation_flows x ON x.organization_id = a.organization_id AND x.contact_id = a.contact_id
+            AND x.status IN ('active', 'paused') AND x.definition_version IS NOT NULL
+        JOIN wa_flow_definitions d ON d.organization_id = x.organization_id AND d.name = x.flow_type
+            AND d.version = x.definition_version
+        WHERE a.revoked_at IS NULL AND (a.scope = 'all' OR a.scope = d.category)
+        FOR NO KEY UPDATE OF x SKIP LOCKED
+    ) o
+    WHERE f.organization_id = o.organization_id AND f.id = o.id;
     RETURN NULL;
 END
 $$;
@@ -35385,7 +35390,7 @@ $$;
 COMMENT ON FUNCTION _wa_delete_flow_records(timestamptz, integer) IS
 'Internal: deletes events after thirty days, and runs, with what they did, that ended longer ago than their '
 'organization keeps messages.';
-$wa_script$, '879180920b3b815c1574166f9506ed626791d1dbf830754057f309cba9cc4c8f', ARRAY['function _wa_flow_event_fits', 'function _wa_flow_events_of', 'function _wa_flows_concerned', 'function _wa_match_flow_event', 'function _wa_add_flow_event', 'function add_wa_flow_event', 'function tg_wa_events__tell_flows', 'function _wa_start_triggered_flow', 'function _wa_match_late_events', 'function tg_wa_opt_outs__end_flows', 'function _wa_delete_flow_records']::text[]),
+$wa_script$, '77abb8887761e633abe6e45ab7262b4ced8c50098c6e7b9bf7c1fd3533a2c08f', ARRAY['function _wa_flow_event_fits', 'function _wa_flow_events_of', 'function _wa_flows_concerned', 'function _wa_match_flow_event', 'function _wa_add_flow_event', 'function add_wa_flow_event', 'function tg_wa_events__tell_flows', 'function _wa_start_triggered_flow', 'function _wa_match_late_events', 'function tg_wa_opt_outs__end_flows', 'function _wa_delete_flow_records']::text[]),
 (184, 'api', 'flows/engine.sql', $wa_script$-- The engine. The row is the run: whoever has its lock reads it, carries its steps out up to the next wait,
 -- and writes message, log and next step in one transaction. Nothing is replayed, nothing outside is called.
 -- A batch goes in rounds: each run as far as its next message, all messages in one insert, then on with

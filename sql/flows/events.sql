@@ -313,20 +313,25 @@ $$;
 COMMENT ON FUNCTION _wa_match_late_events(timestamptz) IS
 'Internal: brings events to runs that were locked when they came.';
 
--- An opt-out ends what it forbids; the queue has cancelled what waited.
+-- An opt-out ends what it forbids; the queue has cancelled what waited. It waits for nobody: a run that is
+-- locked is refused by the queue at its next message.
 CREATE OR REPLACE FUNCTION tg_wa_opt_outs__end_flows() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 BEGIN
     UPDATE wa_automation_flows f SET status = 'cancelled', outcome = 'opted_out',
         last_error = 'the contact opted out'
-    FROM (SELECT DISTINCT a.organization_id, a.contact_id, a.scope FROM added a WHERE a.revoked_at IS NULL) o,
-        wa_flow_definitions d
-    WHERE f.organization_id = o.organization_id AND f.contact_id = o.contact_id
-        AND f.status IN ('active', 'paused') AND f.definition_version IS NOT NULL
-        AND d.organization_id = f.organization_id AND d.name = f.flow_type
-            AND d.version = f.definition_version
-        AND (o.scope = 'all' OR o.scope = d.category);
+    FROM (
+        SELECT x.organization_id, x.id
+        FROM added a
+        JOIN wa_automation_flows x ON x.organization_id = a.organization_id AND x.contact_id = a.contact_id
+            AND x.status IN ('active', 'paused') AND x.definition_version IS NOT NULL
+        JOIN wa_flow_definitions d ON d.organization_id = x.organization_id AND d.name = x.flow_type
+            AND d.version = x.definition_version
+        WHERE a.revoked_at IS NULL AND (a.scope = 'all' OR a.scope = d.category)
+        FOR NO KEY UPDATE OF x SKIP LOCKED
+    ) o
+    WHERE f.organization_id = o.organization_id AND f.id = o.id;
     RETURN NULL;
 END
 $$;
